@@ -1,0 +1,44 @@
+# `make demo` and `make test` set everything up by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
+export RAY_AUTH_MODE ?= disabled
+export RAY_DATA_DISABLE_PROGRESS_BARS ?= 1
+export AWS_REQUEST_CHECKSUM_CALCULATION ?= when_required
+
+.PHONY: help setup format lint test golden demo clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed  ## build the virtual environment (first run: a few minutes)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]' -c constraints.txt
+	touch $@
+
+format: setup  ## format and sort imports
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: setup  ## ruff, import rules, types, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/basedpyright
+	$(BIN)/codespell
+
+test: lint  ## lint, then all tests
+	$(BIN)/python -m pytest
+
+golden: setup  ## rewrite the golden files; review the diff
+	$(BIN)/python -m pytest tests --rewrite-golden
+
+demo: setup  ## synthetic DESI release -> trained model -> published catalogue -> report
+	$(BIN)/python -m jobs demo jobs/configs/demo.toml
+
+clean:  ## remove what make built, not what jobs wrote
+	rm -rf $(VENV) build *.egg-info
