@@ -1,0 +1,321 @@
+"""Publish: what the ledger holds becomes an immutable, numbered version of a catalogue.
+
+Files first, then the manifest that lists them, last the version record, created at most once: a killed
+or failed publication leaves files that nobody reads. Publishing the same content again gives back the
+version that there is.
+"""
+
+import importlib.metadata
+import json
+import secrets
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from engine import hats, parquet
+from engine.column import Column
+from engine.errors import CommitError, SchemaError
+from engine.fragments import FragmentSink
+from engine.ledger import Ledger, LedgerRecord
+from engine.manifest import (
+    DataFile,
+    Manifest,
+    Version,
+    manifest_of,
+    read_manifest,
+    read_version,
+    staged_files,
+    version_numbers,
+    version_uri,
+    versions,
+)
+from engine.merge import (
+    CatalogConfig,
+    RunAll,
+    Target,
+    Written,
+    plan_partitions,
+    plan_rejected,
+    put_file,
+    run_each,
+    settle_duplicates,
+    write_partition,
+    write_rejected,
+)
+from engine.partition import HEALPIX
+from engine.prune import prune
+from engine.storage import Storage
+from engine.units import content_hash
+
+__all__ = [
+    "CatalogConfig",
+    "FragmentSink",
+    "Manifest",
+    "Version",
+    "prune",
+    "publish",
+    "publish_id",
+    "read_manifest",
+    "staged_files",
+    "versions",
+]
+
+UNITS_SCHEMA = pa.schema(
+    [
+        pa.field("unit_id", pa.string(), False),
+        pa.field("unit_key", pa.string(), False),
+        pa.field("rows_in", pa.int64(), False),
+        pa.field("rows", pa.int64(), False),
+        pa.field("rejected", pa.int64(), False),
+        pa.field("unit", pa.string(), False),
+    ]
+)
+
+
+def publish_id(unit_ids: Iterable[str], columns: Sequence[Column], config: CatalogConfig) -> str:
+    """Hash of all that decides a version's rows: equal content, equal id."""
+    return content_hash([sorted(unit_ids), [asdict(c) for c in columns], config.model_dump(mode="json")])
+
+
+def publish(
+    root: str,
+    storage: Storage,
+    unit_ids: Collection[str],
+    columns: Sequence[Column],
+    config: CatalogConfig,
+    provenance: Mapping[str, Any] | None = None,
+    run_all: RunAll = run_each,
+) -> Manifest:
+    """Publish the rows of some units as the next version, unless the current one holds just these.
+
+    Parameters
+    ----------
+    root, storage
+        The catalogue.
+    unit_ids
+        Units that the version consists of; each must have a ledger record.
+    columns
+        Columns of the fragments, in the order to publish.
+    config
+        Layout; `kind="flat"` publishes the fragments as they are.
+    provenance
+        JSON-able facts for the manifest: configuration, git commit, packages, checkpoints.
+    run_all
+        Runs independent calls, in order of the results.
+
+    Returns
+    -------
+    Manifest
+        Of the version that now holds this content: new, or the one that there was.
+
+    Raises
+    ------
+    CommitError
+        If a unit has no record, a fragment is damaged, or rows are lost.
+    SchemaError
+        If the settings name columns that there are not.
+    """
+    check_settings(columns, config)
+    identity = publish_id(unit_ids, columns, config)
+    current = _current(root, storage)
+    if current is not None and current.publish_id == identity:
+        return manifest_of(root, storage, current)
+    records = _records(root, storage, unit_ids)
+    path = f"data/{identity}-{secrets.token_hex(6)}"
+    target = Target(root, path, storage, tuple(columns), config)
+    written = _write_rows(records, target, run_all)
+    manifest = _manifest(records, target, identity, written, provenance or {})
+    _check_rows(manifest, root)
+    manifest = replace(
+        manifest, files=(*manifest.files, *_write_metadata(records, target, written, manifest))
+    )
+    put_file(target, "manifest.json", manifest.to_json().encode(), 0, "metadata")
+    return _claim_version(root, storage, manifest)
+
+
+def check_settings(columns: Sequence[Column], config: CatalogConfig) -> None:
+    """Check that all columns that the settings name are there, before anything is computed.
+
+    Raises
+    ------
+    SchemaError
+        Naming the columns.
+    """
+    names = {column.name for column in columns}
+    wanted = {*config.default_columns}
+    if config.kind == "hats":
+        sort = {name.removeprefix("-") for name in config.prefer}
+        wanted |= {HEALPIX.name, "ra", "dec", *config.key, *(sort if config.key else ())}
+    if missing := sorted(wanted - names):
+        raise SchemaError(
+            "catalogue settings name columns that there are not",
+            f"catalogue {config.name}",
+            got=", ".join(missing),
+            expected=f"of {', '.join(sorted(names))}",
+        )
+
+
+def _current(root: str, storage: Storage) -> Version | None:
+    numbers = version_numbers(root, storage)
+    return read_version(root, storage, numbers[-1]) if numbers else None
+
+
+def _records(root: str, storage: Storage, unit_ids: Collection[str]) -> list[LedgerRecord]:
+    done = Ledger(root, storage).done(unit_ids)
+    if missing := sorted(set(unit_ids) - done.keys()):
+        raise CommitError(
+            f"{len(missing)} of {len(set(unit_ids))} units have no record",
+            root,
+            got=f"none for {missing[0]}",
+            hint="Run the job again to compute them.",
+        )
+    return [done[unit_id] for unit_id in sorted(done)]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Partitions written, and all files of data and rejected rows."""
+
+    partitions: tuple[Written, ...]
+    data: tuple[DataFile, ...]
+    rejected: tuple[DataFile, ...]
+    duplicates: int
+
+
+def _write_rows(records: list[LedgerRecord], target: Target, run_all: RunAll) -> _Rows:
+    merged = [file for part in run_all(write_rejected, plan_rejected(records, target)) for file in part.files]
+    if target.config.kind == "flat":
+        whole = [record for record in records if record.fragment]
+        fragments = (DataFile(r.fragment, r.rows, r.num_bytes, r.sha256) for r in whole)
+        return _Rows((), tuple(fragments), tuple(merged), 0)
+    tasks = plan_partitions(records, target)
+    partitions = settle_duplicates(tasks, run_all(write_partition, tasks), run_all)
+    files = [file for part in partitions for file in part.files]
+    data = tuple(file for file in files if file.role == "data")
+    lost = tuple(file for file in files if file.role == "rejected")
+    return _Rows(tuple(partitions), data, (*merged, *lost), sum(file.rows for file in lost))
+
+
+def _manifest(
+    records: list[LedgerRecord],
+    target: Target,
+    identity: str,
+    written: _Rows,
+    provenance: Mapping[str, Any],
+) -> Manifest:
+    rejected: Counter[str] = Counter()
+    stats: Counter[str] = Counter()
+    for record in records:
+        rejected.update(record.rejected)
+        stats.update(record.stats)
+    if written.duplicates:
+        rejected["duplicate_key"] += written.duplicates
+    return Manifest(
+        publish_id=identity,
+        name=target.config.name,
+        kind=target.config.kind,
+        path=target.path,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        columns=tuple(asdict(column) for column in target.columns),
+        num_units=len(records),
+        files=(*written.data, *written.rejected),
+        rows_in=sum(record.rows_in for record in records),
+        rows=sum(file.rows for file in written.data),
+        rejected=dict(sorted(rejected.items())),
+        rejected_files=sum(record.rejected_files for record in records),
+        stats=dict(sorted(stats.items())),
+        provenance=dict(provenance),
+    )
+
+
+def _check_rows(manifest: Manifest, root: str) -> None:
+    rejected = sum(manifest.rejected.values())
+    in_files = sum(file.rows for file in manifest.files if file.role == "rejected")
+    if rejected != in_files or manifest.rows_in != manifest.rows + rejected - manifest.rejected_files:
+        raise CommitError(
+            "rows were lost or doubled while publishing",
+            root,
+            got=f"{manifest.rows} rows, {in_files} rejected",
+            expected=f"{manifest.rows_in} in all, {rejected} rejected of which {manifest.rejected_files} files",
+        )
+
+
+def _write_metadata(
+    records: list[LedgerRecord], target: Target, written: _Rows, manifest: Manifest
+) -> list[DataFile]:
+    units = parquet.to_bytes(_units_table(records))
+    files = [put_file(target, "units.parquet", units, len(records), "units")]
+    schema = hats.file_schema(target.columns, target.config.name)
+    contents = {"dataset/_common_metadata": hats.dataset_metadata(schema, {})}
+    if target.config.kind == "hats":
+        contents |= _hats_files(target, written, manifest, schema)
+    return files + [put_file(target, name, data, 0, "metadata") for name, data in contents.items()]
+
+
+def _units_table(records: list[LedgerRecord]) -> pa.Table:
+    rows = [
+        {
+            "unit_id": record.unit_id,
+            "unit_key": record.unit_key,
+            "rows_in": record.rows_in,
+            "rows": record.rows,
+            "rejected": record.rejected_rows,
+            "unit": record.unit,
+        }
+        for record in records
+    ]
+    return pa.Table.from_pylist(rows, schema=UNITS_SCHEMA)
+
+
+def _hats_files(target: Target, written: _Rows, manifest: Manifest, schema: pa.Schema) -> dict[str, bytes]:
+    footers = {(part.order, part.pixel): part.footer for part in written.partitions if part.footer}
+    counts: Counter[int] = Counter()
+    for part in written.partitions:
+        counts.update({int(pixel): count for pixel, count in part.pixels.items()})
+    config = target.config
+    num_bytes = sum(file.num_bytes for file in written.data)
+    properties = hats.properties(
+        config.name,
+        manifest.rows,
+        num_bytes,
+        config.max_rows_per_partition,
+        config.default_columns,
+        {
+            "hats_builder": f"trawl v{importlib.metadata.version('trawl')}",
+            "hats_creation_date": manifest.created,
+            "trawl_publish_id": manifest.publish_id,
+            "trawl_git_commit": str(manifest.provenance.get("git_commit", "")),
+        },
+    )
+    return {
+        "dataset/_metadata": hats.dataset_metadata(schema, footers),
+        "partition_info.csv": hats.partition_info(footers),
+        "skymap.fits": hats.skymap(counts),
+        "hats.properties": properties,
+        "properties": properties,
+    }
+
+
+def _claim_version(root: str, storage: Storage, manifest: Manifest) -> Manifest:
+    """Create the next version record; who comes second to equal content takes that version."""
+    while True:
+        current = _current(root, storage)
+        if current is not None and current.publish_id == manifest.publish_id:
+            return manifest_of(root, storage, current)
+        previous = current.version if current else 0
+        record = Version(
+            version=previous + 1,
+            previous=previous,
+            publish_id=manifest.publish_id,
+            manifest=f"{manifest.path}/manifest.json",
+            created=manifest.created,
+            rows=manifest.rows,
+            rejected=sum(manifest.rejected.values()),
+        )
+        uri = version_uri(root, storage, record.version)
+        if storage.put_if_absent(uri, json.dumps(asdict(record), sort_keys=True).encode()):
+            return replace(manifest, version=record.version, previous=previous)

@@ -1,0 +1,100 @@
+"""Configuration: TOML into one frozen tree, unknown keys refused, all problems told at once."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from engine.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of all configuration classes: frozen, keyword-only, no unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=False, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def load(cls: type[C], path: str, overrides: Sequence[str] = ()) -> C:
+    """Read a TOML file, apply `key.sub=value` overrides (values are TOML), and validate.
+
+    Raises
+    ------
+    ConfigError
+        Naming file, key, the value found, what is allowed, and the nearest known key.
+    """
+    return validate(cls, parse_overrides(overrides, _read_toml(path)), path)
+
+
+def parse_overrides(overrides: Sequence[str], tree: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Set `key.sub=value` lines in nested dicts (new ones by default); values are TOML or bare text."""
+    tree = {} if tree is None else tree
+    for override in overrides:
+        _apply(tree, override)
+    return tree
+
+
+def validate(cls: type[C], tree: Mapping[str, Any], where: str) -> C:
+    """Build `cls` from nested dicts; all problems in one `ConfigError`."""
+    try:
+        return cls.model_validate(tree)
+    except ValidationError as error:
+        lines = [_describe(cls, problem) for problem in error.errors()]
+        raise ConfigError("\n  ".join(["configuration is not valid", *lines]), where) from None
+
+
+def _read_toml(path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror})", path) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"is not TOML: {error}", path) from None
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError("override has no value", f"-o {override}", expected="-o key.sub=value")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"'{parent}' is a value, not a section", f"-o {override}")
+    tree[last] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word or URI: the shell has eaten the quotes
+
+
+def _describe(cls: type[BaseModel], problem: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(cls), 1)
+        return f"{where}: unknown key" + (f" (did you mean '{near[0]}'?)" if near else "")
+    if problem["type"] == "missing":
+        return f"{where}: required, not given"
+    return f"{where}: {problem['msg']} (got {problem['input']!r})"
+
+
+def _known_keys(cls: type[BaseModel]) -> list[str]:
+    keys: list[str] = []
+    for name, info in cls.model_fields.items():
+        keys.append(name)
+        inner = [info.annotation, *getattr(info.annotation, "__args__", ())]
+        for item in inner:
+            if isinstance(item, type) and issubclass(item, BaseModel):
+                keys += _known_keys(item)
+    return keys

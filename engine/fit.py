@@ -1,0 +1,110 @@
+"""After training: stream samples of the staged spectra through what scoring fits (neighbours, percentiles)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from engine.batches import SPLIT_COLUMN, Arrays, read_tables, sequential_batches
+from engine.config import Config
+from engine.errors import ConfigError
+from engine.infer import Device, choose_device
+from engine.locations import canonical
+from engine.storage import Storage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.spec import ModelSpec
+
+
+class FitConfig(Config):
+    """How many spectra scoring learns from."""
+
+    reference_rows: int = Field(default=20_000, ge=1)
+    """Training spectra at most: what the neighbours are searched in."""
+    held_out_rows: int = Field(default=20_000, ge=1)
+    """Validation spectra at most: what percentiles are counted against."""
+    batch_rows: int = Field(default=512, ge=1)
+    """Spectra that go through the network at once."""
+    seed: int = Field(default=0, ge=0)
+    """Of the order in which files are taken until there are enough rows."""
+
+
+@dataclass(frozen=True)
+class SampleBatches:
+    """Batches of one side of the split, at most `max_rows` rows; can be iterated again.
+
+    Files come in the order given and are read no further than needed, so give them shuffled.
+    """
+
+    uris: tuple[str, ...]
+    columns: tuple[str, ...]
+    storage: Storage
+    validation_fraction: float
+    is_validation: bool
+    max_rows: int
+    batch_rows: int
+
+    def __iter__(self) -> Iterator[Arrays]:
+        return sequential_batches(self._tables(), self.columns, self.batch_rows)
+
+    def _tables(self) -> Iterator[pa.Table]:
+        left = self.max_rows
+        for table in read_tables(self.uris, [*self.columns, SPLIT_COLUMN], self.storage):
+            is_below = table[SPLIT_COLUMN].to_numpy() < self.validation_fraction
+            rows = table.filter(pa.array(is_below == self.is_validation))[:left]
+            yield rows
+            left -= rows.num_rows
+            if not left:
+                return
+
+
+def fit_scoring(
+    spec: "ModelSpec",
+    config: Any,
+    module: "nn.Module",
+    uris: Iterable[str],
+    storage: Storage,
+    validation_fraction: float,
+    settings: FitConfig,
+    device: Device = "auto",
+    extra_columns: Sequence[str] = (),
+) -> dict[str, np.ndarray]:
+    """Run `spec.fit` over samples of staged Parquet.
+
+    Parameters
+    ----------
+    config, module
+        Settings of the model, and the trained module (see `engine.infer.build_module`).
+    uris
+        Staged files, all of them: they are shuffled here.
+    validation_fraction
+        That of the training: rows with `split_hash` below it are held out.
+    extra_columns
+        Columns for `fit` beside those that the model reads.
+
+    Returns
+    -------
+    dict
+        The arrays that go into the checkpoint as `fitted`.
+
+    Raises
+    ------
+    ConfigError
+        If nothing is held out: percentiles of spectra that were trained on would flatter.
+    """
+    if validation_fraction <= 0:
+        raise ConfigError(
+            "no spectra are held out to calibrate scores", "train.validation_fraction", expected="above 0"
+        )
+    files = sorted(map(canonical, uris))
+    order = np.random.default_rng([settings.seed, len(files)]).permutation(len(files))
+    columns = dict.fromkeys([*(column.name for column in spec.reads(config)), *extra_columns])
+    common = (tuple(files[i] for i in order), tuple(columns), storage, validation_fraction)
+    reference = SampleBatches(*common, False, settings.reference_rows, settings.batch_rows)
+    held_out = SampleBatches(*common, True, settings.held_out_rows, settings.batch_rows)
+    return spec.fit(config, module.to(choose_device(device)), reference, held_out)

@@ -1,0 +1,76 @@
+"""Flag bits of published rows and reason codes of rejected ones: one registry for code and docs.
+
+A bit means one thing for ever and is never used again. Ranges: 0-7 source, 8-15 preparation, 16-23
+model. Upstream masks (ZWARN, COADD_FIBERSTATUS) keep columns of their own.
+"""
+
+from typing import NamedTuple
+
+
+class Flag(NamedTuple):
+    """One bit of the `flags` column."""
+
+    bit: int
+    name: str
+    description: str
+
+    @property
+    def value(self) -> int:
+        """The bit as an integer to test with `&`."""
+        return 1 << self.bit
+
+
+MISSING_B = Flag(0, "MISSING_B", "no usable pixel in the b camera")
+MISSING_R = Flag(1, "MISSING_R", "no usable pixel in the r camera")
+MISSING_Z = Flag(2, "MISSING_Z", "no usable pixel in the z camera")
+NO_REDSHIFT = Flag(3, "NO_REDSHIFT", "no redrock row for this target: z and class are null")
+LOW_COVERAGE = Flag(4, "LOW_COVERAGE", "less than half of the pixels are usable")
+NORM_FLOORED = Flag(8, "NORM_FLOORED", "flux scale is below the noise: normalised by the noise")
+CLIPPED = Flag(9, "CLIPPED", "some normalised pixels were beyond the model's range and clipped")
+BEYOND_CALIBRATION = Flag(
+    16, "BEYOND_CALIBRATION", "a score is outside everything seen in calibration: tail extrapolated"
+)
+CLASS_FALLBACK = Flag(
+    17, "CLASS_FALLBACK", "too few calibration spectra of this class: percentiles are of all"
+)
+
+FLAGS: tuple[Flag, ...] = (
+    MISSING_B, MISSING_R, MISSING_Z, NO_REDSHIFT, LOW_COVERAGE, NORM_FLOORED, CLIPPED,
+    BEYOND_CALIBRATION, CLASS_FALLBACK,
+)  # fmt: skip
+
+
+class Reason(NamedTuple):
+    """Why a file or an object is in `rejected`; `kind` is "cut" (chosen) or "fault" (broken)."""
+
+    code: str
+    kind: str
+    description: str
+
+
+REASONS: dict[str, Reason] = {
+    reason.code: reason
+    for reason in (
+        Reason("not_found", "fault", "listed file does not exist"),
+        Reason("not_fits", "fault", "file is not FITS"),
+        Reason("truncated_file", "fault", "file is shorter than its headers say"),
+        Reason("unreadable_file", "fault", "file cannot be read"),
+        Reason("unsupported_layout", "fault", "FITS file without the HDUs or columns needed"),
+        Reason("wrong_wavelength_grid", "fault", "wavelengths are not the expected grid"),
+        Reason("no_camera", "fault", "file holds no camera at all"),
+        Reason("no_usable_pixel", "fault", "every pixel is masked, NaN or has zero ivar"),
+        Reason("bad_position", "fault", "right ascension or declination is not a number"),
+        Reason("no_redshift", "fault", "the model needs a redshift and there is none"),
+        Reason("duplicate_key", "fault", "same survey, program and targetid as a better row"),
+        Reason("negative_targetid", "cut", "sky or stuck fibre of an old production"),
+        Reason("sky_fibre", "cut", "OBJTYPE is not a target"),
+        Reason("fiberstatus", "cut", "COADD_FIBERSTATUS has a bit that is not allowed"),
+        Reason("zwarn", "cut", "ZWARN has a bit that is not allowed"),
+        Reason("min_exposures", "cut", "fewer exposures than asked for"),
+    )
+}
+
+
+def decode(value: int) -> list[str]:
+    """Names of the bits set in a `flags` value."""
+    return [flag.name for flag in FLAGS if value & flag.value]

@@ -1,0 +1,153 @@
+"""The sink: the rows of one unit become an immutable file, then a ledger record."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine import parquet
+from engine.column import Column
+from engine.errors import CommitError
+from engine.ledger import Ledger, LedgerRecord
+from engine.partition import HEALPIX, healpix_29, pixel_counts, valid_position
+from engine.schema import conform
+from engine.stage import REJECTED, UnitTable
+from engine.storage import Storage, StorageOptions
+from engine.units import Unit
+
+SORT_BY = (HEALPIX.name, "targetid", "survey", "program", "source_uri", "source_row")
+"""Columns that rows of a fragment are sorted by, as far as the table has them."""
+
+
+@dataclass(frozen=True)
+class FragmentSink:
+    """Writes units below a catalogue root. Picklable, safe to call twice for one unit.
+
+    A file gets a name that only this attempt uses; the ledger record, created at most once, says which
+    attempt counts. So a retried, killed or zombie worker leaves an orphan at most.
+
+    Parameters
+    ----------
+    root
+        URI of the catalogue.
+    storage_options
+        How to reach it.
+    columns
+        Columns to write; others are dropped. `_healpix_29` is computed where it is declared, and rows
+        without a position are rejected then.
+    """
+
+    root: str
+    storage_options: StorageOptions
+    columns: tuple[Column, ...]
+
+    def write(self, unit: Unit, table: UnitTable) -> LedgerRecord:
+        """Write the rows and the rejections of a unit and record them.
+
+        Returns
+        -------
+        LedgerRecord
+            The record that counts: ours, or that of an earlier attempt.
+
+        Raises
+        ------
+        CommitError
+            If `rows_in` is not rows + rejected objects.
+        SchemaError
+            If the rows do not have the declared columns.
+        """
+        if not unit.id:
+            raise ValueError(f"unit {unit.key} has no id")
+        has_index = HEALPIX in self.columns
+        table = _reject_bad_positions(table) if has_index else table
+        rejected_files = _check_counts(unit, table)
+        rows = _with_index(table.rows) if has_index else table.rows
+        rows = _sorted(conform(rows, self.columns, f"unit {unit.key}"), SORT_BY)
+        rejected = _sorted(conform(table.rejected, REJECTED, f"rejected of {unit.key}"), _names(REJECTED))
+
+        attempt = secrets.token_hex(6)
+        data = parquet.to_bytes(rows) if rows.num_rows else b""
+        record = LedgerRecord(
+            unit_id=unit.id,
+            unit_key=unit.key,
+            attempt=attempt,
+            fragment=self._put(f"{unit.id}-{attempt}.parquet", data),
+            rejected_fragment=self._put_rejected(f"{unit.id}-{attempt}-rejected.parquet", rejected),
+            rows_in=table.rows_in,
+            rows=rows.num_rows,
+            rejected=_counts(rejected["reason"]),
+            rejected_files=rejected_files,
+            sha256=hashlib.sha256(data).hexdigest() if data else "",
+            num_bytes=len(data),
+            pixels=pixel_counts(rows[HEALPIX.name].to_numpy()) if has_index else {},
+            stats={name: float(value) for name, value in table.stats.items()},
+            unit=unit.to_json(),
+        )
+        ledger = Ledger(self.root, self._storage)
+        return record if ledger.record(record) else ledger.read(unit.id)
+
+    @cached_property
+    def _storage(self) -> Storage:
+        return Storage(self.storage_options)
+
+    def _put_rejected(self, name: str, rejected: pa.Table) -> str:
+        return self._put(name, parquet.to_bytes(rejected) if rejected.num_rows else b"")
+
+    def _put(self, name: str, data: bytes) -> str:
+        if not data:
+            return ""
+        path = f"fragments/{name}"
+        self._storage.put(Storage.join(self.root, path), data)
+        return path
+
+
+def _reject_bad_positions(table: UnitTable) -> UnitTable:
+    ra, dec = _positions(table.rows)
+    return table.reject(~valid_position(ra, dec), "bad_position", "ra or dec is not on the sky")
+
+
+def _positions(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    missing = [name for name in ("ra", "dec") if name not in rows.column_names]
+    if missing:
+        raise CommitError("rows have no position", ", ".join(missing), expected="columns ra and dec [deg]")
+    ra, dec = (pc.fill_null(rows[name].cast(pa.float64()), np.nan).to_numpy() for name in ("ra", "dec"))
+    return ra, dec
+
+
+def _with_index(rows: pa.Table) -> pa.Table:
+    index = pa.array(healpix_29(*_positions(rows)))
+    if HEALPIX.name in rows.column_names:
+        rows = rows.drop_columns([HEALPIX.name])
+    return rows.append_column(HEALPIX.name, index)
+
+
+def _check_counts(unit: Unit, table: UnitTable) -> int:
+    """Return how many rejections are of whole files, after checking that no object is lost or doubled."""
+    files = table.rejected["row"].null_count
+    objects = table.rejected.num_rows - files
+    if table.rows_in != table.rows.num_rows + objects:
+        raise CommitError(
+            "rows in are not rows out + rejected",
+            f"unit {unit.key}",
+            got=f"{table.rows.num_rows} rows + {objects} rejected objects",
+            expected=f"{table.rows_in}",
+        )
+    return files
+
+
+def _sorted(table: pa.Table, names: tuple[str, ...]) -> pa.Table:
+    keys = [(name, "ascending") for name in names if name in table.column_names]
+    return table.sort_by(keys) if keys else table
+
+
+def _names(columns: tuple[Column, ...]) -> tuple[str, ...]:
+    return tuple(column.name for column in columns)
+
+
+def _counts(reasons: pa.ChunkedArray) -> dict[str, int]:
+    pairs = reasons.value_counts().to_pylist()
+    return {pair["values"]: pair["counts"] for pair in sorted(pairs, key=lambda pair: pair["values"])}

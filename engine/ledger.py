@@ -1,0 +1,131 @@
+"""The ledger: one small immutable record a finished unit, created at most once.
+
+The first record of a unit wins; what a retried or zombie worker wrote besides is an orphan that nobody
+reads. "Which units are done" is a listing.
+"""
+
+import json
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+
+from engine.errors import CommitError
+from engine.storage import Storage
+
+READ_THREADS = 32
+"""Records read at once: they are small, so latency is what counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRecord:
+    """What became of one unit.
+
+    Parameters
+    ----------
+    unit_id, unit_key
+        Content id, and the name for people.
+    attempt
+        Random token of the worker's attempt that won.
+    fragment, rejected_fragment
+        Parquet files with rows and rejections, relative to the catalogue root; empty if there are none.
+    rows_in
+        Objects that the files held.
+    rows
+        Rows in the fragment.
+    rejected
+        Rows of the rejected fragment by reason: objects and whole files.
+    rejected_files
+        How many of these are files (they count no object).
+    sha256, num_bytes
+        Of the fragment [bytes].
+    pixels
+        Rows by HEALPix pixel of order 8; empty where the table has no positions.
+    stats
+        Numbers of the source and the stages (bytes fetched, seconds, ...), for reports only.
+    unit
+        The unit itself as JSON (`Unit.to_json`): its files and their fingerprints.
+    """
+
+    unit_id: str
+    unit_key: str
+    attempt: str
+    fragment: str
+    rejected_fragment: str
+    rows_in: int
+    rows: int
+    rejected: dict[str, int] = field(default_factory=dict)
+    rejected_files: int = 0
+    sha256: str = ""
+    num_bytes: int = 0
+    pixels: dict[str, int] = field(default_factory=dict)
+    stats: dict[str, float] = field(default_factory=dict)
+    unit: str = ""
+
+    @property
+    def rejected_rows(self) -> int:
+        """Rows of the rejected fragment, files included."""
+        return sum(self.rejected.values())
+
+    @property
+    def rejected_objects(self) -> int:
+        """Rejected objects, without files that could not be read at all."""
+        return self.rejected_rows - self.rejected_files
+
+    def to_json(self) -> str:
+        """Return the record as JSON; `from_json` is the inverse."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str | bytes) -> "LedgerRecord":
+        """Return the record that `to_json` wrote."""
+        return LedgerRecord(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Records of all units below a catalogue root."""
+
+    root: str
+    storage: Storage
+
+    def ids(self) -> set[str]:
+        """Ids of the units that have a record: one listing, nothing is read."""
+        return {info.uri.rpartition("/")[2].removesuffix(".json") for info in self._list()}
+
+    def done(self, ids: Collection[str] | None = None) -> dict[str, LedgerRecord]:
+        """Read the records of the units asked for, of all units by default; missing ones are left out."""
+        found = self.ids()
+        wanted = found if ids is None else found & set(ids)
+        return {record.unit_id: record for record in self._read_all(sorted(wanted))}
+
+    def read(self, unit_id: str) -> LedgerRecord:
+        """Read one record.
+
+        Raises
+        ------
+        CommitError
+            If it is not a record.
+        """
+        uri = self._uri(unit_id)
+        text = self.storage.read(uri)
+        try:
+            record = LedgerRecord.from_json(text)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CommitError(f"not a ledger record ({error})", uri) from error
+        if record.unit_id != unit_id:
+            raise CommitError("ledger record of another unit", uri, got=record.unit_id, expected=unit_id)
+        return record
+
+    def record(self, record: LedgerRecord) -> bool:
+        """Create the record; False if the unit has one already, which then stands."""
+        return self.storage.put_if_absent(self._uri(record.unit_id), record.to_json().encode())
+
+    def _uri(self, unit_id: str) -> str:
+        return self.storage.join(self.root, "ledger", f"{unit_id}.json")
+
+    def _list(self) -> Iterable:
+        return self.storage.list(self.storage.join(self.root, "ledger"), ".json")
+
+    def _read_all(self, ids: list[str]) -> list[LedgerRecord]:
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            return list(pool.map(self.read, ids))

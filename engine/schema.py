@@ -1,0 +1,96 @@
+"""Arrow schemas from declared columns, and tables made to fit them exactly."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from engine.column import Column
+from engine.errors import SchemaError
+
+_ARROW = {
+    "bool": pa.bool_(),
+    "int16": pa.int16(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "string": pa.string(),
+}
+
+
+def arrow_type(column: Column) -> pa.DataType:
+    """Arrow type of a declared column; fixed-size list where `length` is set."""
+    value = _ARROW[column.dtype]
+    return pa.list_(value, column.length) if column.length else value
+
+
+def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
+    """Arrow schema with `unit`, `description` and `ucd` as field metadata."""
+    return pa.schema([_field(column) for column in columns])
+
+
+def _field(column: Column) -> pa.Field:
+    facts = {"description": column.description, "unit": column.unit, "ucd": column.ucd}
+    metadata = {key: value for key, value in facts.items() if value}
+    return pa.field(column.name, arrow_type(column), column.nullable, metadata)
+
+
+def conform(table: pa.Table, columns: Sequence[Column], where: str = "table") -> pa.Table:
+    """Select and cast to exactly the declared columns, in order, with their metadata.
+
+    Raises
+    ------
+    SchemaError
+        If a column is missing, cannot be cast without loss, has another list length, or holds
+        nulls where none may be.
+    """
+    missing = [c.name for c in columns if c.name not in table.column_names]
+    if missing:
+        raise SchemaError(
+            f"column {', '.join(missing)} is missing",
+            where,
+            got=", ".join(table.column_names),
+            expected=", ".join(c.name for c in columns),
+        )
+    arrays = [_conform_column(table[c.name], c, where) for c in columns]
+    return pa.Table.from_arrays(arrays, schema=arrow_schema(columns))
+
+
+def _conform_column(array: pa.ChunkedArray, column: Column, where: str) -> pa.ChunkedArray:
+    if array.null_count and not column.nullable:
+        raise SchemaError(
+            f"column '{column.name}' holds {array.null_count} nulls",
+            where,
+            expected="none: the column is declared without nulls",
+        )
+    wanted = arrow_type(column)
+    try:
+        return array if array.type == wanted else array.cast(wanted)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+        raise SchemaError(
+            f"column '{column.name}' cannot be cast ({error})",
+            where,
+            got=str(array.type),
+            expected=str(wanted),
+        ) from error
+
+
+def empty_table(columns: Sequence[Column]) -> pa.Table:
+    """Return a table of no rows with the declared columns."""
+    return arrow_schema(columns).empty_table()
+
+
+def matrix(table: pa.Table, name: str) -> np.ndarray:
+    """Fixed-size list column as an array [rows, length], read-only, without a copy where whole."""
+    column = table[name]
+    length = column.type.list_size
+    chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    flat = chunks[0] if len(chunks) == 1 else np.concatenate([*chunks, np.empty(0, np.float32)])
+    return flat.reshape(-1, length)
+
+
+def list_array(values: np.ndarray) -> pa.FixedSizeListArray:
+    """Array [rows, length] as a fixed-size list column, without a copy where contiguous."""
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])

@@ -1,0 +1,10 @@
+"""Kinds of releases that can be read, by the name that a configuration gives them."""
+
+from engine.sources.desi import DesiSource
+from engine.sources.sdss import SdssSource
+
+SOURCES = {
+    "desi": DesiSource,
+    "sdss": SdssSource,
+}
+"""Name to class; see `engine.sources.base.Source` for what each can do."""

@@ -1,0 +1,58 @@
+"""What every source of spectra gives, whatever the files look like."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from engine.column import Column
+from engine.spectra.grid import NUM_PIXELS
+from engine.stage import UnitTable
+from engine.units import Unit
+
+SPECTRUM_COLUMNS: tuple[Column, ...] = (
+    Column("targetid", "int64", "Unique target identifier", ucd="meta.id;meta.main"),
+    Column("survey", "string", "Survey the spectrum belongs to (sv1, sv3, main, ...)"),
+    Column("program", "string", "Observing program (dark, bright, backup, other)"),
+    Column("ra", "float64", "Right ascension, ICRS", "deg", ucd="pos.eq.ra;meta.main"),
+    Column("dec", "float64", "Declination, ICRS", "deg", ucd="pos.eq.dec;meta.main"),
+    Column("z", "float64", "Redshift", nullable=True, ucd="src.redshift"),
+    Column("zerr", "float64", "Uncertainty of the redshift", nullable=True, ucd="stat.error;src.redshift"),
+    Column("zwarn", "int64", "Redrock warning bits", nullable=True, ucd="meta.code"),
+    Column("spectype", "string", "Redrock class: GALAXY, QSO or STAR", nullable=True, ucd="src.class"),
+    Column("subtype", "string", "Redrock subclass", nullable=True),
+    Column("deltachi2", "float64", "Chi2 difference to the next best redshift", nullable=True),
+    Column("tileid", "int32", "Tile of the first exposure", nullable=True),
+    Column("petal", "int16", "Petal (spectrograph) 0-9", nullable=True),
+    Column("fiber", "int32", "Fibre of the first exposure", nullable=True),
+    Column("night", "int32", "Night of the last exposure, YYYYMMDD", nullable=True),
+    Column("num_exposures", "int32", "Number of exposures in the coadd", nullable=True),
+    Column("exptime", "float32", "Summed exposure time", "s", nullable=True),
+    Column("tsnr2", "float32", "Template signal-to-noise squared (TSNR2_LRG)", nullable=True),
+    Column("fiberstatus", "int32", "COADD_FIBERSTATUS bits", nullable=True, ucd="meta.code"),
+    Column("desi_target", "int64", "DESI_TARGET bits of the survey", nullable=True, ucd="meta.code"),
+    Column("source_uri", "string", "File that the spectrum was read from", ucd="meta.ref.url"),
+    Column("source_row", "int32", "Row in that file, from 0"),
+    Column("num_good_pixels", "int32", "Pixels with ivar > 0 on the common grid"),
+    Column("snr", "float32", "Median signal-to-noise per pixel over usable pixels", ucd="stat.snr"),
+    Column("flags", "int32", "Bits of engine.flags", ucd="meta.code"),
+    Column("flux", "float32", "Flux on the common grid", "1e-17 erg / (s cm2 Angstrom)", NUM_PIXELS),
+    Column("ivar", "float32", "Inverse variance of flux, 0 where unusable",
+           "1e34 s2 cm4 Angstrom2 / erg2", NUM_PIXELS),
+)  # fmt: skip
+"""One row a spectrum, arms merged, on `engine.spectra.grid.WAVE_OBS`."""
+
+
+class Source(Protocol):
+    """A kind of release. Frozen, picklable, opens storage when it needs to."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Columns of the rows that `read` returns."""
+        ...
+
+    def plan(self) -> Iterator[Unit]:
+        """List the release and yield its units in a fixed order, without ids."""
+        ...
+
+    def read(self, unit: Unit) -> UnitTable:
+        """Read one unit. Faults of files and objects become rejections; never raises for them."""
+        ...

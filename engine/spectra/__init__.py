@@ -1,0 +1,1 @@
+"""The science of spectra on arrays: numpy and scipy, no files, no Ray, no torch."""

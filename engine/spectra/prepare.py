@@ -1,0 +1,169 @@
+"""Prepare spectra for a model: frame, scale, range. One stage, the same in training and inference."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from engine.column import Column
+from engine.config import Config
+from engine.schema import arrow_schema, list_array, matrix
+from engine.spectra.grid import NUM_PIXELS, WAVE_OBS
+from engine.spectra.normalise import Normalised, normalise
+from engine.spectra.restframe import deredshift, log_grid
+from engine.stage import Resources, UnitTable
+
+NORM = Column("norm", "float32", "Flux scale that the model's input was divided by",
+              "1e-17 erg / (s cm2 Angstrom)")  # fmt: skip
+
+
+class SpectrumPrep(Config):
+    """How spectra are prepared. Part of every checkpoint: a model only fits its own preparation."""
+
+    frame: Literal["observed", "rest"] = "observed"
+    """observed: the common grid of 7781 pixels, no redshift needed. rest: a log grid, needs z."""
+    rest_wave_min_angstrom: float = Field(default=2700.0, gt=0)
+    """First rest-frame pixel centre; the default keeps Mg II 2799 in."""
+    rest_wave_max_angstrom: float = Field(default=7000.0, gt=0)
+    """Last rest-frame pixel centre; the default keeps H alpha and [S II] 6733 in."""
+    num_rest_pixels: int = Field(default=1000, ge=8)
+    """Pixels of the rest frame; 1000 as in Portillo et al. (2020), here 286 km/s each."""
+    floor_sigma: float = Field(default=1.0, gt=0)
+    """The scale is never below this many times the median noise of a pixel."""
+    clip_min: float = Field(default=-100.0, lt=0)
+    """Lowest normalised flux a model sees [norm]."""
+    clip_max: float = Field(default=200.0, gt=0)
+    """Highest normalised flux a model sees [norm]; strong emission lines reach 100."""
+
+    @model_validator(mode="after")
+    def _range_is_a_range(self) -> "SpectrumPrep":
+        if self.rest_wave_min_angstrom >= self.rest_wave_max_angstrom:
+            raise ValueError("rest_wave_min_angstrom must be below rest_wave_max_angstrom")
+        return self
+
+    @property
+    def num_pixels(self) -> int:
+        """Pixels of the model's grid."""
+        return NUM_PIXELS if self.frame == "observed" else self.num_rest_pixels
+
+    @property
+    def wave(self) -> np.ndarray:
+        """Pixel centres of the model's grid [Angstrom, vacuum]."""
+        if self.frame == "observed":
+            return WAVE_OBS
+        return log_grid(self.rest_wave_min_angstrom, self.rest_wave_max_angstrom, self.num_rest_pixels)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Columns `flux` and `ivar` as the model gets them."""
+        return (
+            Column("flux", "float32", "Flux in units of norm", length=self.num_pixels),
+            Column("ivar", "float32", "Inverse variance of flux, 0 where unusable", length=self.num_pixels),
+        )
+
+
+class Prepared(NamedTuple):
+    """Normalised spectra and which rows could not be prepared [B]."""
+
+    spectra: Normalised
+    no_redshift: np.ndarray
+    not_covered: np.ndarray
+
+
+def prepare(
+    flux: np.ndarray, ivar: np.ndarray, redshift: np.ndarray | None, config: SpectrumPrep
+) -> Prepared:
+    """Shift to the model's frame and normalise.
+
+    Parameters
+    ----------
+    flux, ivar
+        [B, 7781] on the common grid.
+    redshift
+        [B], NaN where unknown; None where the frame is "observed".
+    config
+        The preparation.
+
+    Returns
+    -------
+    Prepared
+        Spectra [B, config.num_pixels]; in the rest frame also which rows have no redshift > -1,
+        and which have no usable pixel on the rest-frame grid. Those rows are all zero.
+    """
+    bad = np.zeros(len(flux), bool)
+    outside = bad
+    if config.frame == "rest":
+        if redshift is None:
+            raise ValueError("the rest frame needs redshifts")
+        bad = ~(np.isfinite(redshift) & (redshift > -1))
+        flux, ivar = deredshift(flux, ivar, WAVE_OBS, np.where(bad, 0.0, redshift), config.wave)
+        flux[bad], ivar[bad] = 0, 0
+        outside = ~bad & ~ivar.any(axis=1)
+    spectra = normalise(flux, ivar, config.floor_sigma, config.clip_min, config.clip_max)
+    return Prepared(spectra, bad, outside)
+
+
+@dataclass(frozen=True)
+class PrepareSpectra:
+    """Stage: `flux` and `ivar` become the model's input; adds `norm`, sets bits in `flags`."""
+
+    config: SpectrumPrep = field(default_factory=SpectrumPrep)
+    resources: Resources = field(default_factory=Resources)
+
+    @property
+    def name(self) -> str:
+        """Short name for logs."""
+        return "prepare"
+
+    @property
+    def requires(self) -> tuple[Column, ...]:
+        """Spectra on the common grid; in the rest frame also `z`."""
+        spectra = SpectrumPrep().columns
+        flags = Column("flags", "int32", "Bits of engine.flags")
+        z = (Column("z", "float64", "Redshift", nullable=True),) if self.config.frame == "rest" else ()
+        return (*spectra, flags, *z)
+
+    @property
+    def provides(self) -> tuple[Column, ...]:
+        """Model input, its scale, and flags."""
+        return (*self.config.columns, NORM, Column("flags", "int32", "Bits of engine.flags", ucd="meta.code"))
+
+    @property
+    def drops(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
+
+    def open(self) -> Callable[[UnitTable], UnitTable]:
+        """Return the function; there is nothing to load."""
+        return self._apply
+
+    def _apply(self, table: UnitTable) -> UnitTable:
+        rows = table.rows
+        z = rows["z"].to_numpy() if self.config.frame == "rest" else None
+        flux, ivar = (matrix(rows, name) for name in ("flux", "ivar"))
+        spectra, no_redshift, not_covered = prepare(flux, ivar, z, self.config)
+        new = {
+            "flux": list_array(spectra.flux),
+            "ivar": list_array(spectra.ivar),
+            "norm": pa.array(spectra.norm),
+            "flags": pa.array(rows["flags"].to_numpy() | spectra.flags),
+        }
+        done = table.with_rows(_replace(rows, new, self.provides))
+        done = done.reject(no_redshift, "no_redshift", "z is null or not > -1; the rest frame needs it")
+        detail = (
+            f"no usable pixel within rest-frame {self.config.wave[0]:.0f}-{self.config.wave[-1]:.0f} Angstrom"
+        )
+        return done.reject(not_covered[~no_redshift], "no_usable_pixel", detail)
+
+
+def _replace(rows: pa.Table, new: dict[str, pa.Array], columns: tuple[Column, ...]) -> pa.Table:
+    for column in arrow_schema(columns):
+        index = rows.schema.get_field_index(column.name)
+        if index < 0:
+            rows = rows.append_column(column, new[column.name])
+        else:
+            rows = rows.set_column(index, column, new[column.name])
+    return rows

@@ -1,0 +1,174 @@
+"""A stage maps the table of one unit to another. Nothing here knows Ray.
+
+A stage is a frozen dataclass: picklable, cheap, without open handles. All cost is in `open()`, which a
+worker calls once; the function it returns may be called twice on the same rows (Ray retries).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from engine.column import Column
+from engine.errors import SchemaError
+from engine.flags import REASONS
+from engine.schema import arrow_schema, arrow_type
+
+REJECTED: tuple[Column, ...] = (
+    Column("uri", "string", "File that was rejected or holds the rejected object"),
+    Column("row", "int64", "Row in the file, from 0", nullable=True),
+    Column("targetid", "int64", "DESI TARGETID of the object", nullable=True, ucd="meta.id"),
+    Column("survey", "string", "DESI survey", nullable=True),
+    Column("program", "string", "DESI program", nullable=True),
+    Column("reason", "string", "Reason code, see engine.flags.REASONS"),
+    Column("kind", "string", "'cut' if chosen by configuration, 'fault' if broken"),
+    Column("detail", "string", "What was found and what was expected"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """One row of `rejected`; see the columns of `REJECTED`."""
+
+    uri: str
+    reason: str
+    detail: str
+    row: int | None = None
+    targetid: int | None = None
+    survey: str | None = None
+    program: str | None = None
+
+
+def rejected_table(rejections: Iterable[Rejection]) -> pa.Table:
+    """Rejections as a table with the columns of `REJECTED`."""
+    names = ("uri", "row", "targetid", "survey", "program", "reason", "detail")
+    rows = [{n: getattr(r, n) for n in names} | {"kind": REASONS[r.reason].kind} for r in rejections]
+    return pa.Table.from_pylist(rows, schema=arrow_schema(REJECTED))
+
+
+@dataclass(frozen=True)
+class UnitTable:
+    """The rows of one unit on their way, with what was rejected so far.
+
+    `rows_in` counts the objects that the files held, whatever became of them:
+    `rows_in == rows.num_rows + objects in rejected` at all times (a rejected file that could not be
+    read has no objects: its `row` is null).
+    """
+
+    rows: pa.Table
+    rejected: pa.Table
+    rows_in: int
+    stats: dict[str, float] = field(default_factory=dict)
+
+    def with_rows(self, rows: pa.Table) -> "UnitTable":
+        """Replace the rows."""
+        return replace(self, rows=rows)
+
+    def reject(self, bad: np.ndarray, reason: str, detail: str) -> "UnitTable":
+        """Move the rows where `bad` is True to `rejected`.
+
+        The rows must carry `source_uri`, `source_row`, `targetid`, `survey` and `program`.
+        """
+        if not bad.any():
+            return self
+        gone = self.rows.filter(pa.array(bad))
+        more = rejected_table(
+            Rejection(r["source_uri"], reason, detail, r["source_row"], r["targetid"], r["survey"], r["program"])
+            for r in gone.select(["source_uri", "source_row", "targetid", "survey", "program"]).to_pylist()
+        )  # fmt: skip
+        rows = self.rows.filter(pa.array(~bad))
+        return replace(self, rows=rows, rejected=pa.concat_tables([self.rejected, more]))
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one worker of a stage asks the cluster for."""
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    memory_gib: float = 0.0
+
+
+UnitFunction = Callable[[UnitTable], UnitTable]
+
+
+class Stage(Protocol):
+    """What the engine needs to know of a step."""
+
+    @property
+    def name(self) -> str:
+        """Short name for logs."""
+        ...
+
+    @property
+    def requires(self) -> tuple[Column, ...]:
+        """Columns that must be there."""
+        ...
+
+    @property
+    def provides(self) -> tuple[Column, ...]:
+        """Columns that are added or replaced."""
+        ...
+
+    @property
+    def drops(self) -> tuple[str, ...]:
+        """Columns that are gone afterwards."""
+        ...
+
+    @property
+    def resources(self) -> Resources:
+        """What one worker asks for."""
+        ...
+
+    def open(self) -> UnitFunction:
+        """Load what is needed and return the function."""
+        ...
+
+
+def check(stages: Sequence[Stage], columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Check that each stage finds what it requires; return the columns after the last one.
+
+    Raises
+    ------
+    SchemaError
+        Naming the stage, the column, and what is there instead.
+    """
+    available = {column.name: column for column in columns}
+    for stage in stages:
+        for wanted in stage.requires:
+            _check_column(stage, wanted, available)
+        available |= {column.name: column for column in stage.provides}
+        available = {k: v for k, v in available.items() if k not in stage.drops}
+    return tuple(available.values())
+
+
+def _check_column(stage: Stage, wanted: Column, available: dict[str, Column]) -> None:
+    found = available.get(wanted.name)
+    if found is None:
+        got, hint = ", ".join(available), "Choose a source or a stage before it that provides it."
+    elif arrow_type(found) != arrow_type(wanted):
+        got, hint = str(arrow_type(found)), "The checkpoint was made for another preparation."
+    else:
+        return
+    raise SchemaError(
+        f"column '{wanted.name}' is not what the stage requires",
+        f"stage '{stage.name}'",
+        got=got,
+        expected=f"{wanted.name}: {arrow_type(wanted)}",
+        hint=hint,
+    )
+
+
+def run_local(stages: Sequence[Stage], table: UnitTable) -> UnitTable:
+    """Open the stages and run them one after the other in this process."""
+    for stage in stages:
+        table = stage.open()(table)
+    return table
+
+
+def columns_by_name(columns: Iterable[Column], *names: str) -> tuple[Column, ...]:
+    """Pick declared columns by name, in the order asked for."""
+    table: dict[str, Any] = {column.name: column for column in columns}
+    return tuple(table[name] for name in names)

@@ -1,0 +1,1 @@
+"""Synthetic spectroscopic releases with known truth: physics in plain numpy, files in `desi`."""

@@ -1,0 +1,165 @@
+"""What is trained on what, before Ray or torch come in: settings, files, sizes, the name of the run."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from engine.config import Config
+from engine.errors import ConfigError
+from engine.locations import canonical
+from engine.units import FileRef, content_hash
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """What does not change between epochs.
+
+    Parameters
+    ----------
+    columns
+        Columns that the task reads.
+    batch_rows
+        Rows of a batch of one process.
+    buffer_rows
+        Rows of the shuffle buffer of one process.
+    validation_fraction, monitored_fraction
+        See `engine.batches.Splitter`.
+    seed
+        Of the shuffle.
+    """
+
+    columns: tuple[str, ...]
+    batch_rows: int
+    buffer_rows: int
+    validation_fraction: float
+    monitored_fraction: float
+    seed: int
+
+
+class TrainConfig(Config):
+    """How a model is trained; what the model learns with is in its own configuration."""
+
+    epochs: int = Field(default=20, ge=1)
+    """Passes over the training rows, at most."""
+    global_batch_rows: int = Field(default=256, ge=1)
+    """Rows of a step, over all workers."""
+    num_workers: int = Field(default=1, ge=1)
+    """Processes that train together."""
+    cpus_per_worker: float = Field(default=1.0, gt=0)
+    """CPUs that a worker reserves; reading needs some beside it."""
+    read_cpus: float = Field(default=0.5, gt=0)
+    """CPUs that a reading task reserves."""
+    threads_per_worker: int = Field(default=0, ge=0)
+    """Threads of torch; 0: those of the machine divided by its workers."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU for each worker if the cluster has them."""
+    validation_fraction: float = Field(default=0.05, ge=0, lt=1)
+    """Rows with split_hash below it never train."""
+    max_validation_rows: int = Field(default=4096, ge=1)
+    """About so many of them (62 kB each at 7781 pixels) are held in memory and evaluated each epoch."""
+    shuffle_buffer_rows: int = Field(default=4096, ge=1)
+    """Rows that a worker holds to draw random batches from."""
+    early_stop_patience: int = Field(default=0, ge=0)
+    """Stop after so many epochs in a row without gain; 0: never."""
+    early_stop_min_delta: float = Field(default=0.0, ge=0)
+    """Smallest decrease of the monitored loss that counts as gain."""
+    checkpoint_every_epochs: int = Field(default=1, ge=1)
+    """Epochs between stored states; the last one is always stored."""
+    checkpoints_to_keep: int = Field(default=2, ge=1)
+    """Newest states that stay in storage; each holds the best weights as well."""
+    max_failures: int = Field(default=2, ge=0)
+    """Times that lost workers are replaced and go on from the newest state."""
+    seed: int = Field(default=0, ge=0)
+    """Of the order of files and rows."""
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """Staged Parquet files, their rows in total, and the columns that the task reads."""
+
+    files: tuple[FileRef, ...]
+    num_rows: int
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training gave.
+
+    Parameters
+    ----------
+    weights
+        State of the modules after the best epoch, see `engine.epochs.module_weights`.
+    metrics
+        Metrics of the best epoch, with `epoch` counted from 1.
+    history
+        Metrics of each epoch.
+    step_losses
+        Loss of each step of worker 0.
+    run_id
+        Name of the run's folder.
+    stopped
+        Why it ended before all epochs; empty if it did not.
+    """
+
+    weights: dict[str, np.ndarray]
+    metrics: dict[str, float]
+    history: list[dict[str, float]]
+    step_losses: list[float]
+    run_id: str
+    stopped: str = ""
+
+
+def ordered_files(data: TrainData, seed: int) -> list[FileRef]:
+    """Return the files in the order in which they are read: a permutation that depends on the seed."""
+    files = sorted(data.files, key=lambda file: canonical(file.uri))
+    return [files[i] for i in np.random.default_rng([seed, len(files)]).permutation(len(files))]
+
+
+def expected_steps(num_rows: int, config: TrainConfig) -> int:
+    """Estimate the steps of all epochs; schedules are laid out over them."""
+    training = num_rows * (1 - config.validation_fraction)
+    return config.epochs * max(1, int(training / config.global_batch_rows))
+
+
+def epoch_plan(data: TrainData, config: TrainConfig) -> EpochPlan:
+    """Sizes of one worker's epoch."""
+    fraction = min(config.validation_fraction, config.max_validation_rows / max(data.num_rows, 1))
+    return EpochPlan(
+        columns=data.columns,
+        batch_rows=config.global_batch_rows // config.num_workers,
+        buffer_rows=config.shuffle_buffer_rows,
+        validation_fraction=config.validation_fraction,
+        monitored_fraction=fraction,
+        seed=config.seed,
+    )
+
+
+def check_rows(data: TrainData, config: TrainConfig) -> None:
+    """Check that there are rows for a batch and a batch for each worker; `ConfigError` if not."""
+    if config.global_batch_rows % config.num_workers:
+        raise ConfigError(
+            "batch does not divide among the workers",
+            "train.global_batch_rows",
+            got=f"{config.global_batch_rows} rows, {config.num_workers} workers",
+            hint="Choose a multiple of train.num_workers.",
+        )
+    training = round(data.num_rows * (1 - config.validation_fraction))
+    if training < config.global_batch_rows:
+        raise ConfigError(
+            "fewer training rows than one batch",
+            "train.global_batch_rows",
+            got=f"{training} rows in {len(data.files)} files",
+            expected=f"at least {config.global_batch_rows}",
+            hint="Ingest more spectra or lower train.global_batch_rows.",
+        )
+
+
+def run_name(data: TrainData, config: TrainConfig, identity: Mapping[str, Any]) -> str:
+    """Return a hash of everything that changes the result: settings, files, and `identity` (the model)."""
+    # Where and how often it is tried does not change the result; everything else names the run.
+    settings = config.model_dump(exclude={"max_failures", "checkpoints_to_keep", "read_cpus"})
+    return content_hash([settings, sorted(map(asdict, data.files), key=str), data.columns, identity], size=10)

@@ -1,0 +1,67 @@
+"""Units of work: what is read, scored and recorded as one. Ids are hashes, equal on every run.
+
+A unit is the files that belong together (a coadd and its redrock file; the spectra of one plate). Its
+id hashes the URIs, their fingerprints and a salt that stands for everything else that changes the
+result (checkpoint, configuration), so that a rerun computes only what has no record yet.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """A file of a release as it was listed; `fingerprint` is its etag, or size and mtime."""
+
+    uri: str
+    size: int
+    fingerprint: str
+    role: str = "data"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Files that are processed as one block.
+
+    `key` names the unit for people (`main-dark-23040`); `missing` are URIs that an index promised and
+    that are not there; `id` is empty until `with_id`.
+    """
+
+    key: str
+    files: tuple[FileRef, ...]
+    missing: tuple[str, ...] = ()
+    id: str = ""
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all files [bytes]."""
+        return sum(file.size for file in self.files)
+
+    def file(self, role: str) -> FileRef | None:
+        """Return the first file of a role, None if there is none."""
+        return next((file for file in self.files if file.role == role), None)
+
+    def to_json(self) -> str:
+        """Return the unit as JSON; `from_json` is the inverse."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> "Unit":
+        """Return the unit that `to_json` wrote."""
+        fields = json.loads(text)
+        files = tuple(FileRef(**file) for file in fields.pop("files"))
+        return Unit(files=files, missing=tuple(fields.pop("missing")), **fields)
+
+
+def content_hash(value: Any, size: int = 16) -> str:
+    """Hex blake2b of a JSON-able value, the same on every machine and run."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
+
+
+def with_ids(units: Iterable[Unit], salt: Mapping[str, Any]) -> list[Unit]:
+    """Give every unit its id: a hash of its files, their fingerprints, and `salt`."""
+    return [replace(unit, id=content_hash([asdict(replace(unit, id="")), salt])) for unit in units]
