@@ -1,0 +1,1 @@
+"""What a model says about an object, turned into scores that can be compared."""

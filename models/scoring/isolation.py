@@ -1,0 +1,70 @@
+"""How lonely an object is in latent space: mean distance to its nearest neighbours in a reference sample.
+
+Exact search (faiss, flat index): the reference is a sample of at most some ten thousand, for which an exact
+search costs less than a decoder pass, and an approximate one would make scores depend on the index.
+"""
+
+# N reference objects, B queries, D latents, k neighbours
+
+import faiss
+import numpy as np
+
+SELF_DISTANCE = 1e-4
+"""Neighbours nearer than this times (1 + |latent|) are the object itself: rounding between batches is 1e-6."""
+
+
+class Neighbours:
+    """The reference sample, indexed.
+
+    Parameters
+    ----------
+    reference
+        [N, D] latent means.
+    num_neighbours
+        k; the reference must hold at least k + 1.
+    num_threads
+        Threads of a search. faiss keeps this per process, so the last one set counts for all.
+
+    Raises
+    ------
+    ValueError
+        If the reference is too small.
+    """
+
+    def __init__(self, reference: np.ndarray, num_neighbours: int, num_threads: int = 1) -> None:
+        if len(reference) <= num_neighbours:
+            raise ValueError(
+                f"{len(reference)} reference latents are too few for {num_neighbours} neighbours"
+            )
+        self._reference = np.ascontiguousarray(reference, np.float32)
+        self._num_neighbours = num_neighbours
+        self._num_threads = num_threads
+        self._index = faiss.IndexFlatL2(self._reference.shape[1])
+        self._index.add(self._reference)  # pyright: ignore[reportCallIssue]  # faiss: wrapped at import
+
+    def mean_distance(self, latents: np.ndarray) -> np.ndarray:
+        """Mean Euclidean distance to the k nearest others.
+
+        An object that is itself in the reference does not count as its own neighbour.
+
+        Parameters
+        ----------
+        latents
+            [B, D] latent means.
+
+        Returns
+        -------
+        numpy.ndarray
+            [B] float32.
+        """
+        if not len(latents):
+            return np.empty(0, np.float32)
+        queries = np.ascontiguousarray(latents, np.float32)
+        faiss.omp_set_num_threads(self._num_threads)
+        _, found = self._index.search(queries, self._num_neighbours + 1)  # pyright: ignore[reportCallIssue]
+        # faiss expands |a-b|^2 for large batches, which is inexact near 0 and differs between batch sizes.
+        distance = np.linalg.norm(self._reference[found] - queries[:, None], axis=2)
+        distance.sort(axis=1)
+        is_self = distance[:, 0] < SELF_DISTANCE * (1 + np.linalg.norm(queries, axis=1))
+        total = distance.sum(1) - np.where(is_self, distance[:, 0], distance[:, -1])
+        return (total / self._num_neighbours).astype(np.float32)

@@ -1,0 +1,92 @@
+"""What the engine must know of a model, and of its training, and nothing more.
+
+Models are plain torch on one device. The engine wraps the modules for several workers from outside,
+feeds batches of numpy arrays, and stores weights, configuration and what was fitted afterwards.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from engine.column import Column
+
+Batch = Mapping[str, np.ndarray]
+"""Column name to array; fixed-size lists are [rows, length], strings are object arrays, null is NaN/None."""
+
+
+class TrainTask(Protocol):
+    """Modules, optimisers and one step: all that a training loop needs.
+
+    `modules` may be replaced by wrapped ones (DDP) before the first step; the task must call the
+    entries of `modules` in `step`, never keep references of its own.
+    """
+
+    modules: dict[str, nn.Module]
+    optimizers: dict[str, torch.optim.Optimizer]
+
+    def start(self, device: torch.device, total_steps: int) -> None:
+        """Move to the device and set up schedules; called once, before any wrapping."""
+        ...
+
+    def step(self, batch: Batch, step: int) -> dict[str, float]:
+        """Do one optimiser step (forward, backward, update) and return metrics, among them `loss`."""
+        ...
+
+    def evaluate(self, batch: Batch) -> dict[str, float]:
+        """Metrics of a validation batch, mean per row, without gradient and deterministic."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resume needs, tensors only in nested dicts (modules, optimisers, schedules)."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        ...
+
+
+Predict = Callable[[Batch], dict[str, np.ndarray]]
+"""Arrays in, arrays out, one row each; safe to call twice."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model as the engine sees it.
+
+    Parameters
+    ----------
+    name, version
+        Registry name; `version` changes when weights of old checkpoints no longer fit.
+    config
+        Frozen dataclass with the model's settings, validated in `__post_init__` (ValueError).
+    build
+        `config -> module` with fresh weights.
+    task
+        `(config, seed) -> TrainTask`.
+    reads, writes
+        `config -> columns` that `predict` takes and gives.
+    fit
+        `(config, module, reference, held_out) -> arrays`: what scoring needs to know about the
+        training sample (neighbour index, percentiles); kept in the checkpoint.
+        `reference` and `held_out` are iterables of batches.
+    predictor
+        `(config, module, fitted, device) -> Predict`.
+    reconstruct
+        `(config, module, batch) -> {"recon": [B, L], "sigma": [B, L]}` for reports; None if the
+        model has no such thing.
+    """
+
+    name: str
+    version: int
+    config: type
+    build: Callable[[Any], nn.Module]
+    task: Callable[[Any, int], TrainTask]
+    reads: Callable[[Any], tuple[Column, ...]]
+    writes: Callable[[Any], tuple[Column, ...]]
+    fit: Callable[[Any, nn.Module, Iterable[Batch], Iterable[Batch]], dict[str, np.ndarray]]
+    predictor: Callable[[Any, nn.Module, Mapping[str, np.ndarray], torch.device], Predict]
+    reconstruct: Callable[[Any, nn.Module, Batch], dict[str, np.ndarray]] | None = None
