@@ -1,0 +1,234 @@
+"""Open a version of a catalogue in DuckDB: one call, typed views, and nothing else of the machine in reach.
+
+A reader goes versions -> manifest -> list of files, never through a glob, so that files of other versions
+and of failed attempts cannot be seen. After the views are made the connection can read the files of this
+version and no others: no other file, no network, no extension, no settings.
+
+Not here: joins between catalogues, writing.
+"""
+
+import re
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from catalogs.release import Release, VersionFacts, load_release, version_facts
+from catalogs.spec import CatalogSpec
+from engine.errors import ConfigError
+from engine.flags import FLAGS
+from engine.schema import arrow_schema
+from engine.stage import REJECTED
+from engine.storage import Storage, StorageOptions
+
+BATCH_ROWS = 10_000
+"""Rows that `run_query` hands on at once."""
+
+_SQL_TYPES = {
+    pa.bool_(): "BOOLEAN",
+    pa.int16(): "SMALLINT",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.float32(): "FLOAT",
+    pa.float64(): "DOUBLE",
+    pa.string(): "VARCHAR",
+}
+
+_SETTINGS = (
+    "SET autoinstall_known_extensions = false",
+    "SET autoload_known_extensions = false",
+    "SET allow_community_extensions = false",
+    "SET allow_persistent_secrets = false",
+    "SET python_enable_replacements = false",
+    "SET enable_external_access = false",
+    "SET lock_configuration = true",
+)
+
+_EXPLAIN = re.compile(r"\s*explain(\s+analyze)?\s+(?=\w)", re.IGNORECASE)
+
+_READS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
+
+
+def open_catalog(
+    uri: str, storage_options: StorageOptions | None = None, version: int | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Open one version of a catalogue in DuckDB.
+
+    Views: `catalog` (the published rows, declared columns and types), `ranked` (the same with
+    `anomaly_rank`, 1 is the most anomalous; it sorts the catalogue, so ask `catalog` where the rank does not matter),
+    `rejected`, and `versions` (one row a version). Macros: `top(n)` gives the first n rows of `ranked`
+    without sorting all; `has_flag(flags, 'NAME')`; `flag_names(flags)`.
+
+    Parameters
+    ----------
+    uri
+        Root of the catalogue: a folder or `s3://bucket/prefix`.
+    storage_options
+        How to reach object storage.
+    version
+        Number of the version; the newest if None.
+
+    Returns
+    -------
+    connection
+        In memory and locked: of all files it reads those of this version, it installs nothing and its
+        settings are fixed. It is for your own code; text of users goes through `run_query`.
+
+    Raises
+    ------
+    CommitError
+        If there is no such catalogue or version.
+    """
+    storage = Storage(storage_options or StorageOptions())
+    release = load_release(uri, storage, version)
+    return connect_release(release, version_facts(uri, storage), storage)
+
+
+def connect_release(
+    release: Release, versions: Sequence[VersionFacts], storage: Storage
+) -> duckdb.DuckDBPyConnection:
+    """Open a release that has been loaded; see `open_catalog`."""
+    con = duckdb.connect()
+    if release.root.startswith("s3://"):
+        con.register_filesystem(storage.filesystem(release.root))
+    data, rejected = release.uris("data"), release.uris("rejected")
+    _create_view(con, "catalog", arrow_schema(release.columns), data)
+    _create_view(con, "rejected", arrow_schema(REJECTED), rejected)
+    _create_versions(con, versions, release.version)
+    if release.spec:
+        _create_ranking(con, release.spec)
+    _create_macros(con)
+    _lock(con, [*data, *rejected])
+    return con
+
+
+def run_query(con: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
+    """Run one statement that reads.
+
+    Parameters
+    ----------
+    con
+        Connection of `open_catalog`.
+    sql
+        One SELECT (also WITH, FROM, VALUES, DESCRIBE, SHOW, SUMMARIZE) or EXPLAIN of one.
+
+    Returns
+    -------
+    reader
+        The result in batches of `BATCH_ROWS` rows; computed as it is read.
+
+    Raises
+    ------
+    ConfigError
+        If the text is not one statement that reads, or DuckDB cannot run it.
+    """
+    _check_statement(con, sql)
+    try:
+        reader = con.sql(sql).to_arrow_reader(BATCH_ROWS)
+    except duckdb.Error as error:
+        raise _query_error(error) from None
+    return pa.RecordBatchReader.from_batches(reader.schema, _batches(reader))
+
+
+def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from reader
+    except (duckdb.Error, pa.ArrowException, OSError) as error:  # DuckDB's own errors cross Arrow as OSError
+        raise _query_error(error) from None
+
+
+def _query_error(error: Exception) -> ConfigError:
+    first_part = " ".join(str(error).split("\n\nLINE ")[0].split())  # what follows repeats the query
+    return ConfigError(f"query failed: {first_part}", hint='"DESCRIBE catalog" lists the columns.')
+
+
+def _check_statement(con: duckdb.DuckDBPyConnection, sql: str) -> None:
+    try:
+        statements = con.extract_statements(sql)
+    except duckdb.Error as error:
+        raise ConfigError(f"query is not SQL: {str(error).split(chr(10))[0]}") from None
+    kinds = [statement.type for statement in statements]
+    if len(kinds) != 1 or kinds[0] not in _READS:
+        got = ", ".join(str(kind).rpartition(".")[2] for kind in kinds) or "nothing"
+        raise ConfigError("query is not one statement that reads", got=got, expected="one SELECT")
+    if statements[0].named_parameters:
+        raise ConfigError("query has parameters", got=str(sorted(statements[0].named_parameters)))
+    if kinds[0] == duckdb.StatementType.EXPLAIN:
+        # EXPLAIN ANALYZE runs what it explains, so that must be a statement that reads, too.
+        explain = _EXPLAIN.match(sql)
+        if explain is None:
+            raise ConfigError("query is not plain EXPLAIN", expected="EXPLAIN [ANALYZE] SELECT ...")
+        _check_statement(con, sql[explain.end() :])
+
+
+def _create_view(con: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, uris: Sequence[str]) -> None:
+    casts = ", ".join(f"CAST({_name(f.name)} AS {_sql_type(f.type)}) AS {_name(f.name)}" for f in schema)
+    nulls = ", ".join(f"CAST(NULL AS {_sql_type(f.type)}) AS {_name(f.name)}" for f in schema)
+    if uris:
+        files = ", ".join(_text(uri) for uri in uris)
+        body = f"SELECT {casts} FROM read_parquet([{files}], hive_partitioning = false)"  # noqa: S608 - quoted
+    else:
+        body = f"SELECT {nulls} WHERE false"
+    con.execute(f"CREATE VIEW {name} AS {body}")
+    for field in schema:
+        facts = field.metadata or {}
+        unit = facts.get(b"unit", b"").decode()
+        comment = facts.get(b"description", b"").decode() + (f" [{unit}]" if unit else "")
+        con.execute(f"COMMENT ON COLUMN {name}.{_name(field.name)} IS {_text(comment)}")
+
+
+def _create_versions(con: duckdb.DuckDBPyConnection, versions: Sequence[VersionFacts], opened: int) -> None:
+    con.execute(
+        "CREATE TABLE versions (version INTEGER, created_utc TIMESTAMP, num_rows BIGINT, num_rejected BIGINT, "
+        "checkpoint_ids VARCHAR[], publish_id VARCHAR, is_open BOOLEAN)"
+    )
+    for v in versions:
+        row = [v.version, v.created_utc, v.num_rows, v.num_rejected, list(v.checkpoint_ids), v.publish_id]
+        con.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)", [*row, v.version == opened])
+
+
+def _create_ranking(con: duckdb.DuckDBPyConnection, spec: CatalogSpec) -> None:
+    # DuckDB sorts NaN above all numbers; a score that is not a number has no rank.
+    score, order = spec.score, ", ".join([f"{spec.score} DESC", *spec.key])
+    rank = f"row_number() OVER (ORDER BY {order}) AS anomaly_rank"
+    con.execute(f"CREATE VIEW ranked AS SELECT {rank}, * FROM catalog WHERE isfinite({score})")  # noqa: S608
+    con.execute(
+        f"CREATE MACRO top(n) AS TABLE SELECT {rank}, * FROM "  # noqa: S608 - names of our own
+        f"(SELECT * FROM catalog WHERE isfinite({score}) ORDER BY {order} LIMIT n) ORDER BY anomaly_rank"
+    )
+
+
+def _create_macros(con: duckdb.DuckDBPyConnection) -> None:
+    bits = ", ".join(f"{_text(flag.name)}: {flag.value}" for flag in FLAGS)
+    known = ", ".join(flag.name for flag in FLAGS)
+    unknown = f"error('unknown flag ' || name || '; known: ' || {_text(known)})"
+    con.execute(
+        f"CREATE MACRO has_flag(flags, name) AS flags & coalesce(MAP {{{bits}}}[name], {unknown}) != 0"
+    )
+    names = ", ".join(f"CASE WHEN flags & {flag.value} != 0 THEN {_text(flag.name)} END" for flag in FLAGS)
+    con.execute(f"CREATE MACRO flag_names(flags) AS list_filter([{names}], lambda name: name IS NOT NULL)")
+
+
+def _lock(con: duckdb.DuckDBPyConnection, uris: Sequence[str]) -> None:
+    spill = Path(tempfile.gettempdir()) / f"trawl-query-{uuid.uuid4().hex}"
+    con.execute(f"SET temp_directory = {_text(str(spill))}")  # made when needed, removed on close
+    con.execute(f"SET allowed_paths = [{', '.join(_text(uri) for uri in uris)}]")
+    for setting in _SETTINGS:
+        con.execute(setting)
+
+
+def _sql_type(dtype: pa.DataType) -> str:
+    if pa.types.is_fixed_size_list(dtype):
+        return f"{_SQL_TYPES[dtype.value_type]}[{dtype.list_size}]"
+    return _SQL_TYPES[dtype]
+
+
+def _name(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _text(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,286 @@
+"""One self-contained HTML file about a version of a catalogue: figures inline, nothing loaded from anywhere."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from pydantic import Field
+
+from catalogs import charts, statistics
+from catalogs.gallery import GalleryItem, spectrum_png
+from catalogs.latent_map import principal_components, umap_points
+from catalogs.query import connect_release
+from catalogs.release import Release, checkpoint_ids, load_release, version_facts
+from catalogs.spec import CatalogSpec
+from engine.config import Config
+from engine.errors import ConfigError
+from engine.flags import FLAGS, REASONS
+from engine.storage import Storage, StorageOptions
+
+GROUPS = (("petal", "petal"), ("fiber", "fibre"), ("tileid", "tile"), ("night", "night"))
+"""Columns that rates are given by, and what a member is called."""
+
+MIN_UMAP_ROWS = 16
+SCORE_BINS = 48
+PERCENTILE_BINS = 25
+MAX_SCORE_SHOWN = 12.0
+WORST_GROUPS = 6
+
+
+class ReportOptions(Config):
+    """What a report shows."""
+
+    num_top: int = Field(default=25, ge=0, le=1000)
+    """Rows of the table of the most anomalous objects."""
+    outlier_fraction: float = Field(default=0.01, gt=0, lt=1)
+    """Rows with scores this high count as outliers in the rates by fibre, tile, night and petal."""
+    num_latent_points: int = Field(default=20_000, ge=0)
+    """Rows in the map of latent space, chosen by a hash of the key."""
+    umap: bool = False
+    """Also draw a UMAP of latent space: a minute, most of it to compile."""
+    umap_max_points: int = Field(default=5_000, ge=MIN_UMAP_ROWS)
+    """Rows in the UMAP; its time grows faster than their number."""
+    seed: int = 0
+    """Of the choice of rows and of the UMAP."""
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What all sections draw from."""
+
+    release: Release
+    spec: CatalogSpec
+    con: duckdb.DuckDBPyConnection
+    options: ReportOptions
+    top: list[dict[str, Any]]
+
+    def has(self, *names: str) -> bool:
+        return {*names} <= {column.name for column in self.release.columns}
+
+
+def build_report(
+    uri: str,
+    out_uri: str,
+    storage_options: StorageOptions | None = None,
+    version: int | None = None,
+    gallery: Sequence[GalleryItem] = (),
+    gallery_note: str = "",
+    history: Sequence[Mapping[str, Any]] = (),
+    options: ReportOptions | None = None,
+) -> str:
+    """Write the report of a version.
+
+    Parameters
+    ----------
+    uri
+        Root of the catalogue.
+    out_uri
+        Where the HTML file goes: a local path or an object.
+    storage_options
+        How to reach object storage.
+    version
+        Number of the version; the newest if None.
+    gallery
+        Spectra and reconstructions of the most anomalous objects, in order of rank.
+    gallery_note
+        Said where the gallery is empty or not complete: why.
+    history
+        Metrics of every epoch, of the checkpoint that scored.
+    options
+        What to show.
+
+    Returns
+    -------
+    html
+        What was written.
+
+    Raises
+    ------
+    ConfigError
+        If what is published there has no scores (staged spectra).
+    """
+    storage = Storage(storage_options or StorageOptions())
+    release = load_release(uri, storage, version)
+    if release.spec is None:
+        raise ConfigError("has no scores to report on", uri, expected="a catalogue, not staged spectra")
+    options = options or ReportOptions()
+    con = connect_release(release, version_facts(uri, storage), storage)
+    try:
+        num_top = max(options.num_top, len(gallery))
+        inputs = _Inputs(release, release.spec, con, options, statistics.top_rows(con, num_top))
+        html = _render(_context(inputs, gallery, gallery_note, history))
+    finally:
+        con.close()
+    storage.put(out_uri, html.encode())
+    return html
+
+
+def _context(
+    inputs: _Inputs, gallery: Sequence[GalleryItem], gallery_note: str, history: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    manifest = inputs.release.manifest
+    return {
+        "title": inputs.spec.title,
+        "summary": inputs.spec.summary,
+        "root": inputs.release.root,
+        "quoted_root": shlex.quote(inputs.release.root),
+        "manifest": manifest,
+        "checkpoints": checkpoint_ids(manifest.provenance),
+        "facts": _facts(manifest.provenance),
+        "details": _details(manifest.provenance),
+        "reasons": _reasons(inputs.release),
+        "flags": _flags(inputs),
+        "scores": _scores(inputs),
+        "latent": _latent(inputs),
+        "top": inputs.top[: inputs.options.num_top],
+        "gallery": _gallery(inputs, gallery),
+        "gallery_note": gallery_note,
+        "rates": _rates(inputs),
+        "outlier_percent": _percent(inputs.options.outlier_fraction),
+        "training": Markup(charts.training_chart(history)) if history else "",  # noqa: S704 - our own SVG
+        "num_epochs": len(history),
+        "examples": inputs.spec.examples,
+    }
+
+
+def _render(context: Mapping[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "percent": _percent, "sky_url": _sky_url}
+    return environment.get_template("report.html.j2").render(context)
+
+
+def _number(value: Any, digits: int = 4) -> str:
+    if value is None or (isinstance(value, float) and not np.isfinite(value)):
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.3g} %"
+
+
+def _sky_url(row: Mapping[str, Any]) -> str:
+    place = f"ra={row['ra']:.5f}&dec={row['dec']:.5f}"
+    return f"https://www.legacysurvey.org/viewer?{place}&mark={row['ra']:.5f},{row['dec']:.5f}&layer=ls-dr10&zoom=15"
+
+
+def _facts(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in provenance.items() if not isinstance(v, dict | list) and v not in ("", None)}
+
+
+def _details(provenance: Mapping[str, Any]) -> dict[str, str]:
+    nested = {k: v for k, v in provenance.items() if isinstance(v, dict | list) and v}
+    return {key: json.dumps(value, indent=1, ensure_ascii=False) for key, value in nested.items()}
+
+
+def _reasons(release: Release) -> list[dict[str, Any]]:
+    counts = release.manifest.rejected
+    most = max(counts.values(), default=1)
+    rows = [
+        {"code": code, "kind": REASONS[code].kind, "description": REASONS[code].description,
+         "count": count, "share": count / most}
+        for code, count in counts.items()
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: -row["count"])
+
+
+def _flags(inputs: _Inputs) -> list[dict[str, Any]]:
+    counts = statistics.flag_counts(inputs.con, [flag.value for flag in FLAGS])
+    rows = [{"flag": flag, "count": count} for flag, count in zip(FLAGS, counts, strict=True)]
+    return [row for row in rows if row["count"]]
+
+
+def _scores(inputs: _Inputs) -> dict[str, Any]:
+    """Distributions; empty where the catalogue has no row with a score."""
+    score = inputs.spec.score
+    highest = statistics.quantile(inputs.con, score, 1.0)
+    if highest is None:
+        return {}
+    upper = float(np.clip(np.ceil(highest + 1e-9), 2.0, MAX_SCORE_SHOWN))
+    parts = {name: num for name, num in inputs.spec.score_parts.items() if inputs.has(name)}
+    parts |= {score: max(1, sum(parts.values()))}
+    histograms = {name: statistics.histogram(inputs.con, name, 0.0, upper, SCORE_BINS) for name in parts}
+    names = [c.name for c in inputs.release.columns if c.name.endswith(inputs.spec.percentile_suffix)]
+    percentiles = {
+        name: statistics.histogram(inputs.con, name, 0.0, 100.0, PERCENTILE_BINS) for name in names
+    }
+    return {
+        "chart": Markup(charts.score_chart(histograms, parts)),  # noqa: S704 - our own SVG
+        "percentiles": Markup(charts.percentile_chart(percentiles)) if percentiles else "",  # noqa: S704
+        "highest": highest,
+        "is_cut": highest > upper,
+        "upper": upper,
+    }
+
+
+def _latent(inputs: _Inputs) -> dict[str, Any]:
+    latent, options = inputs.spec.latent, inputs.options
+    if not inputs.has(latent, "spectype") or not inputs.top or not options.num_latent_points:
+        return {}
+    sample = statistics.latent_sample(
+        inputs.con, latent, inputs.spec.score, options.num_latent_points, options.seed
+    )
+    if len(sample.latent) < 2:
+        return {}
+    top = np.array([row[latent] for row in inputs.top[:10]], np.float64)
+    points, ringed, explained = principal_components(sample.latent, top)
+    labels = tuple(
+        f"principal component {i + 1} ({100 * e:.0f} % of variance)" for i, e in enumerate(explained)
+    )
+    return {
+        "pca": charts.latent_chart(points, sample.spectype, sample.score, ringed, (labels[0], labels[1])),
+        "umap": _umap(inputs, sample, top) if options.umap else "",
+        "num_points": len(sample.latent),
+        "num_umap": min(len(sample.latent), options.umap_max_points),
+    }
+
+
+def _umap(inputs: _Inputs, sample: statistics.Sample, top: np.ndarray) -> str:
+    if len(sample.latent) < MIN_UMAP_ROWS:
+        return ""
+    few = slice(inputs.options.umap_max_points)
+    points, ringed = umap_points(sample.latent[few], top, inputs.options.seed)
+    return charts.latent_chart(points, sample.spectype[few], sample.score[few], ringed, ("UMAP 1", "UMAP 2"))
+
+
+def _gallery(inputs: _Inputs, gallery: Sequence[GalleryItem]) -> list[dict[str, Any]]:
+    rows = {tuple(row[name] for name in inputs.spec.key): row for row in inputs.top}
+    known = [(item, rows[item.key]) for item in gallery if item.key in rows]
+    return [{"row": row, "png": spectrum_png(item, row)} for item, row in known]
+
+
+def _rates(inputs: _Inputs) -> dict[str, Any]:
+    score, options = inputs.spec.score, inputs.options
+    threshold = statistics.quantile(inputs.con, score, 1 - options.outlier_fraction)
+    if threshold is None:
+        return {}
+    groups = []
+    for column, name in GROUPS:
+        rates = statistics.outlier_rates(inputs.con, column, score, threshold) if inputs.has(column) else ()
+        groups.append(_rate_group(column, name, rates))
+    return {"threshold": threshold, "groups": groups}
+
+
+def _rate_group(column: str, name: str, rates: Sequence[statistics.Rate]) -> dict[str, Any]:
+    odd = [rate for rate in rates if rate.p_value < charts.SIGNIFICANT]
+    return {
+        "column": column,
+        "name": name,
+        "num": len(rates),
+        "num_odd": len(odd),
+        "worst": sorted(rates, key=lambda rate: (rate.p_value, -rate.low))[:WORST_GROUPS],
+        "chart": Markup(charts.rate_chart(rates, name)) if rates else "",  # noqa: S704 - our own SVG
+    }

@@ -1,0 +1,87 @@
+"""The catalogue of spectral anomalies: one row a spectrum, what it is, where it came from, how odd it is.
+
+The columns are those of the source without the pixels, the flux scale, and what the model writes. Names
+follow the DESI data model in lower case.
+"""
+
+from collections.abc import Sequence
+
+from catalogs.spec import CatalogSpec
+from engine.column import Column
+from engine.partition import HEALPIX
+from engine.sources.base import SPECTRUM_COLUMNS
+from engine.spectra.prepare import NORM
+
+PIXEL_COLUMNS = ("flux", "ivar")
+"""Columns of a source that are read, never published: the release itself holds them."""
+
+EXAMPLES = (
+    (
+        "The ten most anomalous objects",
+        "SELECT anomaly_rank, targetid, spectype, z, anomaly_score FROM top(10)",
+    ),
+    (
+        "Anomalies that are not instrumental: good redshift, all cameras",
+        "SELECT targetid, z, anomaly_score FROM catalog\n"
+        "WHERE zwarn = 0 AND NOT has_flag(flags, 'MISSING_B') AND NOT has_flag(flags, 'MISSING_Z')\n"
+        "ORDER BY anomaly_score DESC LIMIT 20",
+    ),
+    (
+        "Odd reconstruction, ordinary place in latent space",
+        "SELECT targetid, off_manifold_score, on_manifold_score, worst_wave_min, worst_wave_max\n"
+        "FROM catalog WHERE off_manifold_score > 3 AND on_manifold_score < 1\n"
+        "ORDER BY off_manifold_score DESC LIMIT 20",
+    ),
+    (
+        "Petals with the highest mean score",
+        "SELECT petal, count(*) AS n, avg(anomaly_score) AS mean_score FROM catalog\n"
+        "GROUP BY petal ORDER BY mean_score DESC",
+    ),
+    (
+        "What was rejected, and why",
+        "SELECT kind, reason, count(*) AS n FROM rejected GROUP BY ALL ORDER BY n DESC",
+    ),
+    (
+        "What the flags of the worst objects mean",
+        "SELECT targetid, flag_names(flags) AS flags FROM top(10)",
+    ),
+    ("All versions of this catalogue", "SELECT * FROM versions ORDER BY version"),
+)
+
+
+def columns(model_columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Return the published columns for a model that writes `model_columns`.
+
+    Parameters
+    ----------
+    model_columns
+        What the model's `writes` declares; may replace a column of the source, which then keeps its place.
+
+    Returns
+    -------
+    columns
+        `_healpix_29`, the source's columns without pixels, `norm`, the model's.
+    """
+    source = [column for column in SPECTRUM_COLUMNS if column.name not in PIXEL_COLUMNS]
+    by_name = {column.name: column for column in (HEALPIX, *source, NORM)}
+    by_name |= {column.name: column for column in model_columns if column.name != "flags"}
+    return tuple(by_name.values())
+
+
+SPEC = CatalogSpec(
+    name="spectral_anomaly",
+    title="Spectral anomaly catalogue",
+    summary=(
+        "One row a spectrum: identity, redshift, the hardware and exposures it came from, where the model "
+        "places it in latent space, and how unusual it is, off the manifold of ordinary spectra "
+        "(reconstruction) and on it (isolation)."
+    ),
+    key=("survey", "program", "targetid"),
+    score="anomaly_score",
+    score_parts={"off_manifold_score": 2, "on_manifold_score": 1},
+    latent="latent_mean",
+    finite=("ra", "dec", "anomaly_score", "off_manifold_score", "on_manifold_score", "latent_mean"),
+    percentile_suffix="_percentile",
+    columns=columns,
+    examples=EXAMPLES,
+)

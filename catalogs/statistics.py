@@ -1,0 +1,177 @@
+"""Numbers of the report, computed in DuckDB so that a catalogue of any size needs little memory."""
+# ruff: noqa: S608 - column names come from declared schemas, values are parameters
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from scipy import stats
+
+CONFIDENCE = 0.95
+"""Coverage of the intervals of rates."""
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """Counts [N] between edges [N + 1]; values outside are in the first and last bin."""
+
+    edges: np.ndarray
+    counts: np.ndarray
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How often members of one group are outliers, and how surprising that is.
+
+    Parameters
+    ----------
+    group
+        Number of the tile, petal, fibre or night.
+    num_rows, num_outliers
+        Members, and outliers among them.
+    low, high
+        Clopper-Pearson interval of the rate at `CONFIDENCE`.
+    p_value
+        Probability of as many outliers or more at the overall rate, times the number of groups (Bonferroni).
+    """
+
+    group: int
+    num_rows: int
+    num_outliers: int
+    low: float
+    high: float
+    p_value: float
+
+    @property
+    def rate(self) -> float:
+        """Fraction of outliers."""
+        return self.num_outliers / self.num_rows
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Rows for the map of latent space: latents [N, D], class and score [N]."""
+
+    latent: np.ndarray
+    spectype: np.ndarray
+    score: np.ndarray
+
+
+def histogram(con: duckdb.DuckDBPyConnection, column: str, low: float, high: float, bins: int) -> Histogram:
+    """Count the finite values of a column of `catalog` in `bins` equal bins from `low` to `high`."""
+    edges = np.linspace(low, high, bins + 1)
+    counts = np.zeros(bins, np.int64)
+    sql = (
+        f"SELECT CAST(greatest(0, least({bins - 1}, floor(({column} - $low) * {bins} / ($high - $low)))) AS INTEGER) "
+        f"AS bin, count(*) AS num FROM catalog WHERE isfinite({column}) GROUP BY bin"
+    )
+    for row in _table(con, sql, low=low, high=high).to_pylist():
+        counts[row["bin"]] = row["num"]
+    return Histogram(edges, counts)
+
+
+def quantile(con: duckdb.DuckDBPyConnection, column: str, fraction: float) -> float | None:
+    """Value of `catalog` below which `fraction` of the finite values lie; None without any."""
+    sql = f"SELECT quantile_disc({column}, $fraction) AS value FROM catalog WHERE isfinite({column})"
+    value = _table(con, sql, fraction=fraction)["value"][0].as_py()
+    return None if value is None else float(value)
+
+
+def outlier_rates(
+    con: duckdb.DuckDBPyConnection, group: str, score: str, threshold: float
+) -> tuple[Rate, ...]:
+    """Rate of rows with a score above `threshold` in every group, in order of the group.
+
+    Parameters
+    ----------
+    con
+        Connection of `open_catalog`.
+    group
+        Integer column to group by; null is left out.
+    score
+        Column that is compared with the threshold; rows where it is not finite are left out.
+    threshold
+        Score that an outlier exceeds.
+
+    References
+    ----------
+    Clopper & Pearson (1934), Biometrika 26, 404: the exact interval.
+    """
+    table = _table(
+        con,
+        f"SELECT {group} AS id, count(*) AS num, count_if({score} > $threshold) AS hits FROM catalog "
+        f"WHERE {group} IS NOT NULL AND isfinite({score}) GROUP BY id ORDER BY id",
+        threshold=threshold,
+    )
+    if not table.num_rows:
+        return ()
+    groups, totals, outliers = (table[name].to_numpy().astype(np.int64) for name in ("id", "num", "hits"))
+    low, high = binomial_interval(outliers, totals)
+    overall = outliers.sum() / totals.sum()
+    p_values = np.minimum(1.0, stats.binom.sf(outliers - 1, totals, overall) * len(groups))
+    columns = (groups, totals, outliers, low, high, p_values)
+    return tuple(Rate(*values) for values in zip(*(column.tolist() for column in columns), strict=True))
+
+
+def binomial_interval(hits: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Exact interval of a binomial probability at `CONFIDENCE`.
+
+    Parameters
+    ----------
+    hits, trials
+        int [N], 0 <= hits <= trials, trials >= 1.
+
+    Returns
+    -------
+    low, high
+        float64 [N]; 0 where there is no hit, 1 where there are only hits.
+
+    References
+    ----------
+    Clopper & Pearson (1934), Biometrika 26, 404, as quantiles of the beta distribution.
+    """
+    tail = (1.0 - CONFIDENCE) / 2.0
+    misses = trials - hits
+    low = np.where(hits == 0, 0.0, stats.beta.ppf(tail, np.maximum(hits, 1), misses + 1))
+    high = np.where(misses == 0, 1.0, stats.beta.ppf(1.0 - tail, hits + 1, np.maximum(misses, 1)))
+    return low, high
+
+
+def latent_sample(
+    con: duckdb.DuckDBPyConnection, latent: str, score: str, num_rows: int, seed: int
+) -> Sample:
+    """Take at most `num_rows` rows of `catalog`, chosen by a hash of the key: the same on every run."""
+    table = _table(
+        con,
+        f"SELECT {latent} AS latent, coalesce(spectype, '') AS spectype, {score} AS score FROM catalog "
+        f"WHERE isfinite({score}) "
+        "ORDER BY md5_number_lower(concat_ws('/', CAST($seed AS VARCHAR), survey, program, targetid)) "
+        f"LIMIT {num_rows}",
+        seed=seed,
+    )
+    latents = np.array(table["latent"].to_pylist(), np.float32).reshape(table.num_rows, -1)
+    is_finite = np.isfinite(latents).all(1)
+    spectype = np.array(table["spectype"].to_pylist(), object)
+    return Sample(latents[is_finite], spectype[is_finite], table["score"].to_numpy()[is_finite])
+
+
+def top_rows(con: duckdb.DuckDBPyConnection, num_rows: int) -> list[dict[str, Any]]:
+    """Return the most anomalous rows with all columns, `anomaly_rank` and `flag_names`, integers exact."""
+    sql = f"SELECT *, flag_names(flags) AS flag_names FROM top({num_rows}) ORDER BY anomaly_rank"
+    return _table(con, sql).to_pylist()
+
+
+def flag_counts(con: duckdb.DuckDBPyConnection, flags: Sequence[int]) -> list[int]:
+    """Count the rows of `catalog` that have each flag value."""
+    if not flags:
+        return []
+    counts = ", ".join(f"count_if(flags & {value} != 0) AS n{value}" for value in flags)
+    row = _table(con, f"SELECT {counts} FROM catalog").to_pylist()[0]
+    return [int(count or 0) for count in row.values()]  # DuckDB counts in HUGEINT, Arrow's decimal
+
+
+def _table(con: duckdb.DuckDBPyConnection, sql: str, **values: object) -> pa.Table:
+    return con.sql(sql, params=values).to_arrow_table()
