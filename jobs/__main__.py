@@ -1,0 +1,101 @@
+"""`python -m jobs <job> ...`: parse the line, run the job, print what it says, exit with its code.
+
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 finished but too much was rejected,
+130 interrupted.
+"""
+
+import argparse
+import importlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from engine import log
+from engine.errors import ConfigError, EngineError
+from jobs import JOBS
+from jobs.job import JobResult, Options
+
+_logger = logging.getLogger("jobs")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one job; return the exit code."""
+    arguments = _parser().parse_args(argv)
+    log.setup(arguments.verbose)
+    job = importlib.import_module(JOBS[arguments.job].module)
+    try:
+        result: JobResult = job.run(Options.from_namespace(arguments))
+    except ConfigError as error:
+        return _fail(error, 2)
+    except EngineError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        print("interrupted: what is done is kept; run the same line again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output (`| head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    _print(result, arguments.json)
+    return result.exit_code
+
+
+def _fail(error: EngineError, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+def _print(result: JobResult, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result.summary, default=str) if result.json_text is None else result.json_text)
+        return
+    for line in result.lines:
+        print(line)
+    sys.stdout.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m jobs", description=__doc__)
+    jobs = parser.add_subparsers(dest="job", required=True, metavar="JOB")
+    for name, entry in JOBS.items():
+        job = jobs.add_parser(name, help=entry.summary, description=entry.summary)
+        if entry.takes == "config":
+            _add_config_arguments(job)
+        else:
+            _add_catalog_arguments(job, name)
+        job.add_argument("-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+                         help="set a configuration key, e.g. -o output.uri=s3://bucket/name")  # fmt: skip
+        job.add_argument("--json", action="store_true", help="print the result as JSON")
+        job.add_argument("--verbose", action="store_true", help="log more")
+    return parser
+
+
+def _add_config_arguments(job: argparse.ArgumentParser) -> None:
+    job.add_argument("config", help="TOML file, see jobs/configs")
+    job.add_argument("--plan", action="store_true", help="say what would be done, and stop")
+    job.add_argument("--limit", type=_positive, metavar="N", help="use only the first N units of work")
+
+
+def _add_catalog_arguments(job: argparse.ArgumentParser, name: str) -> None:
+    job.add_argument("uri", help="catalogue: a folder or s3://bucket/prefix")
+    job.add_argument("--version", type=_positive, metavar="N", help="an older version (default: the newest)")
+    if name == "query":
+        job.add_argument("sql", help='one SELECT, e.g. "SELECT targetid, anomaly_score FROM catalog LIMIT 9"')
+        job.add_argument("--limit", type=_positive, metavar="N", help="print at most N rows")
+    if name == "report":
+        job.add_argument("--out", metavar="PATH", help="where to write the HTML file")
+        job.add_argument("--limit", type=_positive, metavar="N", help="objects in the gallery")
+    if name == "prune":
+        job.add_argument("--plan", action="store_true", help="list what would be removed, and stop")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1 (got {text})")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

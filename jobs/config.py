@@ -1,0 +1,158 @@
+"""One TOML file describes one release and everything done to it; every job reads the sections it needs."""
+
+from typing import Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from catalogs.report import ReportOptions
+from engine import config as engine_config
+from engine.cluster import ClusterConfig
+from engine.commit import CatalogConfig
+from engine.config import Config
+from engine.errors import ConfigError
+from engine.fit import FitConfig
+from engine.pipeline import PipelineConfig
+from engine.sources import SOURCES
+from engine.sources.desi import DesiConfig
+from engine.spectra.prepare import SpectrumPrep
+from engine.storage import StorageOptions
+from engine.synthetic.desi import SynthesizeConfig
+from engine.train import TrainConfig
+from jobs.job import Options
+from models import MODELS
+from models.spec import ModelSpec
+
+
+class Place(Config):
+    """Somewhere in storage."""
+
+    uri: str = Field(min_length=1)
+    """Local folder or s3://bucket/prefix."""
+    storage: StorageOptions = StorageOptions()
+    """Endpoint and access; credentials come from the environment alone."""
+
+
+class ReleaseConfig(Place):
+    """The release to read."""
+
+    source: Literal["desi", "sdss"] = "desi"
+    """Kind of release, a key of `engine.sources.SOURCES`."""
+    desi: DesiConfig = DesiConfig()
+    """Layout, selection and cuts of a DESI release."""
+
+
+class ModelConfig(Config):
+    """The model to train."""
+
+    name: str = "spectral_vae"
+    """Key of `models.MODELS`."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the model's own configuration class; what is not given has its default."""
+
+
+class InferConfig(Config):
+    """How the model is applied."""
+
+    batch_rows: int = Field(default=512, ge=1)
+    """Rows a mini-batch inside a unit."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; `auto` takes a GPU where Ray gives one."""
+    num_cpus: float = Field(default=1.0, gt=0)
+    """CPUs (and torch threads) of one worker."""
+    num_gpus: float = Field(default=0.0, ge=0)
+    """GPUs of one worker; fractions share a card."""
+
+
+class ReportConfig(Config):
+    """What the report shows."""
+
+    enabled: bool = True
+    """Whether a publication writes one."""
+    gallery: int = Field(default=20, ge=0, le=200)
+    """Objects drawn with their reconstruction, most anomalous first."""
+    options: ReportOptions = ReportOptions()
+    """Tables and figures."""
+
+
+class JobConfig(Config):
+    """The whole file. A job says which section it misses."""
+
+    seed: int = 1
+    """Seed of everything random that has no seed of its own."""
+    synthesize: SynthesizeConfig | None = None
+    """Synthetic release, written to `release.uri`."""
+    release: ReleaseConfig | None = None
+    """Where the data are."""
+    prepare: SpectrumPrep = SpectrumPrep()
+    """Frame and normalisation for `ingest`; a checkpoint brings its own."""
+    staged: Place | None = None
+    """Where `ingest` writes and `train` reads."""
+    model: ModelConfig = ModelConfig()
+    """What `train` trains."""
+    train: TrainConfig = TrainConfig()
+    """How it is trained."""
+    scoring: FitConfig = FitConfig()
+    """How many spectra percentiles and neighbours are learned from after training."""
+    checkpoint: Place | None = None
+    """What `train` writes and `infer` reads."""
+    infer: InferConfig = InferConfig()
+    """How it is applied."""
+    output: Place | None = None
+    """Root of the catalogue."""
+    catalog: CatalogConfig = CatalogConfig(name="spectral_anomaly")
+    """Name and partitioning of the catalogue."""
+    max_rejected_fraction: float = Field(default=0.05, ge=0, le=1)
+    """Exit code 3 if more of what was read than this is rejected for a fault; chosen cuts do not count."""
+    report: ReportConfig = ReportConfig()
+    """What the report shows."""
+    pipeline: PipelineConfig = PipelineConfig()
+    """How Ray Data runs it."""
+    cluster: ClusterConfig = ClusterConfig()
+    """Which Ray cluster."""
+
+
+def load(options: Options, *sections: str) -> JobConfig:
+    """Read the file of a job and make sure that the sections it needs are there.
+
+    Raises
+    ------
+    ConfigError
+        For everything wrong in it, or a section that is not there.
+    """
+    config = engine_config.load(JobConfig, options.target, options.overrides)
+    missing = [name for name in sections if getattr(config, name) is None]
+    if missing:
+        raise ConfigError(
+            f"section [{'], ['.join(missing)}] is missing",
+            options.target,
+            expected=f"[{missing[0]}] with the keys of jobs/configs/desi.toml",
+        )
+    return config
+
+
+def model_of(config: JobConfig) -> tuple[ModelSpec, Any]:
+    """Return the model's specification and its validated settings."""
+    spec = spec_of(config.model.name)
+    return spec, model_settings(spec, config.model.settings, "model.settings")
+
+
+def spec_of(name: str) -> ModelSpec:
+    """Return a registered model, or say which there are."""
+    if name not in MODELS:
+        raise ConfigError("no such model", "model.name", got=repr(name), expected=", ".join(MODELS))
+    return MODELS[name]
+
+
+def model_settings(spec: ModelSpec, settings: dict[str, Any], where: str) -> Any:
+    """Validate settings as the model's frozen configuration class; unknown names are refused."""
+    known = spec.config.__dataclass_fields__
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise ConfigError(f"unknown key '{unknown[0]}'", where, expected=", ".join(known))
+    try:
+        return TypeAdapter(spec.config).validate_python(settings)
+    except (ValidationError, ValueError, TypeError) as error:
+        raise ConfigError(f"settings of '{spec.name}' are not valid: {error}", where) from None
+
+
+assert set(SOURCES) == {"desi", "sdss"}, "ReleaseConfig.source must list SOURCES"

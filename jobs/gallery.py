@@ -1,0 +1,126 @@
+"""Read the most anomalous objects of a catalogue again, and let its model reconstruct them for the report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from catalogs.gallery import GalleryItem
+from catalogs.query import open_catalog, run_query
+from engine.checkpoint import Checkpoint
+from engine.commit import Manifest
+from engine.errors import EngineError
+from engine.infer import build_module, model_config
+from engine.schema import matrix
+from engine.sources.base import Source
+from engine.spectra.prepare import PrepareSpectra
+from engine.stage import UnitTable
+from engine.storage import Storage
+from engine.units import Unit
+from jobs import parts
+from jobs.config import JobConfig, Place
+from models.spec import ModelSpec
+
+Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What it takes to draw an object again: where it came from and what scored it."""
+
+    source: Source
+    prepare: PrepareSpectra
+    spec: ModelSpec
+    checkpoint: Checkpoint
+
+
+def make_reader(config: JobConfig) -> Reader:
+    """Return the reader for the configuration that a version was made with."""
+    checkpoint, spec, (prepare, _) = parts.infer_stages(config)
+    return Reader(parts.make_source(config), prepare, spec, checkpoint)
+
+
+def items(reader: Reader, place: Place, manifest: Manifest, num_items: int) -> tuple[list[GalleryItem], str]:
+    """Return spectra and reconstructions of the top objects, and what to say if some are not there.
+
+    An object whose file is gone or has changed is left out, not an error: a report is never lost for a
+    picture.
+    """
+    top = _top(place, manifest.version, num_items)
+    units = _units(place, manifest, {row["source_uri"] for row in top})
+    found: dict[Key, GalleryItem] = {}
+    problems: list[str] = []
+    for unit, rows in _by_unit(top, units):
+        try:
+            found |= _draw(reader, unit, rows)
+        except EngineError as error:
+            problems.append(str(error))
+    ordered = [found[key] for key in map(_key, top) if key in found]
+    missing = len(top) - len(ordered)
+    note = (
+        f"{missing} of {len(top)} objects could not be read again. {' '.join(problems[:1])}"
+        if missing
+        else ""
+    )
+    return ordered, note
+
+
+def _key(row: Mapping[str, Any]) -> Key:
+    return row["survey"], row["program"], row["targetid"]
+
+
+def _top(place: Place, version: int, num_items: int) -> list[dict[str, Any]]:
+    with open_catalog(place.uri, place.storage, version) as connection:
+        sql = f"SELECT survey, program, targetid, source_uri FROM top({num_items:d})"  # noqa: S608 - an integer
+        return run_query(connection, sql).read_all().to_pylist()
+
+
+def _units(place: Place, manifest: Manifest, uris: set[str]) -> dict[str, Unit]:
+    """Return the unit of each of the files wanted, from the version's table of units."""
+    storage = Storage(place.storage)
+    with storage.open_input(storage.join(place.uri, manifest.paths("units")[0])) as file:
+        table = pq.read_table(file, columns=["unit"])
+    wanted: dict[str, Unit] = {}
+    for text in table["unit"].to_pylist():
+        unit = Unit.from_json(text)
+        wanted |= {file.uri: unit for file in unit.files if file.uri in uris}
+    return wanted
+
+
+def _by_unit(
+    top: Sequence[dict[str, Any]], units: Mapping[str, Unit]
+) -> list[tuple[Unit, list[dict[str, Any]]]]:
+    groups: dict[str, tuple[Unit, list[dict[str, Any]]]] = {}
+    for row in top:
+        if unit := units.get(row["source_uri"]):
+            groups.setdefault(unit.id, (unit, []))[1].append(row)
+    return list(groups.values())
+
+
+def _draw(reader: Reader, unit: Unit, rows: Sequence[Mapping[str, Any]]) -> dict[Key, GalleryItem]:
+    read = reader.source.read(unit)
+    wanted = np.isin(read.rows["targetid"].to_numpy(), [row["targetid"] for row in rows])
+    chosen = UnitTable(read.rows.filter(pa.array(wanted)), read.rejected, read.rows_in)
+    table = reader.prepare.open()(chosen).rows
+    batch = {name: matrix(table, name) for name in ("flux", "ivar")}
+    model = _reconstruct(reader, batch)
+    wave = reader.prepare.config.wave
+    keys = [_key(row) for row in table.select(["survey", "program", "targetid"]).to_pylist()]
+    return {
+        key: GalleryItem(
+            *key, wave=wave, flux=batch["flux"][i], ivar=batch["ivar"][i],
+            recon=model["recon"][i], sigma=model["sigma"][i], frame=reader.prepare.config.frame,
+        )
+        for i, key in enumerate(keys)
+    }  # fmt: skip
+
+
+def _reconstruct(reader: Reader, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    spec, checkpoint = reader.spec, reader.checkpoint
+    config = model_config(spec, checkpoint.config, "checkpoint")
+    if spec.reconstruct is None:
+        raise EngineError(f"model '{spec.name}' reconstructs nothing")
+    return spec.reconstruct(config, build_module(spec, config, checkpoint, "checkpoint"), batch)

@@ -1,0 +1,41 @@
+"""What a job is given and what it gives back."""
+
+import argparse
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line of a job, whichever of these it takes."""
+
+    target: str
+    overrides: tuple[str, ...] = ()
+    plan: bool = False
+    limit: int | None = None
+    version: int | None = None
+    sql: str = ""
+    out: str = ""
+    json: bool = False
+
+    @staticmethod
+    def from_namespace(arguments: argparse.Namespace) -> "Options":
+        """Return the options of a parsed command line."""
+        given = vars(arguments)
+        names = ("plan", "limit", "version", "sql", "out", "json")
+        fields = {name: given[name] for name in names if given.get(name) is not None}
+        target = given.get("config") or given["uri"]
+        return Options(target=target, overrides=tuple(given["overrides"]), **fields)
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """How a job ended.
+
+    `summary` is what `--json` prints, unless `json_text` is set; `lines` are for people.
+    """
+
+    summary: dict[str, Any]
+    lines: list[str] = field(default_factory=list)
+    exit_code: int = 0
+    json_text: str | None = None

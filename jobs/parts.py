@@ -1,0 +1,189 @@
+"""Put the parts of a pipeline together: source, stages, sink, and the units that have no record yet."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from engine import cluster
+from engine.checkpoint import Checkpoint
+from engine.checkpoint import load as load_checkpoint
+from engine.column import Column
+from engine.commit import FragmentSink
+from engine.config import validate
+from engine.errors import CheckpointError, ConfigError, SourceError
+from engine.infer import InferStage
+from engine.ledger import Ledger, LedgerRecord
+from engine.log import ProgressLine
+from engine.pipeline import run_units
+from engine.schema import arrow_schema
+from engine.sources import SOURCES
+from engine.sources.base import Source
+from engine.spectra.prepare import PrepareSpectra, SpectrumPrep
+from engine.stage import Resources, Stage, check
+from engine.storage import Storage
+from engine.units import Unit, content_hash, with_ids
+from jobs.config import JobConfig, Place, spec_of
+from models.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A pipeline that is ready to run, and what it writes to."""
+
+    source: Source
+    stages: tuple[Stage, ...]
+    columns: tuple[Column, ...]
+    output: Place
+    units: list[Unit]
+    pending: list[Unit]
+
+    @property
+    def storage(self) -> Storage:
+        """Storage of the output."""
+        return Storage(self.output.storage)
+
+    @property
+    def sink(self) -> FragmentSink:
+        """Where finished units go."""
+        return FragmentSink(self.output.uri, self.output.storage, self.columns)
+
+    def records(self) -> list[LedgerRecord]:
+        """Ledger records of the units of this run."""
+        return list(Ledger(self.output.uri, self.storage).done([u.id for u in self.units]).values())
+
+
+def make_source(config: JobConfig) -> Source:
+    """Return the source of `[release]`."""
+    release = config.release
+    assert release is not None
+    if release.source == "desi":
+        return SOURCES["desi"](release.uri, release.storage, release.desi)
+    return SOURCES["sdss"](release.uri, release.storage)
+
+
+def assemble(
+    config: JobConfig,
+    stages: Sequence[Stage],
+    columns: Sequence[Column],
+    output: Place,
+    salt: Mapping[str, Any],
+    limit: int | None,
+) -> Parts:
+    """Check that the stages fit together, plan the release and see what is done already.
+
+    Parameters
+    ----------
+    salt
+        What changes results besides the files: it goes into the units' ids, with cuts and columns.
+    limit
+        Use only the first so many units.
+
+    Raises
+    ------
+    SourceError
+        If the release holds no unit.
+    """
+    assert config.release is not None
+    source = make_source(config)
+    check(stages, source.columns)
+    Storage(config.release.storage).check_readable(config.release.uri)
+    units = list(islice(source.plan(), limit))
+    if not units:
+        raise SourceError(
+            "the release is empty: no file that the source knows",
+            config.release.uri,
+            expected=f"files of source '{config.release.source}'",
+            hint="Check release.uri, release.source and the selection in [release.desi].",
+        )
+    units = with_ids(units, _full_salt(config, columns, salt))
+    done = Ledger(output.uri, Storage(output.storage)).ids()
+    pending = [unit for unit in units if unit.id not in done]
+    return Parts(source, tuple(stages), tuple(columns), output, units, pending)
+
+
+def _full_salt(config: JobConfig, columns: Sequence[Column], salt: Mapping[str, Any]) -> dict[str, Any]:
+    assert config.release is not None
+    cuts = config.release.desi.cuts.model_dump() if config.release.source == "desi" else {}
+    schema = [str(field) for field in arrow_schema(columns)]
+    return {"source": config.release.source, "cuts": cuts, "columns": content_hash(schema), **salt}
+
+
+def run(config: JobConfig, parts: Parts, name: str) -> float:
+    """Compute the pending units on Ray; the ledger says afterwards what is done.
+
+    Returns
+    -------
+    float
+        When the first worker began [s, Unix time]: before that Ray and the workers were starting.
+    """
+    first = time.time()
+    if not parts.pending:
+        return first
+    parts.storage.check_writable(parts.output.uri)
+    starts: list[float] = []
+
+    def tell(record: LedgerRecord) -> None:
+        starts.append(time.time() - record.stats.get("worker_seconds", 0.0))
+        line.advance(record.rows, record.rejected_rows)
+
+    with cluster.connect(config.cluster), ProgressLine(name, len(parts.pending)) as line:
+        cluster.preflight(parts.stages, config.cluster)
+        run_units(parts.pending, parts.source, parts.stages, parts.sink, config.pipeline, tell)
+    return min(starts, default=first)
+
+
+def plan_lines(config: JobConfig, parts: Parts) -> list[str]:
+    """Say what a run would do: units, bytes, stages and columns."""
+    assert config.release is not None
+    num_bytes = sum(unit.num_bytes for unit in parts.units)
+    todo = sum(unit.num_bytes for unit in parts.pending)
+    missing = sum(len(unit.missing) for unit in parts.units)
+    lines = [
+        f"release:    {config.release.uri} ({config.release.source})",
+        f"units:      {len(parts.units)} ({num_bytes / 1e9:.3g} GB of files), to do {len(parts.pending)} ({todo / 1e9:.3g} GB)",
+        f"output:     {parts.output.uri}",
+        f"stages:     read -> {' -> '.join(stage.name for stage in parts.stages)} -> write",
+        f"columns:    {', '.join(column.name for column in parts.columns)}",
+    ]
+    return lines + ([f"missing:    {missing} files that an index names do not exist"] if missing else [])
+
+
+def plan_summary(parts: Parts) -> dict[str, Any]:
+    """`plan_lines` for programs."""
+    return {
+        "units": len(parts.units),
+        "pending": len(parts.pending),
+        "bytes": sum(unit.num_bytes for unit in parts.units),
+        "pending_bytes": sum(unit.num_bytes for unit in parts.pending),
+        "missing": sum(len(unit.missing) for unit in parts.units),
+        "columns": [column.name for column in parts.columns],
+    }
+
+
+def infer_stages(
+    config: JobConfig,
+) -> tuple[Checkpoint, ModelSpec, tuple[PrepareSpectra, InferStage]]:
+    """Load the checkpoint and return its model and the stages that apply it."""
+    place = config.checkpoint
+    if place is None:
+        raise ConfigError("section [checkpoint] is missing", expected="checkpoint.uri = 'checkpoints/...'")
+    checkpoint = load_checkpoint(place.uri, Storage(place.storage))
+    spec = spec_of(checkpoint.model)
+    if checkpoint.model_version != spec.version:
+        raise CheckpointError(
+            "made by another version of the model", place.uri,
+            str(checkpoint.model_version), str(spec.version), "Train it again.",
+        )  # fmt: skip
+    infer = config.infer
+    stage = InferStage.from_checkpoint(
+        spec,
+        place.uri,
+        place.storage,
+        batch_rows=infer.batch_rows,
+        device=infer.device,
+        resources=Resources(num_cpus=infer.num_cpus, num_gpus=infer.num_gpus),
+    )
+    prep = validate(SpectrumPrep, checkpoint.prepare, f"{place.uri}: prepare")
+    return checkpoint, spec, (PrepareSpectra(prep), stage)

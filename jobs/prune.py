@@ -1,0 +1,20 @@
+"""Remove fragments that nobody reads and versions that are too old."""
+
+from engine.commit import prune
+from jobs import catalogue
+from jobs.job import JobResult, Options
+
+
+def run(options: Options) -> JobResult:
+    """Prune a catalogue; with `--plan` only say what would go."""
+    place, given = catalogue.load(options)
+    done = prune(
+        place.uri,
+        catalogue.storage(place),
+        given.keep_versions,
+        given.min_age_hours * 3600,
+        dry_run=options.plan,
+    )
+    verb = "would remove" if options.plan else "removed"
+    summary = {"removed": list(done.uris), "bytes": done.num_bytes, "plan": options.plan}
+    return JobResult(summary, [*done.uris, f"{verb} {len(done.uris)} objects, {done.num_bytes / 1e6:.1f} MB"])

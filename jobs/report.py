@@ -1,0 +1,54 @@
+"""One HTML file about a version of a catalogue, with its strangest objects drawn from the release."""
+
+import logging
+from pathlib import Path
+
+from catalogs.report import build_report
+from engine import config as engine_config
+from engine.commit import Manifest, read_manifest
+from engine.errors import EngineError
+from engine.storage import Storage
+from jobs import catalogue, gallery
+from jobs.config import JobConfig, Place, ReportConfig
+from jobs.job import JobResult, Options
+
+_logger = logging.getLogger(__name__)
+
+
+def run(options: Options) -> JobResult:
+    """Write the report of a catalogue; the last two lines name it and the catalogue."""
+    place, given = catalogue.load(options)
+    settings = given.report
+    if options.limit is not None:
+        settings = settings.model_copy(update={"gallery": options.limit})
+    path = write(place, options.version, settings, options.out)
+    summary = {"report": path, "catalogue": place.uri}
+    return JobResult(summary, [f"report: {path}", f"catalogue: {place.uri}"])
+
+
+def write(place: Place, version: int | None, settings: ReportConfig, out: str = "") -> str:
+    """Build the report of a version and return its path.
+
+    It goes beside a local catalogue (`reports/000001.html`); that of a catalogue on object storage goes
+    into the working directory, where a browser can open it.
+    """
+    manifest = read_manifest(place.uri, Storage(place.storage), version)
+    path = out or _default_path(place, manifest)
+    items, note, history = [], "", []
+    try:
+        config = engine_config.validate(JobConfig, manifest.provenance["config"], "manifest")
+        reader = gallery.make_reader(config)
+        history = reader.checkpoint.history
+        items, note = gallery.items(reader, place, manifest, settings.gallery)
+    except EngineError as error:
+        _logger.warning("no gallery: %s", error)
+        note = f"The release or the checkpoint could not be read again: {error}"
+    build_report(place.uri, path, place.storage, manifest.version, items, note, history, settings.options)
+    return path
+
+
+def _default_path(place: Place, manifest: Manifest) -> str:
+    name = f"{manifest.version:06d}.html"
+    if place.uri.startswith("s3://"):
+        return str(Path.cwd() / "reports" / f"{manifest.name}-{name}")
+    return Storage.join(place.uri, "reports", name)

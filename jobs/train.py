@@ -1,0 +1,118 @@
+"""Staged Parquet -> checkpoint: train, keep the best weights, then fit what scoring needs."""
+
+import logging
+import shlex
+import sys
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from engine import cluster
+from engine import train as trainer
+from engine.checkpoint import Checkpoint, save
+from engine.column import Column
+from engine.commit import Manifest, read_manifest
+from engine.errors import CheckpointError
+from engine.fit import fit_scoring
+from engine.infer import build_module
+from engine.schema import arrow_type
+from engine.storage import Storage
+from engine.train import TrainData, TrainResult
+from engine.units import FileRef
+from jobs.config import JobConfig, load, model_of
+from jobs.job import JobResult, Options
+from jobs.provenance import provenance
+from models.spec import ModelSpec
+
+_logger = logging.getLogger(__name__)
+
+
+def run(options: Options) -> JobResult:
+    """Train the model of `[model]` on `[staged]` and write `[checkpoint]`."""
+    return fit(load(options, "staged", "checkpoint"), options)
+
+
+def fit(config: JobConfig, options: Options) -> JobResult:
+    """Train, fit the scoring on the same files, save."""
+    assert config.staged is not None
+    assert config.checkpoint is not None
+    spec, settings = model_of(config)
+    storage = Storage(config.staged.storage)
+    manifest = read_manifest(config.staged.uri, storage)
+    _check_columns(spec.reads(settings), manifest, config.staged.uri)
+    data = _data(config, manifest, spec.reads(settings), options.limit)
+    summary: dict[str, Any] = {"model": spec.name, "files": len(data.files), "rows": data.num_rows,
+                               "checkpoint": config.checkpoint.uri}  # fmt: skip
+    if options.plan:
+        return JobResult(summary, [f"{key}: {value}" for key, value in summary.items()])
+    result = _train(config, spec, settings, data, storage)
+    checkpoint = Checkpoint(
+        model=spec.name,
+        model_version=spec.version,
+        config=asdict(settings),
+        prepare=manifest.provenance["config"]["prepare"],
+        weights=result.weights,
+        fitted={},
+        metrics=result.metrics,
+        history=result.history,
+        provenance=provenance(config, command=shlex.join(sys.argv), staged=manifest.publish_id),
+    )
+    checkpoint = replace(checkpoint, fitted=_fit_scoring(config, spec, settings, checkpoint, data))
+    save(checkpoint, config.checkpoint.uri, Storage(config.checkpoint.storage))
+    summary |= {"id": checkpoint.id, "metrics": result.metrics}
+    return JobResult(summary, [f"checkpoint: {config.checkpoint.uri} ({checkpoint.id})"])
+
+
+def _data(config: JobConfig, manifest: Manifest, reads: tuple[Column, ...], limit: int | None) -> TrainData:
+    assert config.staged is not None
+    files = [file for file in manifest.files if file.role == "data"][:limit]
+    references = [FileRef(Storage.join(config.staged.uri, f.path), f.num_bytes, f.sha256) for f in files]
+    return TrainData(tuple(references), sum(f.rows for f in files), tuple(column.name for column in reads))
+
+
+def _train(
+    config: JobConfig, spec: ModelSpec, settings: Any, data: TrainData, storage: Storage
+) -> TrainResult:
+    assert config.staged is not None
+    identity = {"model": spec.name, "version": spec.version, "config": asdict(settings)}
+    with cluster.connect(config.cluster):
+        return trainer.train(
+            partial(spec.task, settings, config.seed),
+            data,
+            config.train,
+            storage.join(config.staged.uri, "runs"),
+            storage,
+            identity,
+            _tell,
+        )
+
+
+def _fit_scoring(
+    config: JobConfig, spec: ModelSpec, settings: Any, checkpoint: Checkpoint, data: TrainData
+) -> dict[str, np.ndarray]:
+    assert config.staged is not None
+    module = build_module(spec, settings, checkpoint, "trained weights")
+    uris = [file.uri for file in data.files]
+    storage = Storage(config.staged.storage)
+    fraction = config.train.validation_fraction
+    return fit_scoring(spec, settings, module, uris, storage, fraction, config.scoring)
+
+
+def _tell(metrics: dict[str, float]) -> None:
+    _logger.info("%s", "  ".join(f"{name} {value:.5g}" for name, value in metrics.items()))
+
+
+def _check_columns(reads: tuple[Column, ...], manifest: Manifest, where: str) -> None:
+    staged = {fields["name"]: Column(**fields) for fields in manifest.columns}
+    for column in reads:
+        found = staged.get(column.name)
+        if found is None or arrow_type(found) != arrow_type(column):
+            raise CheckpointError(
+                f"the model reads column '{column.name}' that was not staged so",
+                where,
+                got=str(arrow_type(found)) if found else ", ".join(staged),
+                expected=str(arrow_type(column)),
+                hint="Match [model.settings] to [prepare], or run `ingest` again.",
+            )
