@@ -1,0 +1,32 @@
+"""The same model and the same scores for every system that is compared."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import TypeAdapter
+
+from engine.checkpoint import load
+from engine.schema import list_array
+from engine.spectra.prepare import SpectrumPrep
+from engine.storage import Storage
+from models import MODELS
+from models.spec import Predict
+
+
+def load_predictor(checkpoint: str) -> tuple[Predict, SpectrumPrep]:
+    """Return the predictor of a checkpoint on the CPU and the preparation it wants."""
+    saved = load(checkpoint, Storage())
+    spec = MODELS[saved.model]
+    config = TypeAdapter(spec.config).validate_python(saved.config)
+    module = spec.build(config)
+    module.load_state_dict({name: torch.from_numpy(v.copy()) for name, v in saved.weights.items()})
+    predict = spec.predictor(config, module.eval(), saved.fitted, torch.device("cpu"))
+    return predict, SpectrumPrep.model_validate(saved.prepare)
+
+
+def scores_table(columns: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray]) -> pa.Table:
+    """Keys and scores as an Arrow table."""
+    keep = {name: columns[name] for name in ("targetid", "ra", "dec", "z", "spectype")} | dict(scores)
+    return pa.table({k: list_array(v) if v.ndim == 2 else pa.array(v) for k, v in keep.items()})

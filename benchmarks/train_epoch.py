@@ -1,0 +1,126 @@
+"""An epoch of Ray Train against a bare torch loop: same files, same batches, same model, one run.
+
+    python -m benchmarks.train_epoch [--spectra 20000] [--batch 256] [--epochs 3]
+
+The bare loop reads the Parquet with pyarrow in the process that trains, which then has nothing else to
+do; Ray reads it in other processes. Both take every step on equal batches (the losses are compared).
+Epochs of the two alternate in time: bare, Ray, bare. Start-up of Ray (workers, first blocks) is apart.
+"""
+
+import os
+
+# Both wait without spinning; with spinning threads the bare loop is several times slower on a machine
+# that does anything else. It must be set before torch loads its threads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+
+from engine import parquet
+from engine.batches import SPLIT_COLUMN, Splitter, read_tables, shuffled_batches
+from engine.schema import list_array
+from engine.storage import Storage
+from engine.train import TrainConfig, TrainData, TrainResult, train
+from engine.trainplan import epoch_plan, expected_steps, ordered_files
+from engine.units import FileRef
+from models.spec import TrainTask
+from models.spectral_vae import SPEC, SpectralVAEConfig
+
+TARGET_RATIO = 0.9
+ROWS_PER_FILE = 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--spectra", type=int, default=20_000)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--pixels", type=int, default=7781)
+    args = parser.parse_args()
+    model = SpectralVAEConfig(num_pixels=args.pixels, num_latent=args.pixels // 101)
+    factory = partial(SPEC.task, model, 0)
+    config = TrainConfig(epochs=args.epochs, global_batch_rows=args.batch, shuffle_buffer_rows=2048)
+    with tempfile.TemporaryDirectory() as folder:
+        data = make_files(Path(folder), args.spectra, args.pixels)
+        size = sum(file.size for file in data.files)
+        print(f"{args.spectra} spectra of {args.pixels} pixels, {size / 2**30:.2f} GiB of Parquet")
+        first, losses = bare_rates(factory, data, config)
+        result, seconds = ray_run(factory, data, config, folder)
+        second, _ = bare_rates(factory, data, config)
+    report(first + second, result, losses, seconds)
+
+
+def make_files(folder: Path, num: int, num_pixels: int) -> TrainData:
+    rng = np.random.default_rng(0)
+    files = []
+    for index, start in enumerate(range(0, num, ROWS_PER_FILE)):
+        rows = min(ROWS_PER_FILE, num - start)
+        flux = rng.normal(1, 0.2, (rows, num_pixels)).astype(np.float32)
+        ivar = rng.uniform(10, 40, (rows, num_pixels)).astype(np.float32)
+        columns = {"flux": list_array(flux), "ivar": list_array(ivar), SPLIT_COLUMN: rng.random(rows)}
+        path = folder / f"part-{index:05d}.parquet"
+        path.write_bytes(parquet.to_bytes(pa.table(columns), row_group_rows=1024))
+        files.append(FileRef(str(path), path.stat().st_size, "f"))
+    return TrainData(tuple(files), num, ("flux", "ivar"))
+
+
+def bare_rates(
+    factory: Callable[[], TrainTask], data: TrainData, config: TrainConfig
+) -> tuple[list[float], list[float]]:
+    """Train without Ray; rows/s of each epoch, and the losses."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    task, plan = factory(), epoch_plan(data, config)
+    task.start(torch.device("cpu"), expected_steps(data.num_rows, config))
+    rates, losses = list[float](), list[float]()
+    for epoch in range(config.epochs):
+        started, before = time.monotonic(), len(losses)
+        uris = [file.uri for file in ordered_files(data, config.seed)]
+        tables = read_tables(uris, [*data.columns, SPLIT_COLUMN], Storage())
+        rows = Splitter(plan.validation_fraction, plan.monitored_fraction).training_rows(tables)
+        for batch in shuffled_batches(
+            rows, data.columns, plan.batch_rows, plan.buffer_rows, plan.seed, epoch
+        ):
+            losses.append(task.step(batch, len(losses))["loss"])
+        rates.append((len(losses) - before) * plan.batch_rows / (time.monotonic() - started))
+    return rates, losses
+
+
+def ray_run(
+    factory: Callable[[], TrainTask], data: TrainData, config: TrainConfig, folder: str
+) -> tuple[TrainResult, float]:
+    ray.init(
+        include_dashboard=False, num_cpus=max(2, os.cpu_count() or 1), object_store_memory=1 << 30,
+        log_to_driver=False, logging_level="ERROR",
+    )  # fmt: skip
+    started = time.monotonic()
+    result = train(factory, data, config, f"{folder}/runs", Storage(), {"model": "benchmark"})
+    seconds = time.monotonic() - started
+    ray.shutdown()
+    return result, seconds
+
+
+def report(bare: list[float], result: TrainResult, losses: list[float], seconds: float) -> None:
+    rates = [epoch["rows_per_s"] for epoch in result.history]
+    ratio = statistics.median(rates[1:] or rates) / statistics.median(bare)
+    print(f"{'':12}{'rows/s of each epoch'}")
+    print(f"{'bare torch':12}{'  '.join(f'{rate:8.0f}' for rate in bare)}")
+    print(f"{'Ray Train':12}{'  '.join(f'{rate:8.0f}' for rate in rates)}")
+    worst = float(np.max(np.abs(np.array(losses) / np.array(result.step_losses) - 1)))
+    print(f"largest relative difference of a loss: {worst:.1e} over {len(losses)} steps")
+    print(f"call of train in all: {seconds:.1f} s, {len(rates)} epochs included")
+    print(f"ratio (medians, first Ray epoch apart): {ratio:.2f}")
+    print(f"target: >= {TARGET_RATIO}: {'reached' if ratio >= TARGET_RATIO else 'MISSED'}")
+
+
+if __name__ == "__main__":
+    main()
