@@ -1,0 +1,47 @@
+"""Fixtures that several folders of tests share: Ray once a session, real data where it is at hand."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes share the cores: spinning threads starve
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+
+pytest_plugins = ["tests.servers"]
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite-golden", action="store_true", help="write tests/golden anew")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with real survey data that lies beside the project."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("real data is not beside the project")
+    return SHARED_DATA
+
+
+@pytest.fixture
+def rewrite_golden(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--rewrite-golden"))
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """Start one Ray for all tests that need one; 6 logical CPUs so that actors and reads never starve."""
+    import ray.data
+
+    ray.init(num_cpus=6, include_dashboard=False, object_store_memory=300 << 20, log_to_driver=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray 2.60 warns of its own settings when it first makes them
+        ray.data.DataContext.get_current()
+    yield
+    ray.shutdown()

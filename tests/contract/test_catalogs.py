@@ -1,0 +1,124 @@
+"""What every catalogue promises: columns that say what they are, queries that run, the page in the docs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from catalogs import CATALOGS
+from catalogs.check import check_catalog
+from catalogs.columns_page import columns_page
+from catalogs.query import open_catalog, run_query
+from catalogs.spec import CatalogSpec
+from engine.column import Column
+from engine.flags import FLAGS, REASONS
+from engine.partition import HEALPIX
+from engine.schema import arrow_type
+from engine.storage import Storage
+from models import MODELS
+from models.spec import ModelSpec
+from tests.catalogue import COLUMNS, MODEL_COLUMNS, CatalogueMaker
+
+PAIRS = [
+    pytest.param(catalog, model, id=f"{catalog.name}-{model.name}")
+    for catalog in CATALOGS.values()
+    for model in MODELS.values()
+]
+
+RESERVED = {"norder", "dir", "npix", "anomaly_rank", "rowid", "file_row_number", "filename"}
+"""Names of HATS partitioning, of what views add, and of what DuckDB adds."""
+
+DOCS = Path(__file__).parents[2] / "docs" / "columns.md"
+
+
+def columns_of(catalog: CatalogSpec, model: ModelSpec) -> tuple[Column, ...]:
+    return catalog.columns(model.writes(model.config()))
+
+
+@pytest.mark.parametrize(("catalog", "model"), PAIRS)
+def test_every_column_says_what_it_is(catalog, model):
+    for column in columns_of(catalog, model):
+        assert len(column.description) > 5, column.name
+        assert column.name == column.name.lower()
+        assert column.name.isidentifier()
+        assert arrow_type(column)
+
+
+@pytest.mark.parametrize(("catalog", "model"), PAIRS)
+def test_names_are_unique_and_none_is_reserved(catalog, model):
+    names = [column.name for column in columns_of(catalog, model)]
+    assert len(set(names)) == len(names)
+    assert not RESERVED & set(names)
+    assert names[0] == HEALPIX.name
+
+
+@pytest.mark.parametrize(("catalog", "model"), PAIRS)
+def test_key_score_and_checked_columns_are_there_and_never_null(catalog, model):
+    columns = {column.name: column for column in columns_of(catalog, model)}
+    for name in (*catalog.key, catalog.score, *catalog.score_parts, catalog.latent, *catalog.finite):
+        assert name in columns, name
+        assert not columns[name].nullable, name
+    assert any(name.endswith(catalog.percentile_suffix) for name in columns)
+
+
+@pytest.mark.parametrize(("catalog", "model"), PAIRS)
+def test_pixels_are_not_published(catalog, model):
+    assert all(column.length < 1000 for column in columns_of(catalog, model))
+
+
+def test_identity_columns_follow_the_desi_data_model():
+    types = {column.name: column.dtype for column in COLUMNS}
+    assert types["targetid"] == "int64"
+    assert {
+        "survey",
+        "program",
+        "z",
+        "zwarn",
+        "spectype",
+        "tileid",
+        "fiber",
+        "petal",
+        "night",
+    } <= types.keys()
+
+
+def test_a_model_cannot_replace_the_flags():
+    flags = Column("flags", "int64", "Not the flags of the source")
+    found = [
+        column
+        for column in CATALOGS["spectral_anomaly"].columns((*MODEL_COLUMNS, flags))
+        if column.name == "flags"
+    ]
+    assert [column.dtype for column in found] == ["int32"]
+
+
+@pytest.mark.parametrize("name", CATALOGS)
+def test_example_queries_run_on_a_published_catalogue(name, tmp_path):
+    maker = CatalogueMaker(str(tmp_path), Storage())
+    maker.publish((400, 5))
+    with open_catalog(maker.root) as con:
+        for question, sql in CATALOGS[name].examples:
+            assert run_query(con, sql).read_all().num_columns, question
+    assert check_catalog(maker.root).ok
+
+
+def test_flags_have_one_bit_each_and_reasons_a_kind():
+    assert len({flag.bit for flag in FLAGS}) == len({flag.name for flag in FLAGS}) == len(FLAGS)
+    assert all(reason.code == code and reason.kind in ("cut", "fault") for code, reason in REASONS.items())
+
+
+def test_catalogs_import_neither_ray_nor_torch():
+    code = (
+        "import sys, catalogs.check, catalogs.report, catalogs.columns_page; "
+        "sys.exit(any(name in sys.modules for name in ('ray', 'torch')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_page_of_columns_is_up_to_date(rewrite_golden):
+    models = {name: spec.writes(spec.config()) for name, spec in MODELS.items()}
+    page = columns_page(dict.fromkeys(CATALOGS, models))
+    if rewrite_golden:
+        DOCS.write_text(page)
+    assert DOCS.read_text() == page, "run `make golden`"

@@ -1,0 +1,286 @@
+"""What every registered model keeps, whatever it is: one suite over the registry."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from engine.flags import FLAGS
+from models import MODELS
+from models.spec import Batch, ModelSpec
+
+CPU = torch.device("cpu")
+SMALL = {
+    "spectral_vae": {
+        "num_pixels": 200, "num_latent": 2, "hidden": (32, 16), "wave_max_angstrom": 3759.2, "window_pixels": 64,
+        "precision": "float32", "scoring": {"num_reference": 100, "num_neighbours": 5, "min_class_rows": 20},
+    },
+}  # fmt: skip
+"""Settings that make each model small; a new model adds its own."""
+
+SPECTYPES = np.array(["GALAXY", "QSO", "STAR", None], object)
+
+
+def small_config(spec: ModelSpec):
+    return TypeAdapter(spec.config).validate_python(SMALL[spec.name])
+
+
+def make_batch(spec: ModelSpec, config, rows: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random but plausible rows of the columns that the model reads."""
+    random = np.random.default_rng(seed)
+    batch: dict[str, np.ndarray] = {}
+    for column in spec.reads(config):
+        shape = (rows, column.length) if column.length else (rows,)
+        if column.dtype == "string":
+            batch[column.name] = SPECTYPES[random.integers(0, len(SPECTYPES), rows)]
+        elif column.name == "ivar":
+            batch[column.name] = (100 * (random.random(shape) > 0.1)).astype(column.dtype)
+        else:
+            steps = random.normal(0, 0.1, shape).cumsum(-1) / np.sqrt(shape[-1]) * 3
+            batch[column.name] = (1 + steps + random.normal(0, 0.1, shape)).astype(column.dtype)
+    if "ivar" in batch:
+        batch["flux"] = np.where(batch["ivar"] > 0, batch["flux"], 0).astype(np.float32)
+    return batch
+
+
+@pytest.fixture(params=list(MODELS))
+def spec(request: pytest.FixtureRequest) -> ModelSpec:
+    return MODELS[request.param]
+
+
+@pytest.fixture
+def config(spec: ModelSpec):
+    return small_config(spec)
+
+
+@pytest.fixture
+def batch(spec: ModelSpec, config) -> dict[str, np.ndarray]:
+    return make_batch(spec, config, 24)
+
+
+def started(spec: ModelSpec, config, total_steps: int = 100, seed: int = 0):
+    task = spec.task(config, seed)
+    task.start(CPU, total_steps)
+    return task
+
+
+def predictor(spec: ModelSpec, config, seed: int = 0):
+    torch.manual_seed(seed)
+    module = spec.build(config)
+    batches = [[make_batch(spec, config, 80, seed + i)] for i in (1, 2)]
+    fitted = spec.fit(config, module, *batches)
+    return spec.predictor(config, module, fitted, CPU), module, fitted
+
+
+def rows(batch: Batch, index) -> dict[str, np.ndarray]:
+    return {key: value[index] for key, value in batch.items()}
+
+
+def test_registry_name_is_the_name_of_the_spec() -> None:
+    assert {name: spec.name for name, spec in MODELS.items()} == {name: name for name in MODELS}
+
+
+def test_builds_from_defaults(spec: ModelSpec) -> None:
+    config = spec.config()
+    module = spec.build(config)
+    assert sum(p.numel() for p in module.parameters()) > 0
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+def test_config_survives_json_and_refuses_unknown_keys(spec: ModelSpec, config) -> None:
+    adapter = TypeAdapter(spec.config)
+    again = adapter.validate_python(json.loads(adapter.dump_json(config)))
+    assert again == config
+    with pytest.raises(ValidationError, match="unexpected"):
+        adapter.validate_python({"no_such_key": 1})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(config, next(iter(SMALL[spec.name])), 1)
+
+
+def test_state_can_be_stored_as_plain_arrays(spec: ModelSpec, config) -> None:
+    for name, value in spec.build(config).state_dict().items():
+        assert isinstance(value, torch.Tensor), name
+
+
+def test_loss_is_finite_and_every_parameter_learns(spec: ModelSpec, config, batch) -> None:
+    task = started(spec, config)
+    metrics = task.step(batch, 0)
+    assert "loss" in metrics
+    assert all(np.isfinite(value) for value in metrics.values())
+    for module in task.modules.values():
+        for name, parameter in module.named_parameters():
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_steps_go_through_the_entries_of_modules(spec: ModelSpec, config, batch) -> None:
+    # Data-parallel training replaces them by wrapped ones.
+    task = started(spec, config)
+    calls = []
+    for name, module in task.modules.items():
+        module.register_forward_hook(lambda *_, name=name: calls.append(name))
+    task.step(batch, 0)
+    task.evaluate(batch)
+    assert set(calls) == set(task.modules)
+    assert len(calls) == 2 * len(task.modules)
+
+
+def test_overfits_eight_samples(spec: ModelSpec, config) -> None:
+    task = started(spec, config, total_steps=150)
+    batch = make_batch(spec, config, 8)
+    first = task.evaluate(batch)["loss"]
+    for step in range(150):
+        task.step(batch, step)
+    last = task.evaluate(batch)["loss"]
+    assert last < first - 0.5 * abs(first)
+
+
+def test_same_seed_gives_the_same_curve_and_another_seed_another(spec: ModelSpec, config, batch) -> None:
+    def curve(seed: int) -> list[float]:
+        task = started(spec, config, seed=seed)
+        return [task.step(batch, step)["loss"] for step in range(3)]
+
+    assert curve(3) == curve(3)
+    assert curve(3) != curve(4)
+
+
+def test_training_leaves_the_global_generator_alone(spec: ModelSpec, config, batch) -> None:
+    torch.manual_seed(11)
+    wanted = torch.rand(1)
+    torch.manual_seed(11)
+    started(spec, config).step(batch, 0)
+    assert torch.rand(1) == wanted
+
+
+def test_resumed_training_repeats_the_uninterrupted(spec: ModelSpec, config, batch) -> None:
+    whole, first, second = (started(spec, config) for _ in range(3))
+    wanted = [whole.step(batch, step)["loss"] for step in range(6)]
+    found = [first.step(batch, step)["loss"] for step in range(3)]
+    second.load_state_dict(first.state_dict())
+    found += [second.step(batch, step)["loss"] for step in range(3, 6)]
+    assert found == wanted
+
+
+def test_state_holds_only_tensors_in_nested_dicts(spec: ModelSpec, config, batch) -> None:
+    task = started(spec, config)
+    task.step(batch, 0)
+
+    def visit(value, path: str) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                visit(inner, f"{path}/{key}")
+        else:
+            assert isinstance(value, torch.Tensor), path
+
+    visit(task.state_dict(), "")
+
+
+def test_evaluate_is_deterministic_and_changes_nothing(spec: ModelSpec, config, batch) -> None:
+    task = started(spec, config)
+    task.step(batch, 0)
+    before = {k: v.clone() for k, v in next(iter(task.modules.values())).state_dict().items()}
+    first, second = task.evaluate(batch), task.evaluate(batch)
+    assert first == second
+    after = next(iter(task.modules.values())).state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 130])
+def test_predict_matches_its_schema(spec: ModelSpec, config, num_rows: int) -> None:
+    predict, _, _ = predictor(spec, config)
+    out = predict(make_batch(spec, config, num_rows, 5))
+    columns = {column.name: column for column in spec.writes(config)}
+    assert set(out) - {"flags"} == set(columns)
+    for name, column in columns.items():
+        assert out[name].dtype == column.dtype, name
+        assert out[name].shape == ((num_rows, column.length) if column.length else (num_rows,)), name
+        assert column.description, name
+    known = sum(flag.value for flag in FLAGS)
+    if "flags" in out:
+        assert out["flags"].dtype == np.int32
+        assert not (out["flags"] & ~known).any()
+
+
+def test_predict_says_the_same_twice_and_in_any_order_or_batch(spec: ModelSpec, config) -> None:
+    predict, _, _ = predictor(spec, config)
+    batch = make_batch(spec, config, 70, 5)
+    first = predict(batch)
+    order = np.random.default_rng(0).permutation(70)
+    shuffled, alone = predict(rows(batch, order)), predict(rows(batch, slice(3, 4)))
+    for name, values in predict(batch).items():
+        np.testing.assert_array_equal(values, first[name], err_msg=name)
+        np.testing.assert_allclose(shuffled[name], values[order], rtol=1e-3, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(alone[name], values[3:4], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_predict_takes_read_only_arrays_and_leaves_its_input(spec: ModelSpec, config, batch) -> None:
+    predict, _, _ = predictor(spec, config)
+    before = {key: value.copy() for key, value in batch.items()}
+    for value in batch.values():
+        value.flags.writeable = False
+    predict(batch)
+    for key, value in batch.items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+def test_row_without_a_usable_pixel_is_not_a_number_and_spoils_no_other(
+    spec: ModelSpec, config, batch
+) -> None:
+    if "ivar" not in batch:
+        pytest.skip("the model reads no ivar")
+    predict, _, _ = predictor(spec, config)
+    wanted = predict(batch)
+    batch["flux"][2], batch["ivar"][2] = 0, 0
+    out = predict(batch)
+    others = np.arange(len(batch["flux"])) != 2
+    for name, values in out.items():
+        np.testing.assert_allclose(values[others], wanted[name][others], rtol=1e-3, atol=1e-4, err_msg=name)
+    assert np.isnan(out["anomaly_score"][2])
+    assert out["flags"][2]
+    task = started(spec, config)
+    assert np.isfinite(task.step(batch, 0)["loss"])
+
+
+def test_saved_and_loaded_state_predicts_the_same(spec: ModelSpec, config, batch) -> None:
+    predict, module, fitted = predictor(spec, config)
+    stored = {name: value.numpy().copy() for name, value in module.state_dict().items()}
+    torch.manual_seed(99)
+    other = spec.build(config)
+    other.load_state_dict({name: torch.from_numpy(value) for name, value in stored.items()})
+    again = spec.predictor(config, other, fitted, CPU)
+    for name, values in predict(batch).items():
+        np.testing.assert_array_equal(again(batch)[name], values, err_msg=name)
+
+
+def test_fitted_is_float_arrays_and_refused_when_missing(spec: ModelSpec, config) -> None:
+    _, module, fitted = predictor(spec, config)
+    assert all(value.dtype == np.float32 for value in fitted.values())
+    for name in fitted:
+        left = {key: value for key, value in fitted.items() if key != name}
+        with pytest.raises(ValueError, match=name):
+            spec.predictor(config, module, left, CPU)
+
+
+def test_reconstruction_has_the_shape_of_the_input(spec: ModelSpec, config, batch) -> None:
+    if spec.reconstruct is None:
+        pytest.skip("the model reconstructs nothing")
+    out = spec.reconstruct(config, spec.build(config), batch)
+    assert out["recon"].shape == out["sigma"].shape == batch["flux"].shape
+    assert np.isfinite(out["recon"]).all()
+    assert (out["sigma"] > 0).all()
+
+
+def test_models_import_neither_ray_nor_pyarrow() -> None:
+    # A bare GPU machine has neither.
+    code = (
+        "import sys, models; "
+        "print([m for m in ('ray', 'pyarrow', 'astropy', 'pydantic', 'fsspec') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,206 @@
+"""A unit stays one block from read to write, wherever it runs; whatever dies, nothing is lost or doubled."""
+
+import pickle
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from engine.commit import CatalogConfig, FragmentSink, publish
+from engine.errors import CheckpointError
+from engine.ledger import Ledger
+from engine.pipeline import (
+    PipelineConfig,
+    UnitDatasource,
+    UnitError,
+    UnitWorker,
+    map_tasks,
+    name_unit,
+    plan_workers,
+    read_unit,
+    run_units,
+)
+from engine.sealed import seal, unseal
+from engine.stage import Resources
+from engine.storage import Storage, StorageOptions
+from tests.toy import COLUMNS, SOURCE_COLUMNS, ToySource, ToyStage, toy_units, write_all
+
+CONFIG = CatalogConfig(max_rows_per_partition=50)
+TINY_AND_HUGE = {"toy-0": 0, "toy-1": 1, "toy-2": 50_000}
+STAGES = (ToyStage(),)
+GPU = Resources(num_cpus=1, num_gpus=1)
+
+
+def catalogue_files(root: Path, source: ToySource) -> dict[str, str]:
+    """Publish what the ledger holds and return the files' checksums."""
+    ids = [unit.id for unit in toy_units(source)]
+    manifest = publish(str(root), Storage(), ids, COLUMNS, CONFIG)
+    return {
+        f.path.removeprefix(manifest.path): f.sha256 for f in manifest.files if f.role in ("data", "rejected")
+    }
+
+
+def local_files(root: Path, source: ToySource) -> dict[str, str]:
+    write_all(FragmentSink(str(root), StorageOptions(), COLUMNS), source, toy_units(source))
+    return catalogue_files(root, source)
+
+
+def run(root: Path, source: ToySource, stages=STAGES, **settings) -> list:
+    records: list = []
+    sink = FragmentSink(str(root), StorageOptions(), COLUMNS)
+    config = PipelineConfig(**{"workers": 2, **settings})
+    run_units(toy_units(source), source, stages, sink, config, records.append)
+    return records
+
+
+# --- without Ray ---
+
+
+def test_sealed_unit_keeps_rows_types_and_metadata():
+    source = ToySource(num_units=2, sizes=TINY_AND_HUGE)
+    for unit in toy_units(source):
+        table = source.read(unit)
+        block = seal(table, unit)
+        assert block.num_rows == 1
+        back = unseal(pickle.loads(pickle.dumps(block)))
+        assert back.rows.equals(table.rows)
+        assert back.rows.schema.equals(table.rows.schema, check_metadata=True)
+        assert back.rejected.equals(table.rejected)
+        assert (back.rows_in, back.stats) == (table.rows_in, table.stats)
+
+
+def test_unsealing_copies_nothing():
+    unit = toy_units(ToySource())[0]
+    block = seal(ToySource().read(unit), unit)
+    data = block["rows"].chunk(0).buffers()[2]
+    values = unseal(block).rows["ra"].chunk(0).buffers()[1]
+    assert data.address <= values.address < data.address + data.size
+
+
+def test_two_units_in_one_block_are_refused():
+    units = toy_units(ToySource())
+    blocks = pa.concat_tables([seal(ToySource().read(unit), unit) for unit in units[:2]])
+    with pytest.raises(ValueError, match="one row, got 2"):
+        unseal(blocks)
+
+
+def test_datasource_makes_one_task_of_one_block_a_unit():
+    source = ToySource(num_units=5)
+    datasource = UnitDatasource(toy_units(source), lambda unit: read_unit(source, [ToyStage()], unit))
+    for parallelism in (1, 5, 200):
+        tasks = datasource.get_read_tasks(parallelism)
+        assert [task.metadata.num_rows for task in tasks] == [1] * 5
+        assert [[block.num_rows for block in task()] for task in tasks] == [[1]] * 5
+    assert datasource.estimate_inmemory_data_size() == 5 * 1010
+
+
+def test_error_names_the_unit():
+    source = ToySource(broken="toy-2")
+    units = toy_units(source)
+    worker = UnitWorker(source, [], FragmentSink("unused", StorageOptions(), SOURCE_COLUMNS))
+    with pytest.raises(
+        UnitError, match=rf"unit toy-2 \({units[2].id}\) failed: RuntimeError: the reader is broken"
+    ):
+        worker(name_unit(units[2]))
+
+
+def test_worker_threads_do_not_share_a_source(tmp_path):
+    worker = UnitWorker(ToySource(), [ToyStage()], FragmentSink(str(tmp_path), StorageOptions(), COLUMNS))
+    units = toy_units(ToySource(num_units=8))
+    threads = [threading.Thread(target=worker, args=(name_unit(unit),)) for unit in units]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Ledger(str(tmp_path), Storage()).ids() == {unit.id for unit in units}
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 4, 16, 200])
+@pytest.mark.parametrize("placement", ["fused", "split"])
+@pytest.mark.parametrize("asked", [0.5, 1, 4])
+@pytest.mark.parametrize("workers", [None, 1, 3])
+def test_a_reader_always_finds_room_beside_the_workers(cpus, placement, asked, workers):
+    config = PipelineConfig(placement=placement, workers=workers)
+    stages = [ToyStage(resources=Resources(num_cpus=asked))]
+    plan = plan_workers(toy_units(ToySource(num_units=300)), stages, config, {"CPU": cpus})
+    assert plan.workers >= 1
+    assert 0 < plan.worker.num_cpus <= asked
+    assert plan.workers * plan.worker.num_cpus + plan.reader.num_cpus <= cpus + 1e-9
+    assert (plan.reader == plan.worker) == (placement == "fused")
+
+
+def test_placement_follows_the_gpu():
+    units, config = toy_units(ToySource(num_units=9)), PipelineConfig()
+    cpu, gpu = ToyStage(), ToyStage(resources=GPU)
+    on_cpu = plan_workers(units, [cpu, cpu], config, {"CPU": 2})
+    assert (on_cpu.placement, on_cpu.workers, on_cpu.read_stages) == ("fused", 2, ())
+    on_gpu = plan_workers(units, [cpu, gpu], config, {"CPU": 32, "GPU": 4})
+    assert (on_gpu.placement, on_gpu.workers, on_gpu.read_stages) == ("split", 4, (cpu,))
+    assert on_gpu.worker.num_gpus == 1
+    assert plan_workers(units[:1], [cpu], config, {"CPU": 64}).workers == 1
+    forced = plan_workers(units, [cpu, cpu], PipelineConfig(placement="split"), {"CPU": 2})
+    assert (forced.workers, len(forced.read_stages), len(forced.worker_stages)) == (1, 1, 1)
+
+
+# --- on Ray ---
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("placement", ["fused", "split"])
+def test_tiny_and_huge_units_stay_one_block_and_equal_the_local_run(ray_session, tmp_path, placement):
+    source = ToySource(num_units=6, sizes=TINY_AND_HUGE)
+    records = run(tmp_path / "ray", source, placement=placement)
+    by_key = {record.unit_key: record for record in records}
+    assert len(records) == 6
+    assert {key: record.rows for key, record in by_key.items()} == {
+        f"toy-{i}": source.sizes.get(f"toy-{i}", source.rows) for i in range(6)
+    }
+    for record in records:
+        if record.fragment:
+            assert pq.read_metadata(tmp_path / "ray" / record.fragment).num_rows == record.rows
+    assert catalogue_files(tmp_path / "ray", source) == local_files(tmp_path / "local", source)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("placement", ["fused", "split"])
+def test_killed_worker_changes_nothing(ray_session, tmp_path, placement):
+    source = ToySource(num_units=6, kills=str(tmp_path / "killed"))
+    records = run(tmp_path / "ray", source, placement=placement)
+    assert Path(source.kills).exists()
+    assert {record.unit_key for record in records} == {f"toy-{i}" for i in range(6)}
+    calm = ToySource(num_units=6)
+    assert catalogue_files(tmp_path / "ray", source) == local_files(tmp_path / "local", calm)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("placement", ["fused", "split"])
+def test_failing_unit_stops_the_run_and_is_named(ray_session, tmp_path, placement):
+    with pytest.raises(UnitError, match=r"^unit toy-2 \(\w+\) failed: RuntimeError: the reader is broken$"):
+        run(tmp_path, ToySource(broken="toy-2"), placement=placement)
+
+
+@pytest.mark.ray
+def test_stage_that_cannot_be_opened_says_why(ray_session, tmp_path):
+    with pytest.raises(UnitError, match="weights are gone"):
+        run(tmp_path, ToySource(), stages=[ToyStage(broken=True)])
+
+
+@pytest.mark.ray
+def test_nothing_to_do_starts_nothing(tmp_path):
+    assert run(tmp_path, ToySource(num_units=0)) == []
+
+
+def _square(number: int) -> int:
+    if number < 0:
+        raise CheckpointError("negative", "here", got=str(number))
+    return number * number
+
+
+@pytest.mark.ray
+def test_tasks_give_results_in_order_and_errors_as_they_are(ray_session):
+    assert map_tasks(_square, range(20), num_cpus=3) == [n * n for n in range(20)]
+    assert map_tasks(_square, []) == []
+    with pytest.raises(CheckpointError, match="here: negative; got -1"):
+        map_tasks(_square, [1, -1])

@@ -1,0 +1,78 @@
+"""What every source promises, whatever the files look like; parametrised over the registry."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.flags import REASONS
+from engine.schema import arrow_schema
+from engine.sources import SOURCES
+from engine.stage import REJECTED
+from engine.units import Unit, with_ids
+from tests.coadds import write_release
+from tests.unit.test_sdss import Spectrum
+
+
+def write_desi(root: Path) -> None:
+    paths = write_release(root, [10, 205])
+    paths[1].write_bytes(paths[1].read_bytes()[:20_000])
+
+
+def write_sdss(root: Path) -> None:
+    Spectrum().write(root / "spec-7102-56666-0001.fits")
+    (root / "spec-7103-56666-0001.fits").write_bytes(b"SIMPLE  =")
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {"desi": write_desi, "sdss": write_sdss}
+"""One good file and one broken one of each kind."""
+
+source_name = pytest.mark.parametrize("name", sorted(SOURCES))
+
+
+@source_name
+def test_every_kind_is_tested(name: str) -> None:
+    assert name in WRITERS
+
+
+@source_name
+def test_plan_is_the_same_every_time(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path)
+    units = [list(SOURCES[name](str(tmp_path)).plan()) for _ in range(2)]
+    assert units[0] == units[1]
+    assert len(units[0]) == 2
+    assert all(unit.id == "" and unit.key for unit in units[0])
+    assert [Unit.from_json(unit.to_json()) for unit in units[0]] == units[0]
+    assert len({unit.id for unit in with_ids(units[0], {})}) == 2
+
+
+@source_name
+def test_nothing_there_is_no_unit(name: str, tmp_path: Path) -> None:
+    assert list(SOURCES[name](str(tmp_path)).plan()) == []
+
+
+@source_name
+def test_read_gives_declared_columns_and_loses_nothing(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path)
+    source = pickle.loads(pickle.dumps(SOURCES[name](str(tmp_path))))
+    num_rows = 0
+    for unit in source.plan():
+        table, again = source.read(unit), source.read(unit)
+        assert table.rows.schema.equals(arrow_schema(source.columns), check_metadata=True)
+        assert table.rejected.schema.equals(arrow_schema(REJECTED))
+        assert table.rows.equals(again.rows)
+        assert table.rejected.equals(again.rejected)
+        assert table.rows_in == len(table.rows) + len(table.rejected) - table.rejected["row"].null_count
+        assert set(table.rejected["reason"].to_pylist()) <= set(REASONS)
+        assert table.stats["bytes_fetched"] >= table.stats["bytes_used"] >= 0
+        num_rows += len(table.rows)
+    assert num_rows > 0
+
+
+@source_name
+def test_missing_files_are_rejected(name: str) -> None:
+    table = SOURCES[name]("/nowhere").read(Unit("x", (), missing=("/nowhere/a.fits", "/nowhere/b.fits")))
+    assert table.rows.num_rows == table.rows_in == 0
+    assert table.rows.schema.equals(arrow_schema(SOURCES[name]("/nowhere").columns))
+    assert table.rejected["uri"].to_pylist() == ["/nowhere/a.fits", "/nowhere/b.fits"]

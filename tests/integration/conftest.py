@@ -1,0 +1,148 @@
+"""A small release, a small trained model and their catalogue, made once for all integration tests."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.checkpoint import Checkpoint, save
+from engine.spectra.prepare import SpectrumPrep, prepare
+from engine.storage import Storage
+from engine.synthetic.desi import SynthesizeConfig, file_count, write_file, write_truth
+from engine.synthetic.population import SimulateConfig
+from engine.synthetic.simulate import simulate
+from jobs.__main__ import main
+from models import MODELS
+
+SETTINGS = {"hidden": [24, 16], "num_latent": 6}
+
+
+@dataclass(frozen=True)
+class Site:
+    """Folders of a test run and how to call a job on them."""
+
+    folder: Path
+    release: Path
+    checkpoint: Path
+    config: Path
+
+    def arguments(self, job: str, output: str, *more: str) -> list[str]:
+        return [job, str(self.config), "-o", f"output.uri={self.folder / output}", *more]
+
+    def run(self, job: str, output: str, *more: str) -> int:
+        """Run a job in this process, on the session's Ray."""
+        return main(self.arguments(job, output, *more))
+
+    def spawn(self, job: str, output: str, *more: str) -> subprocess.Popen[str]:
+        """Start a job as a user does, with a Ray of its own."""
+        command = [sys.executable, "-m", "jobs", *self.arguments(job, output, *more)]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+
+def make_release(folder: Path, num_files: int = 4, rows: int = 30, seed: int = 7) -> Path:
+    """Write a small release; returns its root."""
+    config = SynthesizeConfig(
+        num_spectra=num_files * rows, spectra_per_file=rows, anomaly_fraction=0.1, seed=seed
+    )
+    truth = [write_file(config, index, str(folder), Storage()) for index in range(file_count(config))]
+    write_truth(truth, str(folder), Storage())
+    return folder
+
+
+def make_checkpoint(folder: Path, seed: int = 3, steps: int = 30) -> Path:
+    """Train a small spectral VAE for a moment and save it with its calibration."""
+    spec = MODELS["spectral_vae"]
+    config = spec.config(**SETTINGS)
+    prep = SpectrumPrep()
+    sample = simulate(768, seed, SimulateConfig())
+    spectra = prepare(sample.flux, sample.ivar, None, prep).spectra
+    batch = {"flux": spectra.flux, "ivar": spectra.ivar, "spectype": sample.spectype.astype(object)}
+    task = spec.task(config, seed)
+    task.start(torch.device("cpu"), steps)
+    history = [{"epoch": 0, "train_loss": 0.0}]
+    for step in range(steps):
+        rows = np.arange(step * 128, (step + 1) * 128) % 512
+        history[0]["train_loss"] = task.step({k: v[rows] for k, v in batch.items()}, step)["loss"]
+    module = next(iter(task.modules.values())).eval()
+    halves = [{k: v[part] for k, v in batch.items()} for part in (slice(0, 512), slice(512, None))]
+    fitted = spec.fit(config, module, halves[:1], halves[1:])
+    weights = {name: value.detach().numpy() for name, value in module.state_dict().items()}
+    checkpoint = Checkpoint(
+        model=spec.name,
+        model_version=spec.version,
+        config=SETTINGS,
+        prepare=prep.model_dump(),
+        weights=weights,
+        fitted=fitted,
+        metrics={},
+        history=history,
+        provenance={"made_by": "tests"},
+    )
+    save(checkpoint, str(folder), Storage())
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def log_handlers() -> Iterator[None]:
+    """Take away the handlers that a job in this process has set: they write to a stream that is gone."""
+    root = logging.getLogger()
+    before = root.handlers[:]
+    yield
+    root.handlers[:] = before
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    folder = tmp_path_factory.mktemp("site")
+    config = folder / "desi.toml"
+    release, checkpoint = make_release(folder / "release"), make_checkpoint(folder / "checkpoint")
+    text = f"""
+        [release]
+        uri = "{release}"
+        [staged]
+        uri = "{folder / "staged"}"
+        [checkpoint]
+        uri = "{checkpoint}"
+        [output]
+        uri = "{folder / "output"}"
+        [report]
+        enabled = false
+        gallery = 3
+        [pipeline]
+        workers = 2
+        [cluster]
+        num_cpus = 3
+        object_store_memory_gib = 0.3
+    """
+    config.write_text(text)
+    return Site(folder, release, checkpoint, config)
+
+
+@pytest.fixture(scope="session")
+def published(site: Site, ray_session: None) -> Path:
+    """Catalogue of the whole small release, made without interruption."""
+    assert site.run("reprocess", "published") == 0
+    return site.folder / "published"
+
+
+def manifest_of(root: Path, version: int = 0) -> dict:
+    """Manifest of a version of a catalogue, read without the code under test."""
+    records = sorted((root / "versions").glob("*.json"))
+    record = json.loads(records[version - 1].read_text())
+    return json.loads((root / record["manifest"]).read_text())
+
+
+def data_files(root: Path, version: int = 0) -> dict[str, bytes]:
+    """Bytes of all data and rejected files of a version, by name below the version's folder."""
+    manifest = manifest_of(root, version)
+    files = [file["path"] for file in manifest["files"] if file["role"] in ("data", "rejected")]
+    return {path.partition(manifest["path"])[2]: (root / path).read_bytes() for path in files}

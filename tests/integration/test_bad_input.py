@@ -1,0 +1,117 @@
+"""What a user sees when something is wrong: one message that says what, where, expected, and what to do."""
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from tests.integration.conftest import Site, make_checkpoint, make_release, manifest_of
+from tests.integration.test_reprocess import _table
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+
+def _error(
+    site: Site, capsys: pytest.CaptureFixture[str], code: int, *more: str, job: str = "reprocess"
+) -> str:
+    assert site.run(job, "bad-input", *more) == code
+    captured = capsys.readouterr()
+    assert captured.err.count("error: ") == 1
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+def test_unknown_key_is_refused_with_the_nearest(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    text = _error(site, capsys, 2, "-o", "release.sorce='desi'", "-o", "infer.batch_rows='many'")
+    assert "release.sorce: unknown key (did you mean 'source'?)" in text
+    assert "infer.batch_rows" in text
+    assert "'many'" in text
+
+
+def test_missing_config_file(capsys: pytest.CaptureFixture[str]) -> None:
+    from jobs.__main__ import main
+
+    assert main(["reprocess", "nowhere.toml"]) == 2
+    assert "nowhere.toml" in capsys.readouterr().err
+
+
+def test_empty_release(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = _error(site, capsys, 1, "-o", f"release.uri={tmp_path}")
+    assert "empty" in text
+    assert str(tmp_path) in text
+
+
+def test_release_that_does_not_exist(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = _error(site, capsys, 1, "-o", f"release.uri={tmp_path / 'nothing'}")
+    assert str(tmp_path / "nothing") in text
+
+
+def test_unreachable_bucket_fails_soon(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "knows-this-secret")
+    started = time.monotonic()
+    text = _error(
+        site,
+        capsys,
+        1,
+        "-o",
+        "release.uri=s3://bucket/x",
+        "-o",
+        "release.storage.endpoint_url=http://127.0.0.1:9",
+    )
+    assert "s3://bucket" in text
+    assert "knows-this-secret" not in text
+    assert time.monotonic() - started < 90, "a preflight must not hang"
+
+
+def test_checkpoint_that_is_not_there(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = _error(site, capsys, 1, "-o", f"checkpoint.uri={tmp_path}")
+    assert str(tmp_path) in text
+
+
+def test_checkpoint_of_another_shape(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", steps=1)
+    header = (checkpoint / "checkpoint.json").read_text()
+    (checkpoint / "checkpoint.json").write_text(header.replace('"num_latent": 6', '"num_latent": 7'))
+    text = _error(site, capsys, 1, "-o", f"checkpoint.uri={checkpoint}")
+    assert str(checkpoint) in text
+
+
+def test_broken_files_are_rejected_and_the_rest_goes_on(site: Site, tmp_path: Path) -> None:
+    release = make_release(tmp_path / "release", num_files=6, rows=10)
+    truncated, not_fits, nan, other_grid, no_redshift, _ = sorted(release.rglob("coadd-*.fits"))
+    truncated.write_bytes(truncated.read_bytes()[:100_000])
+    not_fits.write_text("<html>404</html>")
+    _change(nan, "{}_FLUX", lambda values: values * np.nan)
+    _change(other_grid, "{}_WAVELENGTH", lambda values: values * 1.01)
+    no_redshift.with_name(no_redshift.name.replace("coadd", "redrock")).unlink()
+    assert site.run("reprocess", "broken", "-o", f"release.uri={release}") == 3
+    root = site.folder / "broken"
+    manifest = manifest_of(root)
+    rejected = manifest["rejected"]
+    assert rejected["truncated_file"] >= 1
+    assert rejected["not_fits"] == 10, "each object that the redrock file names"
+    assert rejected["no_usable_pixel"] >= 1
+    assert rejected["wrong_wavelength_grid"] >= 1
+    seen = {uri for (uri,) in _table(root).project("source_uri").distinct().fetchall()}
+    assert len(seen) == 2
+    without_z = _table(root).filter(f"source_uri LIKE '%{no_redshift.name}'")
+    assert without_z.filter("z IS NULL AND flags & 8 = 8 AND isfinite(anomaly_score)").count(
+        "*"
+    ).fetchall() != [(0,)]
+    assert without_z.filter("z IS NOT NULL").fetchall() == []
+
+
+def _change(path: Path, name: str, change) -> None:
+    copy = path.with_suffix(".copy")
+    with fits.open(path) as hdus:
+        for camera in "BRZ":
+            hdu = hdus[name.format(camera)]
+            hdu.data = change(hdu.data)
+        hdus.writeto(copy)
+    shutil.move(copy, path)

@@ -1,0 +1,184 @@
+"""The main job on a synthetic release: published, resumed, changed, extended."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from engine.storage import Storage
+from jobs.__main__ import main
+from tests.integration.conftest import Site, data_files, make_checkpoint, make_release, manifest_of
+from tests.servers import S3Server
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+
+def _table(root: Path) -> duckdb.DuckDBPyRelation:
+    files = [str(root / f["path"]) for f in manifest_of(root)["files"] if f["role"] == "data"]
+    return duckdb.read_parquet(files)
+
+
+def test_every_target_ends_in_the_catalogue_or_in_rejected(published: Path) -> None:
+    manifest = manifest_of(published)
+    assert manifest["rows_in"] == 120
+    assert manifest["rows"] + sum(manifest["rejected"].values()) - manifest["rejected_files"] == 120
+    assert manifest["rows"] == len(_table(published).distinct().fetchall())
+    keys = _table(published).aggregate("count(DISTINCT (survey, program, targetid))").fetchall()
+    assert keys == [(manifest["rows"],)]
+
+
+def test_last_lines_name_report_and_catalogue(
+    site: Site, published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert site.run("reprocess", "published", "-o", "report.enabled=true") == 0
+    *_, report, catalogue = capsys.readouterr().out.strip().splitlines()
+    assert catalogue == f"catalogue: {published}"
+    assert "<svg" in Path(report.removeprefix("report: ")).read_text()
+
+
+def test_rerun_publishes_nothing_new(site: Site, published: Path) -> None:
+    before = sorted(p.name for p in (published / "versions").iterdir())
+    fragments = sorted(p.name for p in (published / "fragments").iterdir())
+    assert site.run("reprocess", "published") == 0
+    assert sorted(p.name for p in (published / "versions").iterdir()) == before
+    assert sorted(p.name for p in (published / "fragments").iterdir()) == fragments
+
+
+def test_injected_anomalies_rank_above_the_rest(site: Site, published: Path) -> None:
+    truth = duckdb.read_parquet(str(site.release / "truth.parquet"))
+    scored = _table(published).project("targetid, anomaly_score")
+    joined = scored.join(truth.project("targetid, anomaly"), "targetid")
+    means = dict(joined.aggregate("anomaly <> '' AS odd, avg(anomaly_score)", "odd").fetchall())
+    assert means[True] > means[False]
+
+
+def test_killed_driver_resumes_to_the_same_bytes(site: Site, published: Path) -> None:
+    output = site.folder / "killed"
+    driver = site.spawn("reprocess", "killed")
+    ledger = output / "ledger"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and driver.poll() is None:
+        if ledger.is_dir() and any(ledger.glob("*.json")):
+            break
+        time.sleep(0.05)
+    os.killpg(driver.pid, signal.SIGKILL)
+    _, said = driver.communicate()
+    done = {path: path.stat().st_mtime_ns for path in ledger.glob("*.json")}
+    assert done, f"no unit was done: {said[-2000:]}"
+    assert not (output / "versions").exists()
+    assert site.run("reprocess", "killed") == 0
+    assert {path: path.stat().st_mtime_ns for path in done} == done, "a finished unit was computed again"
+    assert data_files(output) == data_files(published)
+
+
+def test_another_checkpoint_leaves_no_old_row(site: Site, published: Path) -> None:
+    other = make_checkpoint(site.folder / "other", seed=4)
+    shutil.copytree(published, site.folder / "rescored")
+    assert site.run("reprocess", "rescored", "-o", f"checkpoint.uri={other}") == 0
+    root = site.folder / "rescored"
+    old, new = (json.loads(p.read_text()) for p in sorted((root / "versions").iterdir()))
+    assert (old["version"], new["version"]) == (1, 2)
+    assert old["rows"] == new["rows"]
+    names = [
+        {f["path"]: f["sha256"] for f in manifest_of(root, v)["files"] if f["role"] == "data"} for v in (1, 2)
+    ]
+    assert not set(names[0].values()) & set(names[1].values())
+    files = [[str(root / path) for path in part] for part in names]
+    same = duckdb.sql(
+        f"SELECT count(*) FROM read_parquet({files[0]}) a JOIN read_parquet({files[1]}) b "
+        "USING (targetid, survey, program) WHERE a.weighted_mse = b.weighted_mse"
+    )
+    assert same.fetchall() == [(0,)]
+
+
+def test_one_more_file_computes_one_more_unit(site: Site, published: Path) -> None:
+    release = site.folder / "grown-release"
+    shutil.copytree(site.release, release, copy_function=os.link)
+    where = ("-o", f"release.uri={release}")
+    assert site.run("reprocess", "grown", *where) == 0
+    before = set((site.folder / "grown" / "ledger").iterdir())
+    make_release(site.folder / "more", num_files=5)
+    new = [p.relative_to(site.folder / "more") for p in (site.folder / "more").rglob("*.fits")]
+    new = [path for path in new if not (release / path).exists()]
+    assert len(new) == 2, "a coadd and its redrock file"
+    for path in new:
+        (release / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(site.folder / "more" / path, release / path)
+    assert site.run("reprocess", "grown", *where) == 0
+    assert len(set((site.folder / "grown" / "ledger").iterdir()) - before) == 1
+    assert manifest_of(site.folder / "grown")["rows_in"] == 150
+
+
+def test_two_placements_give_the_same_catalogue(site: Site, published: Path) -> None:
+    assert site.run("reprocess", "split", "-o", "pipeline.placement=split") == 0
+    assert data_files(site.folder / "split") == data_files(published)
+
+
+def test_infer_then_publish_is_reprocess(site: Site, published: Path) -> None:
+    assert site.run("publish", "steps") == 1, "publishing before inference must fail"
+    assert site.run("infer", "steps") == 0
+    assert not (site.folder / "steps" / "versions").exists()
+    assert site.run("publish", "steps") == 0
+    assert data_files(site.folder / "steps") == data_files(published)
+
+
+def test_plan_says_what_would_be_done_and_does_nothing(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert site.run("reprocess", "planned", "--plan", "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["units"], plan["pending"]) == (4, 4)
+    assert "anomaly_score" in plan["columns"]
+    assert not (site.folder / "planned").exists()
+
+
+def test_limit_uses_the_first_units(site: Site, published: Path) -> None:
+    assert site.run("reprocess", "limited", "--limit", "1") == 0
+    assert manifest_of(site.folder / "limited")["num_units"] == 1
+
+
+def test_release_and_catalogue_on_object_storage(
+    site: Site, published: Path, moto_server: S3Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bucket = moto_server.make_bucket()
+    storage = Storage(moto_server.options)
+    for path in site.release.rglob("*.fits"):
+        storage.put(f"{bucket}/release/{path.relative_to(site.release)}", path.read_bytes())
+    endpoint = moto_server.endpoint_url
+    where = {
+        "release.uri": f"{bucket}/release",
+        "release.storage.endpoint_url": endpoint,
+        "output.uri": f"{bucket}/catalogue",
+        "output.storage.endpoint_url": endpoint,
+    }
+    overrides = [part for key, value in where.items() for part in ("-o", f"{key}={value}")]
+    assert main(["reprocess", str(site.config), *overrides]) == 0
+    reach = ["-o", f"storage.endpoint_url={endpoint}"]
+    assert main(["check", f"{bucket}/catalogue", *reach]) == 0
+    capsys.readouterr()
+    sql = "SELECT targetid, weighted_mse FROM catalog ORDER BY targetid"
+    assert main(["query", f"{bucket}/catalogue", sql, "--json", *reach]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    local = _table(published).order("targetid").project("targetid, weighted_mse").fetchall()
+    assert [row["targetid"] for row in rows] == [targetid for targetid, _ in local]
+    assert [row["weighted_mse"] for row in rows] == pytest.approx([mse for _, mse in local], rel=1e-6)
+
+
+def test_check_and_query_on_the_command_line(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(published)]) == 0
+    capsys.readouterr()
+    assert main(["query", str(published), "SELECT count(*) AS n FROM catalog", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"n": manifest_of(published)["rows"]}
+    assert main(["query", str(published), "DROP VIEW catalog"]) == 2
+    broken = next(published.glob("data/*/dataset/*/*/*.parquet"))
+    whole = broken.read_bytes()
+    try:
+        broken.write_bytes(whole[:-100])
+        assert main(["check", str(published)]) == 1
+    finally:
+        broken.write_bytes(whole)

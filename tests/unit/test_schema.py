@@ -1,0 +1,57 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from engine.column import Column
+from engine.errors import SchemaError
+from engine.schema import arrow_schema, conform, empty_table, list_array, matrix
+
+KEY = Column("targetid", "int64", "identifier", ucd="meta.id")
+FLUX = Column("flux", "float32", "flux", "nJy", length=3)
+Z = Column("z", "float64", "redshift", nullable=True)
+
+
+def _table(**columns: object) -> pa.Table:
+    return pa.table(columns)
+
+
+def test_field_metadata_has_only_what_is_known() -> None:
+    schema = arrow_schema([KEY, FLUX])
+    assert schema.field("targetid").metadata == {b"description": b"identifier", b"ucd": b"meta.id"}
+    assert schema.field("flux").metadata[b"unit"] == b"nJy"
+    assert schema.field("flux").type == pa.list_(pa.float32(), 3)
+    assert not schema.field("flux").nullable
+
+
+def test_conform_selects_orders_and_casts() -> None:
+    table = _table(z=[0.5, None], extra=[1, 2], targetid=pa.array([1, 2**60 + 1], pa.uint64()))
+    done = conform(table, [KEY, Z])
+    assert done.schema.equals(arrow_schema([KEY, Z]), check_metadata=True)
+    assert done["targetid"].to_pylist() == [1, 2**60 + 1]
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (_table(z=[0.1]), "targetid is missing"),
+        (_table(targetid=[1, None]), "1 nulls"),
+        (_table(targetid=pa.array([2**63], pa.uint64())), "cannot be cast"),
+        (_table(targetid=["a"]), "cannot be cast"),
+    ],
+)
+def test_conform_refuses_what_would_lose_something(table: pa.Table, words: str) -> None:
+    with pytest.raises(SchemaError, match=words):
+        conform(table, [KEY], "unit main-dark-1")
+
+
+def test_matrix_and_list_array_are_inverse_over_chunks() -> None:
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    table = pa.concat_tables([_table(flux=list_array(part)) for part in (values[:1], values[1:])])
+    assert np.array_equal(matrix(table, "flux"), values)
+    assert np.array_equal(matrix(table.slice(2, 2), "flux"), values[2:])
+    assert matrix(empty_table([FLUX]), "flux").shape == (0, 3)
+
+
+def test_matrix_does_not_copy() -> None:
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert np.shares_memory(matrix(_table(flux=list_array(values)), "flux"), values)
