@@ -26,12 +26,12 @@ import pyarrow as pa
 import ray
 import torch
 
-from engine import parquet
-from engine.batches import SPLIT_COLUMN, Splitter, read_tables, shuffled_batches
+from engine.commit import parquet
 from engine.schema import list_array
 from engine.storage import Storage
-from engine.train import TrainConfig, TrainData, TrainResult, train
-from engine.trainplan import epoch_plan, expected_steps, ordered_files
+from engine.train.batches import SPLIT_COLUMN, Splitter, read_tables, shuffled_batches
+from engine.train.loop import TrainConfig, TrainData, TrainResult, train
+from engine.train.plan import epoch_plan, expected_steps, ordered_files
 from engine.units import FileRef
 from models.spec import TrainTask
 from models.spectral_vae import SPEC, SpectralVAEConfig

@@ -20,7 +20,7 @@ from catalogs.check_files import (
 )
 from catalogs.query import connect_release
 from catalogs.release import Release, load_release, version_facts
-from engine.manifest import DataFile, read_version, version_numbers
+from engine.commit.manifest import DataFile, read_version, version_numbers
 from engine.stage import REJECTED
 from engine.storage import Storage, StorageOptions
 

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from catalogs.spec import CatalogSpec
 from engine.column import Column
+from engine.commit.manifest import DataFile
 from engine.errors import StorageError
 from engine.flags import REASONS
-from engine.manifest import DataFile
 from engine.partition import HEALPIX, index_range
 from engine.schema import arrow_schema, matrix
 from engine.storage import Storage

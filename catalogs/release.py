@@ -8,8 +8,8 @@ from typing import Any
 from catalogs import CATALOGS
 from catalogs.spec import CatalogSpec
 from engine.column import Column
+from engine.commit.manifest import DataFile, Manifest, Version, manifest_of, read_manifest, versions
 from engine.errors import CommitError
-from engine.manifest import DataFile, Manifest, Version, manifest_of, read_manifest, versions
 from engine.storage import Storage, canonical
 
 

@@ -11,15 +11,14 @@ import duckdb
 import jinja2
 import numpy as np
 from markupsafe import Markup
-from pydantic import Field
 
 from catalogs import charts, statistics
 from catalogs.gallery import GalleryItem, spectrum_png
 from catalogs.latent_map import principal_components, umap_points
+from catalogs.options import MIN_UMAP_ROWS, ReportOptions
 from catalogs.query import connect_release
 from catalogs.release import Release, checkpoint_ids, load_release, version_facts
 from catalogs.spec import CatalogSpec
-from engine.config import Config
 from engine.errors import ConfigError
 from engine.flags import FLAGS, REASONS
 from engine.storage import Storage, StorageOptions
@@ -27,28 +26,10 @@ from engine.storage import Storage, StorageOptions
 GROUPS = (("petal", "petal"), ("fiber", "fibre"), ("tileid", "tile"), ("night", "night"))
 """Columns that rates are given by, and what a member is called."""
 
-MIN_UMAP_ROWS = 16
 SCORE_BINS = 48
 PERCENTILE_BINS = 25
 MAX_SCORE_SHOWN = 12.0
 WORST_GROUPS = 6
-
-
-class ReportOptions(Config):
-    """What a report shows."""
-
-    num_top: int = Field(default=25, ge=0, le=1000)
-    """Rows of the table of the most anomalous objects."""
-    outlier_fraction: float = Field(default=0.01, gt=0, lt=1)
-    """Rows with scores this high count as outliers in the rates by fibre, tile, night and petal."""
-    num_latent_points: int = Field(default=20_000, ge=0)
-    """Rows in the map of latent space, chosen by a hash of the key."""
-    umap: bool = False
-    """Also draw a UMAP of latent space: a minute, most of it to compile."""
-    umap_max_points: int = Field(default=5_000, ge=MIN_UMAP_ROWS)
-    """Rows in the UMAP; its time grows faster than their number."""
-    seed: int = 0
-    """Of the choice of rows and of the UMAP."""
 
 
 @dataclass(frozen=True)

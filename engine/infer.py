@@ -9,11 +9,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
-from engine.batches import to_arrays
 from engine.checkpoint import Checkpoint, check_shapes, load, read_header
 from engine.column import Column
 from engine.errors import CheckpointError, SchemaError
-from engine.schema import arrow_schema, arrow_type, list_array
+from engine.schema import arrow_schema, arrow_type, list_array, to_arrays
 from engine.sources.base import SPECTRUM_COLUMNS
 from engine.stage import Resources, UnitFunction, UnitTable, columns_by_name
 from engine.storage import Storage, StorageOptions
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
+PACKED_ROWS = 64
+"""Mini-batch that large layers are laid out for on a CPU; see `engine.packed`."""
 FLAGS_COLUMN = columns_by_name(SPECTRUM_COLUMNS, "flags")[0]
 
 
@@ -113,6 +114,8 @@ class InferStage:
         """Load the checkpoint, build the network and return the function that scores a unit."""
         import torch
 
+        from engine.packed import pack_linears
+
         if self.num_threads:
             torch.set_num_threads(self.num_threads)
         checkpoint = load(self.checkpoint_uri, Storage(self.options), self.spec.name, self.spec.version)
@@ -126,6 +129,7 @@ class InferStage:
             )
         device = choose_device(self.device)
         module = build_module(self.spec, self.config, checkpoint, self.checkpoint_uri).to(device)
+        module = pack_linears(module, PACKED_ROWS)
         predict = self.spec.predictor(self.config, module, checkpoint.fitted, device)
         return _Scorer(self, predict)
 

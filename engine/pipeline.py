@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import ray
 from pydantic import Field
@@ -23,6 +24,7 @@ from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.exceptions import RayError
 
+from engine.allocator import keep_freed_memory
 from engine.config import Config
 from engine.errors import EngineError
 from engine.ledger import LedgerRecord
@@ -35,6 +37,9 @@ R = TypeVar("R")
 
 CPU_STEP = 0.01
 """Smallest amount of CPU that Ray can tell apart from none."""
+
+WAITING_UNITS = 2
+"""Units that wait at each worker beside those that it works on: it is never idle while Ray sends the next."""
 
 
 class UnitError(EngineError):
@@ -116,7 +121,7 @@ def run_units(
             fn_constructor_args=plan.worker_args(source, sink),
             compute=ActorPoolStrategy(
                 size=plan.workers,
-                max_tasks_in_flight_per_actor=config.units_per_worker,
+                max_tasks_in_flight_per_actor=config.units_per_worker + WAITING_UNITS,
                 max_concurrent_calls_per_actor=config.units_per_worker,
                 enable_true_multi_threading=True,
             ),
@@ -317,6 +322,8 @@ class UnitWorker:
     """
 
     def __init__(self, source: Source | None, stages: Sequence[Stage], sink: Sink) -> None:
+        keep_freed_memory()
+        pa.array(np.zeros(1))  # pyarrow imports pandas for its first array: now, not within a unit
         self._source, self._sink = source, sink
         self._functions: list[UnitFunction] = [stage.open() for stage in stages]
         self._compute = threading.Lock()

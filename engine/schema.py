@@ -8,6 +8,9 @@ import pyarrow as pa
 from engine.column import Column
 from engine.errors import SchemaError
 
+Arrays = dict[str, np.ndarray]
+"""Column name to values, all of one length."""
+
 _ARROW = {
     "bool": pa.bool_(),
     "int16": pa.int16(),
@@ -94,3 +97,21 @@ def list_array(values: np.ndarray) -> pa.FixedSizeListArray:
     """Array [rows, length] as a fixed-size list column, without a copy where contiguous."""
     flat = pa.array(np.ascontiguousarray(values).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def to_arrays(table: pa.Table, columns: Sequence[str]) -> Arrays:
+    """Columns as arrays: fixed-size lists as [rows, length], strings as objects.
+
+    Null becomes NaN in floats and None in strings and integers (which then are objects: an integer key
+    never passes through a float). Views of the table where it lies in one piece: read-only.
+    """
+    return {name: _array(table, name) for name in columns}
+
+
+def _array(table: pa.Table, name: str) -> np.ndarray:
+    column = table[name]
+    if pa.types.is_fixed_size_list(column.type):
+        return matrix(table, name)
+    if column.null_count and pa.types.is_integer(column.type):
+        return np.array(column.to_pylist(), dtype=object)
+    return column.to_numpy()

@@ -4,20 +4,20 @@ from typing import Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from catalogs.report import ReportOptions
+from catalogs.options import ReportOptions
 from engine import config as engine_config
 from engine.cluster import ClusterConfig
 from engine.commit import CatalogConfig
 from engine.config import Config
 from engine.errors import ConfigError
-from engine.fit import FitConfig
 from engine.pipeline import PipelineConfig
 from engine.sources import SOURCES
 from engine.sources.desi import DesiConfig
 from engine.spectra.prepare import SpectrumPrep
 from engine.storage import StorageOptions
 from engine.synthetic.desi import SynthesizeConfig
-from engine.train import TrainConfig
+from engine.train.fit import FitConfig
+from engine.train.plan import TrainConfig
 from jobs.job import Options
 from models import MODELS
 from models.spec import ModelSpec

@@ -3,12 +3,11 @@
 import logging
 from pathlib import Path
 
-from catalogs.report import build_report
 from engine import config as engine_config
 from engine.commit import Manifest, read_manifest
 from engine.errors import EngineError
 from engine.storage import Storage
-from jobs import catalogue, gallery
+from jobs import catalogue
 from jobs.config import JobConfig, Place, ReportConfig
 from jobs.job import JobResult, Options
 
@@ -32,6 +31,11 @@ def write(place: Place, version: int | None, settings: ReportConfig, out: str = 
     It goes beside a local catalogue (`reports/000001.html`); that of a catalogue on object storage goes
     into the working directory, where a browser can open it.
     """
+    from catalogs.report import (
+        build_report,  # matplotlib and SciPy: two seconds that other jobs need not wait
+    )
+    from jobs import gallery
+
     manifest = read_manifest(place.uri, Storage(place.storage), version)
     path = out or _default_path(place, manifest)
     items, note, history = [], "", []

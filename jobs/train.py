@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from engine import cluster
-from engine import train as trainer
 from engine.checkpoint import Checkpoint, save
 from engine.column import Column
 from engine.commit import Manifest, read_manifest
 from engine.errors import CheckpointError
-from engine.fit import fit_scoring
 from engine.infer import build_module
 from engine.schema import arrow_type
 from engine.storage import Storage
-from engine.train import TrainData, TrainResult
+from engine.train import loop as trainer
+from engine.train.fit import fit_scoring
+from engine.train.loop import TrainData, TrainResult
 from engine.units import FileRef
 from jobs.config import JobConfig, load, model_of
 from jobs.job import JobResult, Options

@@ -11,8 +11,8 @@ from catalogs.gallery import GalleryItem
 from catalogs.spectral_anomaly import columns
 from engine.column import Column
 from engine.commit import CatalogConfig, FragmentSink, publish
+from engine.commit.manifest import Manifest
 from engine.flags import LOW_COVERAGE, MISSING_B
-from engine.manifest import Manifest
 from engine.schema import arrow_schema
 from engine.spectra.grid import WAVE_OBS
 from engine.spectra.lines import lines_within

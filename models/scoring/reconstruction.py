@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -119,8 +118,9 @@ class DrawScorer:
 
 def window_sum(values: Tensor, window: int) -> Tensor:
     """Sum [B, L] over consecutive windows of `window` pixels: [B, K]."""
-    missing = -values.shape[1] % window
-    return pad(values, (0, missing)).unflatten(1, (-1, window)).sum(-1)
+    whole = values.shape[1] // window * window  # padding the last window would copy all the others
+    sums = values[:, :whole].unflatten(1, (-1, window)).sum(-1)
+    return sums if whole == values.shape[1] else torch.cat([sums, values[:, whole:].sum(1, keepdim=True)], 1)
 
 
 class WorstWindow(NamedTuple):

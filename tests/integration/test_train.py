@@ -11,13 +11,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from engine import parquet
-from engine.batches import Splitter, read_tables, shuffled_batches
+from engine.commit import parquet
 from engine.errors import EngineError
 from engine.schema import list_array
 from engine.storage import Storage
-from engine.train import TrainConfig, TrainData, train
-from engine.trainplan import epoch_plan, expected_steps, ordered_files
+from engine.train.batches import Splitter, read_tables, shuffled_batches
+from engine.train.loop import TrainConfig, TrainData, train
+from engine.train.plan import epoch_plan, expected_steps, ordered_files
 from engine.units import FileRef
 from models import spectral_vae
 from tests import toymodel

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from catalogs.check import CheckReport, check_catalog
-from engine import parquet
+from engine.commit import parquet
 from engine.errors import CommitError
 from engine.storage import Storage
 from tests.catalogue import CatalogueMaker

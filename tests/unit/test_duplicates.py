@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine.duplicates import duplicate_rows, first_of_each, key_hashes, shared
+from engine.commit.duplicates import duplicate_rows, first_of_each, key_hashes, shared
 
 BIG = 2**53 + 1
 

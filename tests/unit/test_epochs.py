@@ -3,10 +3,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from engine.epochs import module_weights, run_epoch, with_modules
 from engine.errors import ConfigError
 from engine.schema import list_array
-from engine.trainplan import (
+from engine.train.epochs import module_weights, run_epoch, with_modules
+from engine.train.plan import (
     EpochPlan,
     TrainConfig,
     TrainData,

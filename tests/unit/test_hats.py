@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
 
-from engine import hats, parquet
 from engine.column import Column
+from engine.commit import hats, parquet
 from engine.partition import COUNT_ORDER, HEALPIX
 from engine.schema import conform, list_array
 

@@ -9,11 +9,11 @@ import torch
 
 from engine.checkpoint import Checkpoint, save
 from engine.errors import CheckpointError, ConfigError, SchemaError
-from engine.fit import FitConfig, fit_scoring
 from engine.infer import InferStage, build_module
 from engine.schema import arrow_schema, list_array
 from engine.stage import UnitTable, check, rejected_table
 from engine.storage import Storage
+from engine.train.fit import FitConfig, fit_scoring
 from tests import toymodel
 
 STORAGE = Storage()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.errors import CheckpointError
-from engine.trainstate import Progress, RunState, load_state, save_state, to_numpy
+from engine.train.state import Progress, RunState, load_state, save_state, to_numpy
 
 
 def make_state() -> RunState:

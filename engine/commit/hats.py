@@ -78,7 +78,7 @@ def dataset_metadata(schema: pa.Schema, footers: Mapping[tuple[int, int], bytes]
     schema
         `file_schema` of the catalogue.
     footers
-        `engine.parquet.footer` of each partition, by order and pixel.
+        `engine.commit.parquet.footer` of each partition, by order and pixel.
     """
     sink = pa.BufferOutputStream()
     pq.write_metadata(schema, sink)

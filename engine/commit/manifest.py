@@ -162,9 +162,3 @@ def manifest_of(root: str, storage: Storage, record: Version) -> Manifest:
     except (ValueError, TypeError, KeyError) as error:
         raise CommitError(f"not a manifest ({error})", uri) from error
     return replace(manifest, version=record.version, previous=record.previous)
-
-
-def staged_files(root: str, storage: Storage, version: int | None = None) -> list[tuple[str, int]]:
-    """URIs and numbers of rows of a version's data files, in the manifest's order."""
-    files = read_manifest(root, storage, version).files
-    return [(storage.join(root, file.path), file.rows) for file in files if file.role == "data"]

@@ -16,24 +16,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine import hats, parquet
 from engine.column import Column
-from engine.errors import CommitError, SchemaError
-from engine.fragments import FragmentSink
-from engine.ledger import Ledger, LedgerRecord
-from engine.manifest import (
+from engine.commit import hats, parquet
+from engine.commit.manifest import (
     DataFile,
     Manifest,
     Version,
     manifest_of,
-    read_manifest,
     read_version,
-    staged_files,
     version_numbers,
     version_uri,
-    versions,
 )
-from engine.merge import (
+from engine.commit.merge import (
     CatalogConfig,
     RunAll,
     Target,
@@ -46,23 +40,11 @@ from engine.merge import (
     write_partition,
     write_rejected,
 )
+from engine.errors import CommitError, SchemaError
+from engine.ledger import Ledger, LedgerRecord
 from engine.partition import HEALPIX
-from engine.prune import prune
 from engine.storage import Storage
 from engine.units import content_hash
-
-__all__ = [
-    "CatalogConfig",
-    "FragmentSink",
-    "Manifest",
-    "Version",
-    "prune",
-    "publish",
-    "publish_id",
-    "read_manifest",
-    "staged_files",
-    "versions",
-]
 
 UNITS_SCHEMA = pa.schema(
     [

@@ -26,7 +26,7 @@ class EpochPlan:
     buffer_rows
         Rows of the shuffle buffer of one process.
     validation_fraction, monitored_fraction
-        See `engine.batches.Splitter`.
+        See `engine.train.batches.Splitter`.
     seed
         Of the shuffle.
     """
@@ -92,7 +92,7 @@ class TrainResult:
     Parameters
     ----------
     weights
-        State of the modules after the best epoch, see `engine.epochs.module_weights`.
+        State of the modules after the best epoch, see `engine.train.epochs.module_weights`.
     metrics
         Metrics of the best epoch, with `epoch` counted from 1.
     history

@@ -14,31 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.schema import matrix
+from engine.schema import Arrays, to_arrays
 from engine.storage import Storage
 
 SPLIT_COLUMN = "split_hash"
 """Column that decides the split: float64 in [0, 1), a hash of the key; validation is below the fraction."""
-
-Arrays = dict[str, np.ndarray]
-
-
-def to_arrays(table: pa.Table, columns: Sequence[str]) -> Arrays:
-    """Columns as arrays: fixed-size lists as [rows, length], strings as objects.
-
-    Null becomes NaN in floats and None in strings and integers (which then are objects: an integer key
-    never passes through a float). Views of the table where it lies in one piece: read-only.
-    """
-    return {name: _array(table, name) for name in columns}
-
-
-def _array(table: pa.Table, name: str) -> np.ndarray:
-    column = table[name]
-    if pa.types.is_fixed_size_list(column.type):
-        return matrix(table, name)
-    if column.null_count and pa.types.is_integer(column.type):
-        return np.array(column.to_pylist(), dtype=object)
-    return column.to_numpy()
 
 
 def read_tables(
@@ -49,15 +29,6 @@ def read_tables(
         with storage.open_input(uri) as file, pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(rows_per_table, columns=list(columns)):
                 yield pa.Table.from_batches([batch])
-
-
-def count_rows(uris: Iterable[str], storage: Storage) -> int:
-    """Rows of Parquet files, from their footers."""
-    total = 0
-    for uri in uris:
-        with storage.open_input(uri) as file, pq.ParquetFile(file) as parquet:
-            total += parquet.metadata.num_rows
-    return total
 
 
 class Splitter:

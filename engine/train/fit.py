@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from engine.batches import SPLIT_COLUMN, Arrays, read_tables, sequential_batches
 from engine.config import Config
 from engine.errors import ConfigError
 from engine.infer import Device, choose_device
 from engine.locations import canonical
+from engine.schema import Arrays
 from engine.storage import Storage
+from engine.train.batches import SPLIT_COLUMN, read_tables, sequential_batches
 
 if TYPE_CHECKING:
     from torch import nn

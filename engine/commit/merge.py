@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from engine import duplicates, hats, parquet
 from engine.column import Column
+from engine.commit import duplicates, hats, parquet
+from engine.commit.manifest import DataFile, Role
 from engine.config import Config
 from engine.errors import CommitError
 from engine.ledger import LedgerRecord
-from engine.manifest import DataFile, Role
 from engine.partition import HEALPIX, adaptive_pixels, index_range, pixel_counts
 from engine.schema import arrow_schema, conform
 from engine.stage import REJECTED

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine import parquet
 from engine.column import Column
+from engine.commit import parquet
 from engine.errors import CommitError
 from engine.ledger import Ledger, LedgerRecord
 from engine.partition import HEALPIX, healpix_29, pixel_counts, valid_position

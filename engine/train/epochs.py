@@ -17,8 +17,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor, distributed, nn
 
-from engine.batches import Arrays, Splitter, sequential_batches, shuffled_batches
-from engine.trainplan import EpochPlan
+from engine.schema import Arrays
+from engine.train.batches import Splitter, sequential_batches, shuffled_batches
+from engine.train.plan import EpochPlan
 
 if TYPE_CHECKING:
     from models.spec import TrainTask

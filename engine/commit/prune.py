@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from engine.commit.manifest import Version, manifest_of, read_version, version_numbers, version_uri
 from engine.ledger import Ledger
-from engine.manifest import Version, manifest_of, read_version, version_numbers, version_uri
 from engine.storage import FileInfo, Storage, canonical
 
 

@@ -3,9 +3,9 @@
 1. Files: Parquet with the task's columns and `split_hash`, in an order that the seed decides.
 2. Ray Data reads them in that order and splits the stream among the workers.
 3. Each worker divides its rows into training and monitored ones, shuffles the former within a bounded
-   buffer, and takes steps (`engine.epochs`). With one worker the batches are a function of files, seed
-   and epoch: a bare loop with `engine.batches` gives the same losses.
-4. After an epoch all workers agree on the metrics; worker 0 stores the state (`engine.trainstate`).
+   buffer, and takes steps (`engine.train.epochs`). With one worker the batches are a function of files, seed
+   and epoch: a bare loop with `engine.train.batches` gives the same losses.
+4. After an epoch all workers agree on the metrics; worker 0 stores the state (`engine.train.state`).
 5. The run is named by what it depends on. The same call again, after whatever stopped it, goes on after
    the last stored epoch; a finished run only returns its result.
 """
@@ -31,11 +31,11 @@ from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from engine.batches import SPLIT_COLUMN, read_tables
-from engine.epochs import Metrics, module_weights, run_epoch, with_modules
 from engine.errors import EngineError, ResourceError
 from engine.storage import Storage, canonical
-from engine.trainplan import (
+from engine.train.batches import SPLIT_COLUMN, read_tables
+from engine.train.epochs import Metrics, module_weights, run_epoch, with_modules
+from engine.train.plan import (
     EpochPlan,
     TrainConfig,
     TrainData,
@@ -46,7 +46,7 @@ from engine.trainplan import (
     ordered_files,
     run_name,
 )
-from engine.trainstate import Progress, RunState, load_state, save_state, to_numpy
+from engine.train.state import Progress, RunState, load_state, save_state, to_numpy
 from engine.units import FileRef
 
 if TYPE_CHECKING:

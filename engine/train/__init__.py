@@ -1,0 +1,1 @@
+"""Training: staged Parquet -> batches -> epochs on Ray Train -> weights and fitted scores."""
