@@ -1,6 +1,6 @@
 """End to end on the same files: this engine, a PyTorch DataLoader loop, bare Ray Data. Ratios in one run.
 
-    python -m benchmarks.end_to_end --spectra 20000 --folder .bench
+    python -m benchmarks.end_to_end --folder .bench
 
 Each system runs in a process of its own and does the same work: read coadds and redrock files, cut, merge the
 arms, normalise, score with the same checkpoint, write Parquet. Its start-up (imports, Ray, model) is told apart.
@@ -176,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--spectra", type=int, default=20_000)
+    parser.add_argument("--spectra", type=int, default=40_000)
     parser.add_argument("--spectra-per-file", type=int, default=500)
     parser.add_argument("--folder", type=Path, default=Path(".bench"))
     parser.add_argument("--checkpoint", default=CHECKPOINT)

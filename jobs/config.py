@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from catalogs.options import ReportOptions
 from engine import config as engine_config
@@ -12,7 +12,7 @@ from engine.config import Config
 from engine.errors import ConfigError
 from engine.pipeline import PipelineConfig
 from engine.sources import SOURCES
-from engine.sources.desi import DesiConfig
+from engine.sources.base import Source
 from engine.spectra.prepare import SpectrumPrep
 from engine.storage import StorageOptions
 from engine.synthetic.desi import SynthesizeConfig
@@ -35,10 +35,30 @@ class Place(Config):
 class ReleaseConfig(Place):
     """The release to read."""
 
-    source: Literal["desi", "sdss"] = "desi"
+    source: str = "desi"
     """Kind of release, a key of `engine.sources.SOURCES`."""
-    desi: DesiConfig = DesiConfig()
-    """Layout, selection and cuts of a DESI release."""
+    settings: dict[str, Any] = Field(default_factory=dict, validate_default=True)
+    """Layout, selection and cuts: the source's own settings, e.g. `engine.sources.desi.DesiConfig`."""
+
+    @field_validator("source")
+    @classmethod
+    def _source_is_known(cls, name: str) -> str:
+        if name not in SOURCES:
+            raise ValueError(f"no such source, there are {', '.join(SOURCES)}")
+        return name
+
+    @field_validator("settings")
+    @classmethod
+    def _settings_fit_the_source(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "source" not in info.data:
+            return settings  # what is wrong with it is told already
+        config_class = SOURCES[info.data["source"]].config_class
+        return engine_config.validate(config_class, settings, "release.settings").model_dump(mode="json")
+
+    def open(self) -> Source:
+        """Return the source."""
+        source = SOURCES[self.source]
+        return source(self.uri, self.storage, source.config_class.model_validate(self.settings))
 
 
 class ModelConfig(Config):
@@ -153,6 +173,3 @@ def model_settings(spec: ModelSpec, settings: dict[str, Any], where: str) -> Any
         return TypeAdapter(spec.config).validate_python(settings)
     except (ValidationError, ValueError, TypeError) as error:
         raise ConfigError(f"settings of '{spec.name}' are not valid: {error}", where) from None
-
-
-assert set(SOURCES) == {"desi", "sdss"}, "ReleaseConfig.source must list SOURCES"

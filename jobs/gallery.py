@@ -40,7 +40,8 @@ class Reader:
 def make_reader(config: JobConfig) -> Reader:
     """Return the reader for the configuration that a version was made with."""
     checkpoint, spec, (prepare, _) = parts.infer_stages(config)
-    return Reader(parts.make_source(config), prepare, spec, checkpoint)
+    assert config.release is not None
+    return Reader(config.release.open(), prepare, spec, checkpoint)
 
 
 def items(reader: Reader, place: Place, manifest: Manifest, num_items: int) -> tuple[list[GalleryItem], str]:

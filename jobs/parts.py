@@ -18,7 +18,6 @@ from engine.ledger import Ledger, LedgerRecord
 from engine.log import ProgressLine
 from engine.pipeline import run_units
 from engine.schema import arrow_schema
-from engine.sources import SOURCES
 from engine.sources.base import Source
 from engine.spectra.prepare import PrepareSpectra, SpectrumPrep
 from engine.stage import Resources, Stage, check
@@ -54,15 +53,6 @@ class Parts:
         return list(Ledger(self.output.uri, self.storage).done([u.id for u in self.units]).values())
 
 
-def make_source(config: JobConfig) -> Source:
-    """Return the source of `[release]`."""
-    release = config.release
-    assert release is not None
-    if release.source == "desi":
-        return SOURCES["desi"](release.uri, release.storage, release.desi)
-    return SOURCES["sdss"](release.uri, release.storage)
-
-
 def assemble(
     config: JobConfig,
     stages: Sequence[Stage],
@@ -86,7 +76,7 @@ def assemble(
         If the release holds no unit.
     """
     assert config.release is not None
-    source = make_source(config)
+    source = config.release.open()
     check(stages, source.columns)
     Storage(config.release.storage).check_readable(config.release.uri)
     units = list(islice(source.plan(), limit))
@@ -95,19 +85,19 @@ def assemble(
             "the release is empty: no file that the source knows",
             config.release.uri,
             expected=f"files of source '{config.release.source}'",
-            hint="Check release.uri, release.source and the selection in [release.desi].",
+            hint="Check release.uri, release.source and the selection in [release.settings].",
         )
-    units = with_ids(units, _full_salt(config, columns, salt))
+    units = with_ids(units, _full_salt(config.release.source, source, columns, salt))
     done = Ledger(output.uri, Storage(output.storage)).ids()
     pending = [unit for unit in units if unit.id not in done]
     return Parts(source, tuple(stages), tuple(columns), output, units, pending)
 
 
-def _full_salt(config: JobConfig, columns: Sequence[Column], salt: Mapping[str, Any]) -> dict[str, Any]:
-    assert config.release is not None
-    cuts = config.release.desi.cuts.model_dump() if config.release.source == "desi" else {}
+def _full_salt(
+    name: str, source: Source, columns: Sequence[Column], salt: Mapping[str, Any]
+) -> dict[str, Any]:
     schema = [str(field) for field in arrow_schema(columns)]
-    return {"source": config.release.source, "cuts": cuts, "columns": content_hash(schema), **salt}
+    return {"source": name, "settings": source.salt, "columns": content_hash(schema), **salt}
 
 
 def run(config: JobConfig, parts: Parts, name: str) -> float:

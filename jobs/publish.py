@@ -1,6 +1,7 @@
 """Fragments -> a new version of the catalogue, with its report; nothing new, nothing published."""
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from engine import cluster
@@ -47,10 +48,18 @@ def publish_version(config: JobConfig, ready: Parts, checkpoint: Checkpoint) -> 
         manifest = _publish(config, ready, checkpoint, run_each if merge_here else map_tasks)
     summary = _summary(manifest, unchanged)
     if config.report.enabled:
-        summary["report"] = report.write(ready.output, manifest.version, config.report)
+        summary["report"] = _report(config, ready, manifest, unchanged)
     summary["catalogue"] = ready.output.uri
     too_much = _fault_fraction(manifest) > config.max_rejected_fraction
     return JobResult(summary, _lines(summary, config), TOO_MUCH_REJECTED if too_much else 0)
+
+
+def _report(config: JobConfig, ready: Parts, manifest: Manifest, unchanged: bool) -> str:
+    """Path of the report, which is drawn anew unless nothing is new."""
+    path = report.path_of(ready.output, manifest)
+    if unchanged and Path(path).exists():
+        return path
+    return report.write(ready.output, manifest.version, config.report)
 
 
 def _publish(config: JobConfig, ready: Parts, checkpoint: Checkpoint, run_all: RunAll) -> Manifest:

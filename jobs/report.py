@@ -25,19 +25,27 @@ def run(options: Options) -> JobResult:
     return JobResult(summary, [f"report: {path}", f"catalogue: {place.uri}"])
 
 
-def write(place: Place, version: int | None, settings: ReportConfig, out: str = "") -> str:
-    """Build the report of a version and return its path.
+def path_of(place: Place, manifest: Manifest) -> str:
+    """Where the report of a version goes unless told otherwise.
 
-    It goes beside a local catalogue (`reports/000001.html`); that of a catalogue on object storage goes
-    into the working directory, where a browser can open it.
+    Beside a local catalogue (`reports/000001.html`); that of a catalogue on object storage goes into the
+    working directory, where a browser can open it.
     """
+    name = f"{manifest.version:06d}.html"
+    if place.uri.startswith("s3://"):
+        return str(Path.cwd() / "reports" / f"{manifest.name}-{name}")
+    return Storage.join(place.uri, "reports", name)
+
+
+def write(place: Place, version: int | None, settings: ReportConfig, out: str = "") -> str:
+    """Build the report of a version and return its path."""
     from catalogs.report import (
         build_report,  # matplotlib and SciPy: two seconds that other jobs need not wait
     )
     from jobs import gallery
 
     manifest = read_manifest(place.uri, Storage(place.storage), version)
-    path = out or _default_path(place, manifest)
+    path = out or path_of(place, manifest)
     items, note, history = [], "", []
     try:
         config = engine_config.validate(JobConfig, manifest.provenance["config"], "manifest")
@@ -49,10 +57,3 @@ def write(place: Place, version: int | None, settings: ReportConfig, out: str = 
         note = f"The release or the checkpoint could not be read again: {error}"
     build_report(place.uri, path, place.storage, manifest.version, items, note, history, settings.options)
     return path
-
-
-def _default_path(place: Place, manifest: Manifest) -> str:
-    name = f"{manifest.version:06d}.html"
-    if place.uri.startswith("s3://"):
-        return str(Path.cwd() / "reports" / f"{manifest.name}-{name}")
-    return Storage.join(place.uri, "reports", name)

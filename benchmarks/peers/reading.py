@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas  # noqa: F401 - pyarrow imports it for its first array; here it counts as start-up, as in our workers
 from astropy.io import fits
 
 from engine.spectra.prepare import SpectrumPrep, prepare

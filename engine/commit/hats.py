@@ -9,14 +9,14 @@ IVOA Note "HATS: A Standard for the Hierarchical Adaptive Tiling Scheme in the V
 (2025); IVOA Note "Parquet in the VO: VOParquet" 1.0 for the header.
 """
 
-import tempfile
+import io
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from astropy.io import fits
 
 from engine.column import Column
 from engine.partition import COUNT_ORDER, HEALPIX, HEALPIX_ORDER
@@ -93,18 +93,20 @@ def dataset_metadata(schema: pa.Schema, footers: Mapping[tuple[int, int], bytes]
 
 
 def skymap(counts: Mapping[int, int]) -> bytes:
-    """`skymap.fits`: rows by pixel of order `COUNT_ORDER`."""
-    from cdshealpix.skymap import SkymapExplicit, SkymapImplicit
-
-    pixels = np.array(sorted(counts), np.uint64)
+    """`skymap.fits`: rows by pixel of order `COUNT_ORDER`, as an explicit HEALPix map (nothing: implicit)."""
+    pixels = np.array(sorted(counts), np.int64)
     values = np.array([counts[int(pixel)] for pixel in pixels], np.int64)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "skymap.fits"
-        if pixels.size:
-            SkymapExplicit(pixels, values, COUNT_ORDER).to_fits(path)
-        else:
-            SkymapImplicit(np.zeros(12 * 4**COUNT_ORDER, np.int64), null_value=0).to_fits(path)
-        return path.read_bytes()
+    header = {"PIXTYPE": "HEALPIX", "ORDERING": "NESTED", "COORDSYS": "C", "NSIDE": 2**COUNT_ORDER}
+    columns = [fits.Column("PIXEL", "K", array=pixels), fits.Column("VALUE", "K", array=values)]
+    header |= {"INDXSCHM": "EXPLICIT", "OBS_NPIX": len(pixels)}
+    if not pixels.size:
+        last = 12 * 4**COUNT_ORDER - 1
+        columns = [fits.Column("VALUE", "K", array=np.zeros(last + 1, np.int64))]
+        header |= {"INDXSCHM": "IMPLICIT", "FIRSTPIX": 0, "LASTPIX": last, "OBJECT": "FULLSKY"}
+    table = fits.BinTableHDU.from_columns(columns, fits.Header(header))
+    file = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(file)
+    return file.getvalue()
 
 
 def properties(

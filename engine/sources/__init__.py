@@ -1,9 +1,10 @@
 """Kinds of releases that can be read, by the name that a configuration gives them."""
 
+from engine.sources.base import Source
 from engine.sources.desi import DesiSource
 from engine.sources.sdss import SdssSource
 
-SOURCES = {
+SOURCES: dict[str, type[Source]] = {
     "desi": DesiSource,
     "sdss": SdssSource,
 }

@@ -1,11 +1,17 @@
-"""What every source of spectra gives, whatever the files look like."""
+"""What every source is, and what every source of spectra gives, whatever the files look like."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import pyarrow as pa
 
 from engine.column import Column
+from engine.config import Config
 from engine.spectra.grid import NUM_PIXELS
-from engine.stage import UnitTable
+from engine.stage import Rejection, UnitTable, rejected_table
+from engine.storage import Storage, StorageOptions
 from engine.units import Unit
 
 SPECTRUM_COLUMNS: tuple[Column, ...] = (
@@ -41,18 +47,60 @@ SPECTRUM_COLUMNS: tuple[Column, ...] = (
 """One row a spectrum, arms merged, on `engine.spectra.grid.WAVE_OBS`."""
 
 
-class Source(Protocol):
-    """A kind of release. Frozen, picklable, opens storage when it needs to."""
+class NoSettings(Config):
+    """Settings of a source that has none."""
+
+
+@dataclass(frozen=True)
+class Source(ABC):
+    """A kind of release. Picklable; faults of files and objects become rejections, never errors.
+
+    Parameters
+    ----------
+    uri
+        Where the release is.
+    storage
+        How to reach it.
+    config
+        Selection and cuts, an instance of `config_class`.
+    """
+
+    uri: str
+    storage: StorageOptions = field(default_factory=StorageOptions)
+    config: Any = None
+    _storage: Storage = field(init=False, repr=False, compare=False)
+
+    config_class: ClassVar[type[Config]] = NoSettings
+    """What `[release.settings]` of this source may say."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "config", self.config or self.config_class())
+        object.__setattr__(self, "_storage", Storage(self.storage))
 
     @property
+    @abstractmethod
     def columns(self) -> tuple[Column, ...]:
         """Columns of the rows that `read` returns."""
-        ...
 
+    @property
+    def salt(self) -> dict[str, Any]:
+        """What of the settings changes rows: units of other settings are computed anew."""
+        return self.config.model_dump(mode="json")
+
+    @abstractmethod
     def plan(self) -> Iterator[Unit]:
-        """List the release and yield its units in a fixed order, without ids."""
-        ...
+        """List the release lazily and yield its units in a fixed order, without ids."""
 
     def read(self, unit: Unit) -> UnitTable:
-        """Read one unit. Faults of files and objects become rejections; never raises for them."""
-        ...
+        """Read one unit: each object becomes a row or a rejection; `stats` tells bytes fetched and used."""
+        before = self._storage.bytes_fetched
+        table, used = self._read(unit)
+        fetched = self._storage.bytes_fetched - before
+        missing = [Rejection(uri, "not_found", "expected, but it is not there") for uri in unit.missing]
+        rejected = pa.concat_tables([rejected_table(missing), table.rejected])
+        stats = {"bytes_fetched": float(fetched), "bytes_used": float(used)}
+        return replace(table, rejected=rejected, stats=stats)
+
+    @abstractmethod
+    def _read(self, unit: Unit) -> tuple[UnitTable, int]:
+        """Read the files that are there; also return how many of their bytes were needed."""

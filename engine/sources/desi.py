@@ -10,19 +10,20 @@ read: their rows are exposures, not targets, and would break the key; each of th
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.column import Column
+from engine.config import Config
 from engine.errors import SourceError
 from engine.fits import FitsContents, read_hdus
 from engine.flags import LOW_COVERAGE, MISSING_B, MISSING_R, MISSING_Z
 from engine.schema import conform, empty_table, list_array
-from engine.sources.base import SPECTRUM_COLUMNS
+from engine.sources.base import SPECTRUM_COLUMNS, Source
 from engine.sources.desi_config import DesiConfig, DesiCuts
 from engine.sources.desi_layout import identify, is_coadd
 from engine.sources.desi_plan import plan_release
@@ -38,7 +39,6 @@ from engine.spectra.coadd import check_grid, merge_arms, usable_cameras
 from engine.spectra.grid import CAMERA_SLICES, NUM_PIXELS
 from engine.spectra.normalise import THINNING, row_median
 from engine.stage import Rejection, UnitTable, rejected_table
-from engine.storage import Storage, StorageOptions
 from engine.units import FileRef, Unit
 
 __all__ = ["DesiConfig", "DesiCuts", "DesiSource"]
@@ -57,51 +57,31 @@ MISSING_CAMERA = {"b": MISSING_B, "r": MISSING_R, "z": MISSING_Z}
 
 
 @dataclass(frozen=True)
-class DesiSource:
-    """A DESI release, or a folder of coadds.
+class DesiSource(Source):
+    """A DESI release (`.../spectro/redux/iron`), or any folder of coadds: one unit a coadd."""
 
-    Parameters
-    ----------
-    uri
-        The production (`.../spectro/redux/iron`), or any folder of coadds.
-    storage
-        How to reach it.
-    config
-        Layout, selection and cuts.
-    """
-
-    uri: str
-    storage: StorageOptions = field(default_factory=StorageOptions)
-    config: DesiConfig = field(default_factory=DesiConfig)
-    _storage: Storage = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_storage", Storage(self.storage))
+    config_class: ClassVar[type[Config]] = DesiConfig
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """Columns of the rows that `read` returns."""
         return SPECTRUM_COLUMNS
 
+    @property
+    def salt(self) -> dict[str, Any]:
+        """The cuts: layout and selection only decide which units there are."""
+        return {"cuts": self.config.cuts.model_dump(mode="json")}
+
     def plan(self) -> Iterator[Unit]:
-        """List the release lazily: one unit a coadd, in order of URIs; expected but missing ones last."""
+        """List the release lazily, in order of URIs; expected but missing coadds last."""
         return plan_release(self.uri, self.config, self._storage)
 
-    def read(self, unit: Unit) -> UnitTable:
+    def _read(self, unit: Unit) -> tuple[UnitTable, int]:
         """Read a coadd and its redshifts, cut, and merge the arms."""
-        before = self._storage.bytes_fetched
-        missing = (
-            Rejection(uri, "not_found", "the index names it, but it is not there") for uri in unit.missing
-        )
-        found = UnitTable(empty_table(SPECTRUM_COLUMNS), rejected_table(missing), 0)
         coadd = unit.file("coadd")
-        used = 0
-        if coadd is not None:
-            done, used = self._read_coadd(coadd, unit.file("redrock"))
-            found = UnitTable(done.rows, pa.concat_tables([found.rejected, done.rejected]), done.rows_in)
-        fetched = self._storage.bytes_fetched - before
-        stats = {"bytes_fetched": float(fetched), "bytes_used": float(used)}
-        return UnitTable(found.rows, found.rejected, found.rows_in, stats)
+        if coadd is None:
+            return UnitTable(empty_table(SPECTRUM_COLUMNS), rejected_table([]), 0), 0
+        return self._read_coadd(coadd, unit.file("redrock"))
 
     def _read_coadd(self, ref: FileRef, redrock: FileRef | None) -> tuple[UnitTable, int]:
         contents = None

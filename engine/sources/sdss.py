@@ -15,7 +15,7 @@ https://data.sdss.org/datamodel/files/BOSS_SPECTRO_REDUX/RUN2D/spectra/PLATE4/sp
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -27,12 +27,12 @@ from engine.errors import SourceError
 from engine.fits import FitsContents, read_hdus
 from engine.flags import LOW_COVERAGE, NO_REDSHIFT
 from engine.schema import arrow_schema, conform, list_array
-from engine.sources.base import SPECTRUM_COLUMNS
+from engine.sources.base import SPECTRUM_COLUMNS, Source
 from engine.spectra.grid import NUM_PIXELS, WAVE_OBS
 from engine.spectra.normalise import row_median
 from engine.spectra.restframe import pixel_edges, resample
 from engine.stage import Rejection, UnitTable, rejected_table
-from engine.storage import FileInfo, Storage, StorageOptions
+from engine.storage import FileInfo
 from engine.units import FileRef, Unit
 
 SURVEY = "sdss"
@@ -80,23 +80,8 @@ def parse_targetid(targetid: int) -> SpectrumId:
 
 
 @dataclass(frozen=True)
-class SdssSource:
-    """A folder tree of `spec-*.fits`; other files in it are not looked at.
-
-    Parameters
-    ----------
-    uri
-        Folder that holds them, at any depth.
-    storage
-        How to reach it.
-    """
-
-    uri: str
-    storage: StorageOptions = field(default_factory=StorageOptions)
-    _storage: Storage = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_storage", Storage(self.storage))
+class SdssSource(Source):
+    """A folder tree of `spec-*.fits`, at any depth; other files in it are not looked at."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -109,10 +94,9 @@ class SdssSource:
         for _, files in groupby(spectra, lambda file: file.uri.rpartition("-")[0]):
             yield _unit(list(files))
 
-    def read(self, unit: Unit) -> UnitTable:
-        """Read the spectra of a plate; each becomes a row or a rejection."""
-        before, used = self._storage.bytes_fetched, 0
-        rejected = [Rejection(uri, "not_found", "listed, but it is not there") for uri in unit.missing]
+    def _read(self, unit: Unit) -> tuple[UnitTable, int]:
+        """Read the spectra of a plate."""
+        used, rejected = 0, []
         rows: list[dict[str, Any]] = []
         for ref in unit.files:
             try:
@@ -121,10 +105,7 @@ class SdssSource:
                 rows.append(_row(contents, ref))
             except SourceError as error:
                 rejected.append(_rejection(ref, error))
-        fetched = self._storage.bytes_fetched - before
-        stats = {"bytes_fetched": float(fetched), "bytes_used": float(used)}
-        num_in = len(rows) + sum(rejection.row is not None for rejection in rejected)
-        return UnitTable(_table(rows), rejected_table(rejected), num_in, stats)
+        return UnitTable(_table(rows), rejected_table(rejected), len(unit.files)), used
 
 
 _TABLES = {"COADD": SPECTRUM_TABLE} | dict.fromkeys(OBJECT_TABLES, OBJECT_COLUMNS)
