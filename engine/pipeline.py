@@ -64,7 +64,7 @@ class PipelineConfig(Config):
     """Memory that a reading task reserves on its node [GiB] (split); 0: none."""
 
 
-class Source(Protocol):
+class Reader(Protocol):
     """What the pipeline needs of a source."""
 
     def read(self, unit: Unit) -> UnitTable:
@@ -82,7 +82,7 @@ class Sink(Protocol):
 
 def run_units(
     units: Sequence[Unit],
-    source: Source,
+    source: Reader,
     stages: Sequence[Stage],
     sink: Sink,
     config: PipelineConfig,
@@ -191,11 +191,11 @@ class WorkerPlan:
     worker: Resources
     workers: int
 
-    def read(self, source: Source) -> Callable[[Unit], pa.Table]:
+    def read(self, source: Reader) -> Callable[[Unit], pa.Table]:
         """Return what a reading task does with its unit."""
         return name_unit if self.placement == "fused" else partial(read_unit, source, self.read_stages)
 
-    def worker_args(self, source: Source, sink: Sink) -> tuple[Source | None, tuple[Stage, ...], Sink]:
+    def worker_args(self, source: Reader, sink: Sink) -> tuple[Reader | None, tuple[Stage, ...], Sink]:
         """Return the arguments of `UnitWorker`."""
         return source if self.placement == "fused" else None, self.worker_stages, sink
 
@@ -298,7 +298,7 @@ def name_unit(unit: Unit) -> pa.Table:
     return pa.table({"unit": pa.array([unit.to_json()], pa.large_string())})
 
 
-def read_unit(source: Source, stages: Sequence[Stage], unit: Unit) -> pa.Table:
+def read_unit(source: Reader, stages: Sequence[Stage], unit: Unit) -> pa.Table:
     """Read a unit, run the first stages on it, and seal it."""
     table = source.read(unit)
     for stage in stages:
@@ -321,7 +321,7 @@ class UnitWorker:
         What is done with them.
     """
 
-    def __init__(self, source: Source | None, stages: Sequence[Stage], sink: Sink) -> None:
+    def __init__(self, source: Reader | None, stages: Sequence[Stage], sink: Sink) -> None:
         keep_freed_memory()
         pa.array(np.zeros(1))  # pyarrow imports pandas for its first array: now, not within a unit
         self._source, self._sink = source, sink
@@ -345,7 +345,7 @@ class UnitWorker:
             seconds = {"worker_seconds": time.monotonic() - started}
             return self._sink.write(unit, replace(table, stats=table.stats | seconds)).to_json()
 
-    def _own(self, source: Source) -> Source:
+    def _own(self, source: Reader) -> Reader:
         if not hasattr(self._local, "source"):
             self._local.source = copy.deepcopy(source)
         return self._local.source

@@ -67,20 +67,19 @@ class Source(ABC):
 
     uri: str
     storage: StorageOptions = field(default_factory=StorageOptions)
-    config: Any = None
+    config: Config = field(default_factory=NoSettings)
     _storage: Storage = field(init=False, repr=False, compare=False)
 
     config_class: ClassVar[type[Config]] = NoSettings
     """What `[release.settings]` of this source may say."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "config", self.config or self.config_class())
         object.__setattr__(self, "_storage", Storage(self.storage))
 
     @property
-    @abstractmethod
     def columns(self) -> tuple[Column, ...]:
         """Columns of the rows that `read` returns."""
+        return SPECTRUM_COLUMNS
 
     @property
     def salt(self) -> dict[str, Any]:

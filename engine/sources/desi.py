@@ -10,14 +10,13 @@ read: their rows are exposures, not targets, and would break the key; each of th
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.column import Column
 from engine.config import Config
 from engine.errors import SourceError
 from engine.fits import FitsContents, read_hdus
@@ -60,12 +59,8 @@ MISSING_CAMERA = {"b": MISSING_B, "r": MISSING_R, "z": MISSING_Z}
 class DesiSource(Source):
     """A DESI release (`.../spectro/redux/iron`), or any folder of coadds: one unit a coadd."""
 
+    config: DesiConfig = field(default_factory=DesiConfig)
     config_class: ClassVar[type[Config]] = DesiConfig
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """Columns of the rows that `read` returns."""
-        return SPECTRUM_COLUMNS
 
     @property
     def salt(self) -> dict[str, Any]:

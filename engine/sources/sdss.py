@@ -83,11 +83,6 @@ def parse_targetid(targetid: int) -> SpectrumId:
 class SdssSource(Source):
     """A folder tree of `spec-*.fits`, at any depth; other files in it are not looked at."""
 
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """Columns of the rows that `read` returns."""
-        return SPECTRUM_COLUMNS
-
     def plan(self) -> Iterator[Unit]:
         """List lazily: one unit a plate and MJD of a folder, in order of URIs."""
         spectra = (file for file in self._storage.list(self.uri) if parse_name(file.uri))

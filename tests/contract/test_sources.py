@@ -37,6 +37,13 @@ def test_every_kind_is_tested(name: str) -> None:
 
 
 @source_name
+def test_settings_are_those_of_its_class_and_give_the_salt(name: str) -> None:
+    source = SOURCES[name]("/nowhere")
+    assert source.config == source.config_class()
+    assert set(source.salt) <= set(source.config_class.model_fields)
+
+
+@source_name
 def test_plan_is_the_same_every_time(name: str, tmp_path: Path) -> None:
     WRITERS[name](tmp_path)
     units = [list(SOURCES[name](str(tmp_path)).plan()) for _ in range(2)]
