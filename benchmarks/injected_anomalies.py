@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.training_spectra import Augment, Batch, Recipe, chunks
 from engine.checkpoint import load
-from engine.infer import build_module, model_config
+from engine.infer import open_model
 from engine.spectra.prepare import SpectrumPrep
 from engine.storage import Storage
 from engine.synthetic.population import ANOMALY_FAINTEST, SimulateConfig
@@ -65,8 +65,7 @@ def main() -> None:
 def score_all(args: argparse.Namespace) -> tuple[dict[str, np.ndarray], Batch]:
     """Score the test spectra with every method, high = anomalous; return the truth as well."""
     checkpoint = load(args.checkpoint, Storage(), SPEC.name, SPEC.version)
-    config = model_config(SPEC, checkpoint.config, args.checkpoint)
-    module = build_module(SPEC, config, checkpoint, args.checkpoint)
+    config, module = open_model(SPEC, checkpoint, args.checkpoint)
     predict = SPEC.predictor(config, module, checkpoint.fitted, torch.device("cpu"))
     share = args.bases_fraction if args.bases else 0.0
     prepare = SpectrumPrep.model_validate(checkpoint.prepare)

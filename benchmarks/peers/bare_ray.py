@@ -27,7 +27,7 @@ class Scorer:
 
 def main(release: str, checkpoint: str, out: str) -> dict[str, float]:
     started = time.time()
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=2 << 30)
+    ray.init(include_dashboard=False, log_to_driver=False, object_store_memory=2 << 30)
     _, prep = load_predictor(checkpoint)
 
     def read(row: dict[str, Any]) -> list[dict[str, Any]]:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import TypeAdapter
 
 from engine.checkpoint import load
+from engine.infer import open_model
 from engine.schema import list_array
 from engine.spectra.prepare import SpectrumPrep
 from engine.storage import Storage
@@ -19,10 +19,8 @@ def load_predictor(checkpoint: str) -> tuple[Predict, SpectrumPrep]:
     """Return the predictor of a checkpoint on the CPU and the preparation it wants."""
     saved = load(checkpoint, Storage())
     spec = MODELS[saved.model]
-    config = TypeAdapter(spec.config).validate_python(saved.config)
-    module = spec.build(config)
-    module.load_state_dict({name: torch.from_numpy(v.copy()) for name, v in saved.weights.items()})
-    predict = spec.predictor(config, module.eval(), saved.fitted, torch.device("cpu"))
+    config, module = open_model(spec, saved, checkpoint)
+    predict = spec.predictor(config, module, saved.fitted, torch.device("cpu"))
     return predict, SpectrumPrep.model_validate(saved.prepare)
 
 

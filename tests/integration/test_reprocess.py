@@ -57,23 +57,29 @@ def test_injected_anomalies_rank_above_the_rest(site: Site, published: Path) -> 
     assert means[True] > means[False]
 
 
-def test_killed_driver_resumes_to_the_same_bytes(site: Site, published: Path) -> None:
-    output = site.folder / "killed"
-    driver = site.spawn("reprocess", "killed")
-    ledger = output / "ledger"
+MOMENTS = {"reading": ("fragments", 1), "halfway": ("ledger", 3), "publishing": ("data", 1)}
+"""When the driver is killed: as soon as a folder of the catalogue holds so many files."""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_driver_resumes_to_the_same_bytes(site: Site, published: Path, moment: str) -> None:
+    name, (folder, num_files) = f"killed-{moment}", MOMENTS[moment]
+    output = site.folder / name
+    driver = site.spawn("reprocess", name)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and driver.poll() is None:
-        if ledger.is_dir() and any(ledger.glob("*.json")):
+        if sum(path.is_file() for path in (output / folder).rglob("*")) >= num_files:
             break
-        time.sleep(0.05)
+        time.sleep(0.01)
     os.killpg(driver.pid, signal.SIGKILL)
     _, said = driver.communicate()
-    done = {path: path.stat().st_mtime_ns for path in ledger.glob("*.json")}
-    assert done, f"no unit was done: {said[-2000:]}"
-    assert not (output / "versions").exists()
-    assert site.run("reprocess", "killed") == 0
+    assert driver.returncode == -signal.SIGKILL, f"ended before it was killed: {said[-2000:]}"
+    done = {path: path.stat().st_mtime_ns for path in (output / "ledger").glob("*.json")}
+    assert len(done) >= (num_files if folder == "ledger" else 0)
+    assert site.run("reprocess", name) == 0
     assert {path: path.stat().st_mtime_ns for path in done} == done, "a finished unit was computed again"
     assert data_files(output) == data_files(published)
+    assert len(list((output / "versions").iterdir())) == 1
 
 
 def test_another_checkpoint_leaves_no_old_row(site: Site, published: Path) -> None:
