@@ -71,9 +71,9 @@ class CheckReport:
 
 
 def check_catalog(
-    uri: str, storage_options: StorageOptions | None = None, version: int | None = None, deep: bool = True
+    uri: str, storage_options: StorageOptions | None = None, version: int | None = None
 ) -> CheckReport:
-    """Check one version of a catalogue.
+    """Check one version of a catalogue, every byte of it.
 
     Parameters
     ----------
@@ -83,8 +83,6 @@ def check_catalog(
         How to reach object storage.
     version
         Number of the version; the newest if None.
-    deep
-        Whether to read every byte: checksums, order, values. Otherwise sizes, footers, keys and counts.
 
     Returns
     -------
@@ -99,7 +97,7 @@ def check_catalog(
     storage = Storage(storage_options or StorageOptions())
     release = load_release(uri, storage, version)
     findings: dict[str, list[Finding]] = {"versions": list(_check_versions(release, version, storage))}
-    findings["files"] = list(_check_files(release, storage, deep))
+    findings["files"] = list(_check_files(release, storage))
     findings["counts"] = list(_check_counts(release))
     is_readable = all(f.severity != "error" or f.check not in ("files", "columns") for f in findings["files"])
     if is_readable:
@@ -149,12 +147,12 @@ def _check_versions(release: Release, version: int | None, storage: Storage) -> 
         yield Finding("error", "versions", where, f"says {got}, its manifest {expected}")
 
 
-def _check_files(release: Release, storage: Storage, deep: bool) -> Iterator[Finding]:
+def _check_files(release: Release, storage: Storage) -> Iterator[Finding]:
     for file in release.manifest.files:
-        data, found = check_bytes(storage, release.uri(file), file, deep)
+        data, found = check_bytes(storage, release.uri(file), file)
         yield from found
         if not found and file.role in ("data", "rejected"):
-            yield from _check_parquet(release, storage, file, data)
+            yield from _check_parquet(release, file, data)
     listed = {release.uri(file) for file in release.manifest.files}
     folder = Storage.join(release.root, release.manifest.path)
     listed.add(Storage.join(folder, "manifest.json"))
@@ -164,27 +162,19 @@ def _check_files(release: Release, storage: Storage, deep: bool) -> Iterator[Fin
             yield Finding("warning", "files", info.uri.removeprefix(f"{release.root}/"), text)
 
 
-def _check_parquet(
-    release: Release, storage: Storage, file: DataFile, data: bytes | None
-) -> Iterator[Finding]:
+def _check_parquet(release: Release, file: DataFile, data: bytes) -> Iterator[Finding]:
     columns = release.columns if file.role == "data" else REJECTED
-    opened = storage.open_input(release.uri(file)) if data is None else pa.BufferReader(data)
     try:
-        with pq.ParquetFile(opened) as parquet:
+        with pq.ParquetFile(pa.BufferReader(data)) as parquet:
             found = list(check_footer(parquet.metadata, file, columns))
-            table = parquet.read() if data is not None and not found else None
+            table = None if found else parquet.read()
     except (pa.ArrowException, OSError) as error:
         found, table = [Finding("error", "files", file.path, f"is not readable Parquet: {error}")], None
-    finally:
-        opened.close()
     yield from found
-    if table is not None:
-        checks = (
-            check_rows(table, file, columns, release.spec)
-            if file.role == "data"
-            else check_rejected(table, file)
-        )
-        yield from checks
+    if table is not None and file.role == "data":
+        yield from check_rows(table, file, columns, release.spec)
+    elif table is not None:
+        yield from check_rejected(table, file)
 
 
 def _check_counts(release: Release) -> Iterator[Finding]:

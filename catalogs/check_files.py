@@ -47,20 +47,18 @@ class Finding:
     text: str
 
 
-def check_bytes(storage: Storage, uri: str, file: DataFile, deep: bool) -> tuple[bytes | None, list[Finding]]:
-    """Check that a file is there with its size and, if deep, its checksum; return its bytes if deep."""
+def check_bytes(storage: Storage, uri: str, file: DataFile) -> tuple[bytes, list[Finding]]:
+    """Read a file and check its size and checksum; no bytes where there is a finding."""
     try:
         size = storage.info(uri).size
     except StorageError as error:
-        return None, [Finding("error", "files", file.path, f"cannot be read: {error}")]
+        return b"", [Finding("error", "files", file.path, f"cannot be read: {error}")]
     if size != file.num_bytes:
-        return None, [Finding("error", "files", file.path, f"has {size} bytes, expected {file.num_bytes}")]
-    if not deep:
-        return None, []
+        return b"", [Finding("error", "files", file.path, f"has {size} bytes, expected {file.num_bytes}")]
     data = storage.read(uri)
     digest = hashlib.sha256(data).hexdigest()
     if digest != file.sha256:
-        return None, [Finding("error", "files", file.path, f"has sha256 {digest}, expected {file.sha256}")]
+        return b"", [Finding("error", "files", file.path, f"has sha256 {digest}, expected {file.sha256}")]
     return data, []
 
 

@@ -10,7 +10,7 @@ from catalogs.spec import CatalogSpec
 from engine.column import Column
 from engine.partition import HEALPIX
 from engine.sources.base import SPECTRUM_COLUMNS
-from engine.spectra.prepare import NORM
+from engine.spectra.columns import NORM
 
 PIXEL_COLUMNS = ("flux", "ivar")
 """Columns of a source that are read, never published: the release itself holds them."""

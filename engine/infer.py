@@ -11,10 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from engine.checkpoint import Checkpoint, check_shapes, load, read_header
 from engine.column import Column
-from engine.errors import CheckpointError, SchemaError
-from engine.schema import arrow_schema, arrow_type, list_array, to_arrays
-from engine.sources.base import SPECTRUM_COLUMNS
-from engine.stage import Resources, UnitFunction, UnitTable, columns_by_name
+from engine.errors import CheckpointError, ConfigError, EngineError, SchemaError
+from engine.schema import arrow_type, list_array, set_column, to_arrays
+from engine.spectra.columns import FLAGS
+from engine.stage import Resources, UnitFunction, UnitTable
 from engine.storage import Storage, StorageOptions
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 Device = Literal["auto", "cpu", "cuda"]
 PACKED_ROWS = 64
 """Mini-batch that large layers are laid out for on a CPU; see `engine.packed`."""
-FLAGS_COLUMN = columns_by_name(SPECTRUM_COLUMNS, "flags")[0]
 
 
 @dataclass(frozen=True)
@@ -48,14 +47,10 @@ class InferStage:
         How to reach storage.
     batch_rows
         Rows that go through the network at once.
-    num_threads
-        Threads of torch; 0 leaves what the process has (Ray sets one per CPU that the worker asked for).
     device
         "auto" takes a GPU if torch sees one.
     resources
         What one worker asks for.
-    drop_inputs
-        Drop the list columns that the model read (flux, ivar): the catalogue does not keep them.
     """
 
     spec: "ModelSpec"
@@ -64,10 +59,8 @@ class InferStage:
     checkpoint_id: str
     options: StorageOptions = field(default_factory=StorageOptions)
     batch_rows: int = 512
-    num_threads: int = 0
     device: Device = "auto"
     resources: Resources = field(default_factory=Resources)
-    drop_inputs: bool = False
 
     @classmethod
     def from_checkpoint(
@@ -86,7 +79,7 @@ class InferStage:
         """
         options = options or StorageOptions()
         header = read_header(checkpoint_uri, Storage(options), spec.name, spec.version)
-        config = model_config(spec, header.config, checkpoint_uri)
+        config = model_config(spec, header.config, checkpoint_uri, CheckpointError)
         return cls(spec, config, checkpoint_uri, header.id, options, **settings)
 
     @property
@@ -97,27 +90,17 @@ class InferStage:
     @property
     def requires(self) -> tuple[Column, ...]:
         """What the model reads, and `flags`."""
-        return (*self.spec.reads(self.config), FLAGS_COLUMN)
+        return (*self.spec.reads(self.config), FLAGS)
 
     @property
     def provides(self) -> tuple[Column, ...]:
         """What the model writes, and `flags` with its bits added."""
-        return (*self.spec.writes(self.config), FLAGS_COLUMN)
-
-    @property
-    def drops(self) -> tuple[str, ...]:
-        """The list columns that were read, if `drop_inputs`."""
-        lists = (column.name for column in self.spec.reads(self.config) if column.length)
-        return tuple(lists) if self.drop_inputs else ()
+        return (*self.spec.writes(self.config), FLAGS)
 
     def open(self) -> UnitFunction:
         """Load the checkpoint, build the network and return the function that scores a unit."""
-        import torch
-
         from engine.packed import pack_linears
 
-        if self.num_threads:
-            torch.set_num_threads(self.num_threads)
         checkpoint = load(self.checkpoint_uri, Storage(self.options), self.spec.name, self.spec.version)
         if checkpoint.id != self.checkpoint_id:
             raise CheckpointError(
@@ -128,9 +111,9 @@ class InferStage:
                 hint="Run the job again; finished units of the old checkpoint are kept apart.",
             )
         device = choose_device(self.device)
-        module = build_module(self.spec, self.config, checkpoint, self.checkpoint_uri).to(device)
-        module = pack_linears(module, PACKED_ROWS)
-        predict = self.spec.predictor(self.config, module, checkpoint.fitted, device)
+        config, module = open_model(self.spec, checkpoint, self.checkpoint_uri)
+        module = pack_linears(module.to(device), PACKED_ROWS)
+        predict = self.spec.predictor(config, module, checkpoint.fitted, device)
         return _Scorer(self, predict)
 
 
@@ -147,39 +130,77 @@ def choose_device(wanted: Device) -> "torch.device":
     return torch.device("cpu")
 
 
-def model_config(spec: "ModelSpec", tree: Mapping[str, Any], where: str) -> Any:
-    """Build the settings of a model from JSON; `CheckpointError` where they do not fit."""
-    known = {item.name for item in fields(spec.config)}
-    problems = [f"{name}: unknown" for name in sorted(tree.keys() - known)]
+def model_config(
+    spec: "ModelSpec", tree: Mapping[str, Any], where: str, error: type[EngineError] = ConfigError
+) -> Any:
+    """Build the settings of a model from nested dicts.
+
+    Parameters
+    ----------
+    spec
+        The model.
+    tree
+        Keyword arguments of `spec.config`; what is not given has its default.
+    where
+        Configuration key or URI that they are from, for the message.
+    error
+        What to raise: `CheckpointError` where a checkpoint says so and no user can correct it.
+
+    Raises
+    ------
+    EngineError
+        Naming everything that does not fit.
+    """
+    known = [item.name for item in fields(spec.config)]
+    problems = [f"{name}: unknown key" for name in sorted(tree.keys() - set(known))]
     try:
-        config = TypeAdapter(spec.config).validate_python(dict(tree))
-    except ValidationError as error:
-        problems += [f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()]
+        config = TypeAdapter(spec.config).validate_python({k: v for k, v in tree.items() if k in known})
+    except ValidationError as invalid:
+        problems += [
+            f"{'.'.join(map(str, p['loc']))}: {p['msg']}".removeprefix(": ") for p in invalid.errors()
+        ]
     if problems:
-        raise CheckpointError(
+        hint = "The checkpoint was made with another version of the model."
+        raise error(
             f"settings do not fit model '{spec.name}'",
             where,
             got="; ".join(problems),
-            hint="The checkpoint was made with another version of the model.",
+            expected=f"of {', '.join(known)}",
+            hint=hint if error is CheckpointError else "",
         )
     return config
 
 
-def build_module(spec: "ModelSpec", config: Any, checkpoint: Checkpoint, where: str) -> "nn.Module":
-    """Build the module with the checkpoint's weights, in evaluation mode.
+def open_model(spec: "ModelSpec", checkpoint: Checkpoint, where: str) -> tuple[Any, "nn.Module"]:
+    """Build the network of a checkpoint with its weights, on the CPU, in evaluation mode.
+
+    Parameters
+    ----------
+    spec
+        The model that the checkpoint is for.
+    checkpoint
+        Settings and weights.
+    where
+        Where it is from, for the message.
+
+    Returns
+    -------
+    tuple
+        The settings, an instance of `spec.config`, and the module.
 
     Raises
     ------
     CheckpointError
-        If names or shapes of the weights are not those of the module.
+        If the settings, or names or shapes of the weights, are not those of the model.
     """
     import torch
 
+    config = model_config(spec, checkpoint.config, where, CheckpointError)
     module = spec.build(config)
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     check_shapes(checkpoint.weights, expected, where)
     module.load_state_dict({name: torch.from_numpy(array) for name, array in checkpoint.weights.items()})
-    return module.eval()
+    return config, module.eval()
 
 
 class _Scorer:
@@ -194,10 +215,10 @@ class _Scorer:
         outputs = self._outputs(unit.rows)
         rows = unit.rows
         for column in self._writes:
-            rows = _set(rows, column, _to_arrow(column, outputs.get(column.name), rows.num_rows))
+            rows = set_column(rows, column, _to_arrow(column, outputs.get(column.name), rows.num_rows))
         bits = np.asarray(outputs.get("flags", 0), np.int32)
-        rows = _set(rows, FLAGS_COLUMN, pa.array(rows["flags"].to_numpy() | bits))
-        return unit.with_rows(rows.drop_columns(list(self._stage.drops)))
+        rows = set_column(rows, FLAGS, pa.array(rows["flags"].to_numpy() | bits))
+        return unit.with_rows(rows)
 
     def _outputs(self, rows: pa.Table) -> dict[str, np.ndarray]:
         parts: list[dict[str, np.ndarray]] = []
@@ -238,10 +259,3 @@ def _to_arrow(column: Column, values: np.ndarray | None, num_rows: int) -> pa.Ar
         )
     array = list_array(values) if column.length else pa.array(values)
     return array if array.type == wanted else array.cast(wanted)
-
-
-def _set(table: pa.Table, column: Column, array: pa.Array) -> pa.Table:
-    """Replace the column in its place, or append it."""
-    declared = arrow_schema([column]).field(0)
-    index = table.schema.get_field_index(column.name)
-    return table.append_column(declared, array) if index < 0 else table.set_column(index, declared, array)

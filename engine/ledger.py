@@ -66,11 +66,6 @@ class LedgerRecord:
         """Rows of the rejected fragment, files included."""
         return sum(self.rejected.values())
 
-    @property
-    def rejected_objects(self) -> int:
-        """Rejected objects, without files that could not be read at all."""
-        return self.rejected_rows - self.rejected_files
-
     def to_json(self) -> str:
         """Return the record as JSON; `from_json` is the inverse."""
         return json.dumps(asdict(self), sort_keys=True)

@@ -79,6 +79,12 @@ def _conform_column(array: pa.ChunkedArray, column: Column, where: str) -> pa.Ch
         ) from error
 
 
+def set_column(table: pa.Table, column: Column, array: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Replace the declared column in its place, or append it, with its type and metadata."""
+    field, index = _field(column), table.schema.get_field_index(column.name)
+    return table.append_column(field, array) if index < 0 else table.set_column(index, field, array)
+
+
 def empty_table(columns: Sequence[Column]) -> pa.Table:
     """Return a table of no rows with the declared columns."""
     return arrow_schema(columns).empty_table()

@@ -113,11 +113,6 @@ class Stage(Protocol):
         ...
 
     @property
-    def drops(self) -> tuple[str, ...]:
-        """Columns that are gone afterwards."""
-        ...
-
-    @property
     def resources(self) -> Resources:
         """What one worker asks for."""
         ...
@@ -140,7 +135,6 @@ def check(stages: Sequence[Stage], columns: Sequence[Column]) -> tuple[Column, .
         for wanted in stage.requires:
             _check_column(stage, wanted, available)
         available |= {column.name: column for column in stage.provides}
-        available = {k: v for k, v in available.items() if k not in stage.drops}
     return tuple(available.values())
 
 

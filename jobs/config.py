@@ -1,8 +1,8 @@
 """One TOML file describes one release and everything done to it; every job reads the sections it needs."""
 
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from catalogs.options import ReportOptions
 from engine import config as engine_config
@@ -10,6 +10,7 @@ from engine.cluster import ClusterConfig
 from engine.commit import CatalogConfig
 from engine.config import Config
 from engine.errors import ConfigError
+from engine.infer import Device, model_config
 from engine.pipeline import PipelineConfig
 from engine.sources import SOURCES
 from engine.sources.base import Source
@@ -75,7 +76,7 @@ class InferConfig(Config):
 
     batch_rows: int = Field(default=512, ge=1)
     """Rows a mini-batch inside a unit."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Where the model runs; `auto` takes a GPU where Ray gives one."""
     num_cpus: float = Field(default=1.0, gt=0)
     """CPUs (and torch threads) of one worker."""
@@ -153,7 +154,7 @@ def load(options: Options, *sections: str) -> JobConfig:
 def model_of(config: JobConfig) -> tuple[ModelSpec, Any]:
     """Return the model's specification and its validated settings."""
     spec = spec_of(config.model.name)
-    return spec, model_settings(spec, config.model.settings, "model.settings")
+    return spec, model_config(spec, config.model.settings, "model.settings")
 
 
 def spec_of(name: str) -> ModelSpec:
@@ -161,15 +162,3 @@ def spec_of(name: str) -> ModelSpec:
     if name not in MODELS:
         raise ConfigError("no such model", "model.name", got=repr(name), expected=", ".join(MODELS))
     return MODELS[name]
-
-
-def model_settings(spec: ModelSpec, settings: dict[str, Any], where: str) -> Any:
-    """Validate settings as the model's frozen configuration class; unknown names are refused."""
-    known = spec.config.__dataclass_fields__
-    unknown = [name for name in settings if name not in known]
-    if unknown:
-        raise ConfigError(f"unknown key '{unknown[0]}'", where, expected=", ".join(known))
-    try:
-        return TypeAdapter(spec.config).validate_python(settings)
-    except (ValidationError, ValueError, TypeError) as error:
-        raise ConfigError(f"settings of '{spec.name}' are not valid: {error}", where) from None

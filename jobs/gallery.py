@@ -13,7 +13,7 @@ from catalogs.query import open_catalog, run_query
 from engine.checkpoint import Checkpoint
 from engine.commit import Manifest
 from engine.errors import EngineError
-from engine.infer import build_module, model_config
+from engine.infer import open_model
 from engine.schema import matrix
 from engine.sources.base import Source
 from engine.spectra.prepare import PrepareSpectra
@@ -120,8 +120,7 @@ def _draw(reader: Reader, unit: Unit, rows: Sequence[Mapping[str, Any]]) -> dict
 
 
 def _reconstruct(reader: Reader, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    spec, checkpoint = reader.spec, reader.checkpoint
-    config = model_config(spec, checkpoint.config, "checkpoint")
+    spec = reader.spec
     if spec.reconstruct is None:
         raise EngineError(f"model '{spec.name}' reconstructs nothing")
-    return spec.reconstruct(config, build_module(spec, config, checkpoint, "checkpoint"), batch)
+    return spec.reconstruct(*open_model(spec, reader.checkpoint, "checkpoint"), batch)

@@ -9,7 +9,8 @@ from engine.commit import CatalogConfig, publish
 from engine.errors import CommitError
 from engine.partition import split_hash
 from engine.sources.base import SPECTRUM_COLUMNS
-from engine.spectra.prepare import NORM, PrepareSpectra
+from engine.spectra.columns import NORM
+from engine.spectra.prepare import PrepareSpectra
 from engine.stage import Resources, Stage, UnitFunction, UnitTable, columns_by_name
 from jobs import parts
 from jobs.config import JobConfig, load
@@ -29,7 +30,6 @@ class AddSplit:
     name: str = "split"
     requires: tuple[Column, ...] = columns_by_name(SPECTRUM_COLUMNS, "targetid")
     provides: tuple[Column, ...] = (SPLIT,)
-    drops: tuple[str, ...] = ()
     resources: Resources = field(default_factory=Resources)
 
     def open(self) -> UnitFunction:

@@ -14,7 +14,7 @@ from engine.checkpoint import Checkpoint, save
 from engine.column import Column
 from engine.commit import Manifest, read_manifest
 from engine.errors import CheckpointError
-from engine.infer import build_module
+from engine.infer import open_model
 from engine.schema import arrow_type
 from engine.storage import Storage
 from engine.train import loop as trainer
@@ -59,7 +59,7 @@ def fit(config: JobConfig, options: Options) -> JobResult:
         history=result.history,
         provenance=provenance(config, command=shlex.join(sys.argv), staged=manifest.publish_id),
     )
-    checkpoint = replace(checkpoint, fitted=_fit_scoring(config, spec, settings, checkpoint, data))
+    checkpoint = replace(checkpoint, fitted=_fit_scoring(config, spec, checkpoint, data))
     save(checkpoint, config.checkpoint.uri, Storage(config.checkpoint.storage))
     summary |= {"id": checkpoint.id, "metrics": result.metrics}
     return JobResult(summary, [f"checkpoint: {config.checkpoint.uri} ({checkpoint.id})"])
@@ -90,10 +90,10 @@ def _train(
 
 
 def _fit_scoring(
-    config: JobConfig, spec: ModelSpec, settings: Any, checkpoint: Checkpoint, data: TrainData
+    config: JobConfig, spec: ModelSpec, checkpoint: Checkpoint, data: TrainData
 ) -> dict[str, np.ndarray]:
     assert config.staged is not None
-    module = build_module(spec, settings, checkpoint, "trained weights")
+    settings, module = open_model(spec, checkpoint, "trained weights")
     uris = [file.uri for file in data.files]
     storage = Storage(config.staged.storage)
     fraction = config.train.validation_fraction

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.column import Column
+from engine.spectra.columns import SPECTYPE, model_input
 from models.scoring import spectral
 from models.scoring.reconstruction import Scatter, gaussian_terms, log_ivar_sum, log_likelihood, window_sum
 from models.spec import Batch, ModelSpec, Predict
@@ -341,11 +342,7 @@ class SpectralVAETask:
 
 
 def _reads(config: SpectralVAEConfig) -> tuple[Column, ...]:
-    return (
-        Column("flux", "float32", "Flux in units of norm", length=config.num_pixels),
-        Column("ivar", "float32", "Inverse variance of flux, 0 where unusable", length=config.num_pixels),
-        Column("spectype", "string", "Redrock class", nullable=True),
-    )
+    return (*model_input(config.num_pixels), SPECTYPE)
 
 
 def _writes(config: SpectralVAEConfig) -> tuple[Column, ...]:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from engine.column import Column
-from engine.commit import FragmentSink
+from engine.commit import CatalogConfig, FragmentSink, Manifest, publish
 from engine.ledger import LedgerRecord
 from engine.partition import HEALPIX
 from engine.schema import arrow_schema, list_array
@@ -24,6 +25,7 @@ from engine.stage import (
     rejected_table,
     run_local,
 )
+from engine.storage import Storage, StorageOptions
 from engine.units import FileRef, Unit, with_ids
 
 SOURCE_COLUMNS = columns_by_name(
@@ -33,6 +35,7 @@ SOURCE_COLUMNS = columns_by_name(
 SCORE = Column("score", "float32", "Sum of sky coordinates", "deg", ucd="stat.value")
 LATENT = Column("latent", "float32", "Three numbers", length=3)
 COLUMNS = (HEALPIX, *SOURCE_COLUMNS, SCORE, LATENT)
+TOY_CATALOG = CatalogConfig(name="toy", max_rows_per_partition=25)
 
 POSITION = columns_by_name(SPECTRUM_COLUMNS, "ra", "dec")
 ONE_CPU = Resources(num_cpus=1)
@@ -117,7 +120,6 @@ class ToyStage:
     resources: Resources = ONE_CPU
     requires: tuple[Column, ...] = POSITION
     provides: tuple[Column, ...] = (SCORE, LATENT)
-    drops: tuple[str, ...] = ()
     broken: bool = False
 
     def open(self) -> UnitFunction:
@@ -141,3 +143,29 @@ def toy_units(source: ToySource) -> list[Unit]:
 def write_all(sink: FragmentSink, source: ToySource, units: Iterable[Unit]) -> list[LedgerRecord]:
     """Compute and write the units in this process."""
     return [sink.write(unit, run_local([ToyStage()], source.read(unit))) for unit in units]
+
+
+class ToyCatalogue:
+    """A catalogue of toy units below a local folder, all of them written, nothing published yet."""
+
+    def __init__(self, root: Path, source: ToySource | None = None, reverse: bool = False) -> None:
+        self.root, self.storage, self.source = str(root), Storage(), source or ToySource()
+        self.units = toy_units(self.source)
+        self.sink = FragmentSink(self.root, StorageOptions(), COLUMNS)
+        write_all(self.sink, self.source, self.units[::-1] if reverse else self.units)
+
+    @property
+    def ids(self) -> list[str]:
+        return [unit.id for unit in self.units]
+
+    def publish(self, config: CatalogConfig = TOY_CATALOG, ids: list[str] | None = None, **facts) -> Manifest:
+        return publish(self.root, self.storage, self.ids if ids is None else ids, COLUMNS, config, **facts)
+
+    def table(self, manifest: Manifest, role: str = "data") -> pa.Table:
+        return pa.concat_tables(
+            pq.read_table(f"{self.root}/{p}", partitioning=None) for p in manifest.paths(role)
+        )
+
+    def unit_table(self, number: int) -> tuple[Unit, UnitTable]:
+        unit = self.units[number]
+        return unit, run_local([ToyStage()], self.source.read(unit))

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from engine.column import Column
 from engine.config import Config
+from engine.spectra.columns import FLAGS, SPECTYPE, Z
 from engine.spectra.grid import NUM_PIXELS
 from engine.stage import Rejection, UnitTable, rejected_table
 from engine.storage import Storage, StorageOptions
@@ -20,10 +21,10 @@ SPECTRUM_COLUMNS: tuple[Column, ...] = (
     Column("program", "string", "Observing program (dark, bright, backup, other)"),
     Column("ra", "float64", "Right ascension, ICRS", "deg", ucd="pos.eq.ra;meta.main"),
     Column("dec", "float64", "Declination, ICRS", "deg", ucd="pos.eq.dec;meta.main"),
-    Column("z", "float64", "Redshift", nullable=True, ucd="src.redshift"),
+    Z,
     Column("zerr", "float64", "Uncertainty of the redshift", nullable=True, ucd="stat.error;src.redshift"),
     Column("zwarn", "int64", "Redrock warning bits", nullable=True, ucd="meta.code"),
-    Column("spectype", "string", "Redrock class: GALAXY, QSO or STAR", nullable=True, ucd="src.class"),
+    SPECTYPE,
     Column("subtype", "string", "Redrock subclass", nullable=True),
     Column("deltachi2", "float64", "Chi2 difference to the next best redshift", nullable=True),
     Column("tileid", "int32", "Tile of the first exposure", nullable=True),
@@ -39,7 +40,7 @@ SPECTRUM_COLUMNS: tuple[Column, ...] = (
     Column("source_row", "int32", "Row in that file, from 0"),
     Column("num_good_pixels", "int32", "Pixels with ivar > 0 on the common grid"),
     Column("snr", "float32", "Median signal-to-noise per pixel over usable pixels", ucd="stat.snr"),
-    Column("flags", "int32", "Bits of engine.flags", ucd="meta.code"),
+    FLAGS,
     Column("flux", "float32", "Flux on the common grid", "1e-17 erg / (s cm2 Angstrom)", NUM_PIXELS),
     Column("ivar", "float32", "Inverse variance of flux, 0 where unusable",
            "1e34 s2 cm4 Angstrom2 / erg2", NUM_PIXELS),

@@ -21,6 +21,7 @@ from engine.config import Config
 from engine.errors import SourceError
 from engine.fits import FitsContents, read_hdus
 from engine.flags import LOW_COVERAGE, MISSING_B, MISSING_R, MISSING_Z
+from engine.partition import valid_position
 from engine.schema import conform, empty_table, list_array
 from engine.sources.base import SPECTRUM_COLUMNS, Source
 from engine.sources.desi_config import DesiConfig, DesiCuts
@@ -241,8 +242,7 @@ def _integers(rows: pa.Table, name: str, null: int = 0) -> np.ndarray:
 
 
 def _bad_position(rows: pa.Table) -> np.ndarray:
-    ra, dec = rows["ra"].to_numpy(), rows["dec"].to_numpy()
-    return ~((ra >= 0) & (ra <= 360) & (np.abs(dec) <= 90))
+    return ~valid_position(rows["ra"].to_numpy(), rows["dec"].to_numpy())
 
 
 def _add_spectra(table: UnitTable, arms: _Arms) -> UnitTable:

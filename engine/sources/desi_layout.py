@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from engine.storage import FileInfo
 
@@ -46,13 +46,6 @@ _TILE = re.compile(r"(?:^|/)coadd-(?P<petal>\d)-(?P<tileid>\d+)-thru(?P<night>\d
 _NAME = re.compile(r"(?:^|/)coadd-(?P<survey>[a-z]+\d?)-(?P<program>[a-z]\w*)-(?P<pixel>\d+)\.fits(\.gz)?$")
 
 
-class HealpixPixel(NamedTuple):
-    """A HEALPix cell, NESTED: `order` (NSIDE = 2^order) and `pixel`."""
-
-    order: int
-    pixel: int
-
-
 @dataclass(frozen=True, slots=True)
 class Identity:
     """What a path says of its spectra; "" and None where it says nothing. `key` is for people."""
@@ -73,23 +66,9 @@ class CoaddFiles:
     redshifts: FileInfo | None = None
 
 
-def uniqpix_to_healpix(uniqpix: int) -> HealpixPixel:
-    """Decode UNIQPIX = HEALPIX + 4 NSIDE^2.
-
-    Raises
-    ------
-    ValueError
-        If no cell has that number (below 4).
-    """
-    if uniqpix < 4:
-        raise ValueError(f"uniqpix must be at least 4, got {uniqpix}")
-    order = ((uniqpix // 4).bit_length() - 1) // 2
-    return HealpixPixel(order, uniqpix - 4 * 4**order)
-
-
-def healpix_to_uniqpix(cell: HealpixPixel) -> int:
-    """Encode a cell as UNIQPIX; the inverse of `uniqpix_to_healpix`."""
-    return cell.pixel + 4 * 4**cell.order
+def healpix_to_uniqpix(order: int, pixel: int) -> int:
+    """UNIQPIX = HEALPIX + 4 NSIDE^2 of a NESTED pixel, NSIDE = 2^order; no two pixels share one."""
+    return pixel + 4 * 4**order
 
 
 def coadd_path(layout: Layout, survey: str, program: str, pixel: int) -> str:

@@ -13,6 +13,7 @@ References
 https://data.sdss.org/datamodel/files/BOSS_SPECTRO_REDUX/RUN2D/spectra/PLATE4/spec.html
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from engine.column import Column
 from engine.errors import SourceError
 from engine.fits import FitsContents, read_hdus
 from engine.flags import LOW_COVERAGE, NO_REDSHIFT
+from engine.partition import valid_position
 from engine.schema import arrow_schema, conform, list_array
 from engine.sources.base import SPECTRUM_COLUMNS, Source
 from engine.spectra.grid import NUM_PIXELS, WAVE_OBS
@@ -72,11 +74,6 @@ def parse_name(uri: str) -> SpectrumId | None:
     """Plate, MJD and fibre from the file name; None if it is not that of a spectrum."""
     match = _NAME.search(uri)
     return SpectrumId(*(int(match[name]) for name in ("plate", "mjd", "fiber"))) if match else None
-
-
-def parse_targetid(targetid: int) -> SpectrumId:
-    """Plate, MJD and fibre from a `targetid`; the inverse of `SpectrumId.targetid`."""
-    return SpectrumId(targetid >> 28, (targetid >> 14 & 0x3FFF) + MJD_ZERO, targetid & 0x3FFF)
 
 
 @dataclass(frozen=True)
@@ -180,9 +177,12 @@ def _object(contents: FitsContents, uri: str) -> dict[str, Any]:
     table = next((contents.tables[name] for name in OBJECT_TABLES if contents.tables.get(name)), {})
     first = {name: values[0].item() for name, values in table.items() if len(values)}
     header = contents.headers["PRIMARY"]
-    ra, dec = (first.get(name, header.get(name)) for name in ("PLUG_RA", "PLUG_DEC"))
-    if not isinstance(ra, float) or not isinstance(dec, float) or not (0 <= ra <= 360 and abs(dec) <= 90):
-        raise SourceError("PLUG_RA, PLUG_DEC are not a position", uri, f"{ra}, {dec}", reason="bad_position")
+    found = [first.get(name, header.get(name)) for name in ("PLUG_RA", "PLUG_DEC")]
+    ra, dec = (value if isinstance(value, float) else math.nan for value in found)
+    if not valid_position(np.array(ra), np.array(dec)):
+        raise SourceError(
+            "PLUG_RA, PLUG_DEC are not a position", uri, f"{found[0]}, {found[1]}", reason="bad_position"
+        )
     facts: dict[str, Any] = {"ra": ra, "dec": dec}
     names = {"z": "Z", "zerr": "Z_ERR", "zwarn": "ZWARNING", "spectype": "CLASS", "subtype": "SUBCLASS"}
     facts |= {name: first[column] for name, column in names.items() if column in first}

@@ -10,14 +10,12 @@ from pydantic import Field, model_validator
 
 from engine.column import Column
 from engine.config import Config
-from engine.schema import arrow_schema, list_array, matrix
+from engine.schema import list_array, matrix, set_column
+from engine.spectra.columns import FLAGS, NORM, Z, model_input
 from engine.spectra.grid import NUM_PIXELS, WAVE_OBS
 from engine.spectra.normalise import Normalised, normalise
 from engine.spectra.restframe import deredshift, log_grid
 from engine.stage import Resources, UnitTable
-
-NORM = Column("norm", "float32", "Flux scale that the model's input was divided by",
-              "1e-17 erg / (s cm2 Angstrom)")  # fmt: skip
 
 
 class SpectrumPrep(Config):
@@ -59,10 +57,7 @@ class SpectrumPrep(Config):
     @property
     def columns(self) -> tuple[Column, ...]:
         """Columns `flux` and `ivar` as the model gets them."""
-        return (
-            Column("flux", "float32", "Flux in units of norm", length=self.num_pixels),
-            Column("ivar", "float32", "Inverse variance of flux, 0 where unusable", length=self.num_pixels),
-        )
+        return model_input(self.num_pixels)
 
 
 class Prepared(NamedTuple):
@@ -121,20 +116,12 @@ class PrepareSpectra:
     @property
     def requires(self) -> tuple[Column, ...]:
         """Spectra on the common grid; in the rest frame also `z`."""
-        spectra = SpectrumPrep().columns
-        flags = Column("flags", "int32", "Bits of engine.flags")
-        z = (Column("z", "float64", "Redshift", nullable=True),) if self.config.frame == "rest" else ()
-        return (*spectra, flags, *z)
+        return (*model_input(NUM_PIXELS), FLAGS, *((Z,) if self.config.frame == "rest" else ()))
 
     @property
     def provides(self) -> tuple[Column, ...]:
         """Model input, its scale, and flags."""
-        return (*self.config.columns, NORM, Column("flags", "int32", "Bits of engine.flags", ucd="meta.code"))
-
-    @property
-    def drops(self) -> tuple[str, ...]:
-        """Nothing."""
-        return ()
+        return (*self.config.columns, NORM, FLAGS)
 
     def open(self) -> Callable[[UnitTable], UnitTable]:
         """Return the function; there is nothing to load."""
@@ -151,19 +138,11 @@ class PrepareSpectra:
             "norm": pa.array(spectra.norm),
             "flags": pa.array(rows["flags"].to_numpy() | spectra.flags),
         }
-        done = table.with_rows(_replace(rows, new, self.provides))
+        for column in self.provides:
+            rows = set_column(rows, column, new[column.name])
+        done = table.with_rows(rows)
         done = done.reject(no_redshift, "no_redshift", "z is null or not > -1; the rest frame needs it")
         detail = (
             f"no usable pixel within rest-frame {self.config.wave[0]:.0f}-{self.config.wave[-1]:.0f} Angstrom"
         )
         return done.reject(not_covered[~no_redshift], "no_usable_pixel", detail)
-
-
-def _replace(rows: pa.Table, new: dict[str, pa.Array], columns: tuple[Column, ...]) -> pa.Table:
-    for column in arrow_schema(columns):
-        index = rows.schema.get_field_index(column.name)
-        if index < 0:
-            rows = rows.append_column(column, new[column.name])
-        else:
-            rows = rows.set_column(index, column, new[column.name])
-    return rows

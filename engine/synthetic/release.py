@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from engine.column import Column
 from engine.config import Config
-from engine.sources.desi_layout import HealpixPixel, coadd_path, healpix_to_uniqpix
+from engine.sources.desi_layout import coadd_path, healpix_to_uniqpix
 from engine.synthetic.anomalies import KINDS
 from engine.synthetic.population import SimulateConfig
 
@@ -165,7 +165,7 @@ def _coadd_path(
         return f"coadd-{config.survey}-{program}-{cell}.fits"
     pixel = cell
     if config.layout == "uniqpix":
-        pixel = healpix_to_uniqpix(HealpixPixel(HEALPIX_ORDER, cell))
+        pixel = healpix_to_uniqpix(HEALPIX_ORDER, cell)
     return coadd_path(config.layout, config.survey, program, pixel)
 
 

@@ -80,7 +80,7 @@ def fit_scoring(
     Parameters
     ----------
     config, module
-        Settings of the model, and the trained module (see `engine.infer.build_module`).
+        Settings of the model, and the trained module (see `engine.infer.open_model`).
     uris
         Staged files, all of them: they are shuffled here.
     validation_fraction

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
 from engine.config import Config
 from engine.errors import ConfigError
+from engine.infer import Device
 from engine.locations import canonical
 from engine.units import FileRef, content_hash
 
@@ -54,7 +55,7 @@ class TrainConfig(Config):
     """CPUs that a reading task reserves."""
     threads_per_worker: int = Field(default=0, ge=0)
     """Threads of torch; 0: those of the machine divided by its workers."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """auto: a GPU for each worker if the cluster has them."""
     validation_fraction: float = Field(default=0.05, ge=0, lt=1)
     """Rows with split_hash below it never train."""

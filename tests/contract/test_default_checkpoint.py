@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from engine.checkpoint import load
-from engine.infer import build_module, model_config
+from engine.infer import model_config, open_model
 from engine.schema import matrix
 from engine.sources.desi import DesiSource
 from engine.spectra.prepare import PrepareSpectra, SpectrumPrep, prepare
@@ -26,8 +26,7 @@ MAX_FILE_BYTES = 16_000_000
 @pytest.fixture(scope="module")
 def predict() -> Predict:
     checkpoint = load(URI, Storage(), SPEC.name, SPEC.version)
-    config = model_config(SPEC, checkpoint.config, URI)
-    module = build_module(SPEC, config, checkpoint, URI)
+    config, module = open_model(SPEC, checkpoint, URI)
     return SPEC.predictor(config, module, checkpoint.fitted, torch.device("cpu"))
 
 

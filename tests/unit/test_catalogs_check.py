@@ -96,9 +96,8 @@ def test_a_good_catalogue_passes_in_full(good):
     assert json.loads(json.dumps(report.to_dict()))["ok"] is True
 
 
-def test_older_versions_and_shallow_checks_pass_too(good):
+def test_older_versions_pass_too(good):
     assert check_catalog(str(good), version=1).findings == ()
-    assert check_catalog(str(good), deep=False).findings == ()
 
 
 def test_a_flat_layout_passes(tmp_path):
@@ -130,11 +129,11 @@ def test_a_changed_byte_is_found_in_every_file(root, role):
     assert report.lines()[-1].startswith("version 2 has 1 errors")
 
 
-def test_a_missing_and_a_truncated_file_are_found_without_reading_all(root):
+def test_a_missing_and_a_truncated_file_are_found(root):
     first, second = (root / file["path"] for file in files(root, "data")[:2])
     first.unlink()
     second.write_bytes(second.read_bytes()[:-5])
-    found = errors(check_catalog(str(root), deep=False))
+    found = errors(check_catalog(str(root)))
     assert len(found) == 2
     assert "does not exist" in found[0]
     assert "bytes, expected" in found[1]
@@ -149,7 +148,7 @@ def test_a_wrong_number_of_rows_is_found(root):
     path = files(root, "data")[0]["path"]
     table = pq.read_table(root / path, partitioning=None)
     forge(root, path, parquet.to_bytes(table.slice(1)))
-    found = errors(check_catalog(str(root), deep=False))
+    found = errors(check_catalog(str(root)))
     assert any(f"has {table.num_rows - 1} rows, expected {table.num_rows}" in text for text in found)
 
 
@@ -234,14 +233,14 @@ def test_counts_that_do_not_add_up_are_found(root):
         manifest["num_units"] += 1
 
     change_manifest(root, change)
-    found = errors(check_catalog(str(root), deep=False))
+    found = errors(check_catalog(str(root)))
     assert any("rows + rejected objects: 113, but objects read: 114" in text for text in found)
     assert any("units: 3" in text for text in found)
 
 
 def test_rejections_of_another_reason_are_found(root):
     change_manifest(root, lambda manifest: manifest.update(rejected={"zwarn": 3}))
-    found = errors(check_catalog(str(root), deep=False))
+    found = errors(check_catalog(str(root)))
     assert any("zwarn: 0 rows, expected 3" in text for text in found)
 
 
@@ -254,19 +253,19 @@ def test_an_unregistered_reason_is_found(root):
 
 def test_a_gap_between_versions_is_found(root):
     (root / "versions/000002.json").rename(root / "versions/000003.json")
-    found = errors(check_catalog(str(root), deep=False))
+    found = errors(check_catalog(str(root)))
     assert any("there is a gap in 1, 3" in text for text in found)
     assert any("says version 2 after 1, expected 3 after 2" in text for text in found)
 
 
 def test_pruned_versions_are_no_gap(root):
     (root / "versions/000001.json").unlink()
-    assert check_catalog(str(root), deep=False).ok
+    assert check_catalog(str(root)).ok
 
 
 def test_a_record_that_disagrees_with_its_manifest_is_found(root):
     change_manifest(root, lambda manifest: manifest.update(publish_id="other"))
-    assert any("its manifest" in text for text in errors(check_catalog(str(root), deep=False)))
+    assert any("its manifest" in text for text in errors(check_catalog(str(root))))
 
 
 def test_a_stray_file_is_a_warning_and_breaks_hats(root):

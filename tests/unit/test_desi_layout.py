@@ -1,13 +1,11 @@
 import pytest
 
 from engine.sources.desi_layout import (
-    HealpixPixel,
     coadd_path,
     healpix_to_uniqpix,
     identify,
     is_coadd,
     pair,
-    uniqpix_to_healpix,
 )
 from engine.storage import FileInfo
 
@@ -47,18 +45,11 @@ def test_path_is_what_identify_reads() -> None:
         assert (said.survey, said.program, said.pixel, said.from_folders) == ("main", "bright", 23040, True)
 
 
-@pytest.mark.parametrize("order", range(12))
-def test_uniqpix_goes_there_and_back(order: int) -> None:
-    for pixel in (0, 1, 12 * 4**order - 1):
-        cell = HealpixPixel(order, pixel)
-        assert uniqpix_to_healpix(healpix_to_uniqpix(cell)) == cell
-
-
-def test_uniqpix_of_the_release_grid() -> None:
-    """UNIQPIX = HEALPIX + 4 NSIDE^2 with NSIDE 64."""
-    assert uniqpix_to_healpix(23040 + 4 * 64**2) == HealpixPixel(6, 23040)
-    with pytest.raises(ValueError, match="at least 4"):
-        uniqpix_to_healpix(3)
+def test_uniqpix_numbers_the_cells_of_all_orders_without_gap_or_overlap() -> None:
+    """UNIQPIX = HEALPIX + 4 NSIDE^2; NSIDE is 64 in the release."""
+    numbers = [healpix_to_uniqpix(order, pixel) for order in range(5) for pixel in range(12 * 4**order)]
+    assert numbers == list(range(4, 4**6))
+    assert healpix_to_uniqpix(6, 23040) == 23040 + 4 * 64**2
 
 
 def test_redshifts_are_put_with_their_coadd() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from engine.checkpoint import Checkpoint, save
 from engine.errors import CheckpointError, ConfigError, SchemaError
-from engine.infer import InferStage, build_module
+from engine.infer import InferStage, model_config, open_model
 from engine.schema import arrow_schema, list_array
 from engine.stage import UnitTable, check, rejected_table
 from engine.storage import Storage
@@ -75,14 +75,8 @@ def test_an_empty_unit_gets_the_declared_columns(uri):
     assert empty.schema.equals(full.schema, check_metadata=True)
 
 
-def test_inputs_are_dropped_when_asked_and_declared_so(uri):
-    stage = InferStage.from_checkpoint(SPEC, uri, drop_inputs=True)
-    assert stage.drops == ("flux",)
-    assert "flux" not in stage.open()(make_unit(3)).rows.column_names
-
-
 def test_the_stage_declares_what_it_does(uri):
-    stage = InferStage.from_checkpoint(SPEC, uri, drop_inputs=True)
+    stage = InferStage.from_checkpoint(SPEC, uri)
     columns = check([stage], stage.requires)
     rows = stage.open()(make_unit(2)).rows
     assert set(rows.column_names) - {"targetid"} == {column.name for column in columns}
@@ -120,6 +114,14 @@ def test_settings_that_the_model_refuses_are_named(uri, config, message):
         InferStage.from_checkpoint(SPEC, uri)
 
 
+def test_settings_of_a_user_are_refused_all_at_once():
+    with pytest.raises(
+        ConfigError, match=r"^model.settings: .* 'toy'; got lenght: unknown key; length: Input"
+    ):
+        model_config(SPEC, {"lenght": 4, "length": "x"}, "model.settings")
+    assert model_config(SPEC, {"length": 3}, "model.settings").length == 3
+
+
 def test_weights_of_another_shape_are_refused(uri):
     save(make_checkpoint(weights=make_weights(length=5)), uri, STORAGE)
     with pytest.raises(CheckpointError, match=r"weight is \(1, 5\), not \(1, 4\)"):
@@ -148,7 +150,8 @@ def test_a_model_that_breaks_its_promise_is_named(uri, output, message):
 
 
 def test_weights_reach_the_module_exactly():
-    module = build_module(SPEC, toymodel.ToyConfig(), make_checkpoint(), "here")
+    config, module = open_model(SPEC, make_checkpoint(), "here")
+    assert config == toymodel.ToyConfig(widths=(1, 2))
     assert not module.training
     assert torch.equal(module.state_dict()["weight"], torch.from_numpy(make_weights()["weight"]))
 

@@ -21,7 +21,7 @@ def test_record_survives_storage(ledger):
     record = replace(RECORD, pixels={"7": 2}, stats={"seconds": 0.5}, unit="{}")
     assert ledger.record(record)
     assert ledger.done() == {"aa": record}
-    assert (record.rejected_rows, record.rejected_objects) == (2, 1)
+    assert (record.rejected_rows, record.rejected_files) == (2, 1)
 
 
 def test_first_record_wins(ledger):

@@ -4,7 +4,7 @@ import pytest
 
 from engine.column import Column
 from engine.errors import SchemaError
-from engine.schema import arrow_schema, conform, empty_table, list_array, matrix
+from engine.schema import arrow_schema, conform, empty_table, list_array, matrix, set_column
 
 KEY = Column("targetid", "int64", "identifier", ucd="meta.id")
 FLUX = Column("flux", "float32", "flux", "nJy", length=3)
@@ -21,6 +21,15 @@ def test_field_metadata_has_only_what_is_known() -> None:
     assert schema.field("flux").metadata[b"unit"] == b"nJy"
     assert schema.field("flux").type == pa.list_(pa.float32(), 3)
     assert not schema.field("flux").nullable
+
+
+def test_column_is_set_in_its_place_or_behind_with_what_is_declared() -> None:
+    table = _table(z=[0.5], targetid=[7])
+    table = set_column(set_column(table, KEY, pa.array([8])), FLUX, list_array(np.ones((1, 3), np.float32)))
+    assert table.column_names == ["z", "targetid", "flux"]
+    assert table["targetid"].to_pylist() == [8]
+    assert table.schema.field("targetid").equals(arrow_schema([KEY]).field(0), check_metadata=True)
+    assert table.schema.field("flux").equals(arrow_schema([FLUX]).field(0), check_metadata=True)
 
 
 def test_conform_selects_orders_and_casts() -> None:

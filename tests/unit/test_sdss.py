@@ -9,7 +9,7 @@ from astropy.table import Table
 from engine.flags import LOW_COVERAGE, NO_REDSHIFT
 from engine.schema import matrix
 from engine.sources.base import SPECTRUM_COLUMNS
-from engine.sources.sdss import SdssSource, SpectrumId, parse_name, parse_targetid
+from engine.sources.sdss import SdssSource, SpectrumId, parse_name
 from engine.spectra.grid import WAVE_OBS
 from engine.stage import UnitTable
 
@@ -69,8 +69,9 @@ def test_plate_is_a_unit_and_other_files_are_not_looked_at(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "named", [SpectrumId(266, 51602, 1), SpectrumId(7102, 56666, 82), SpectrumId(15999, 65535, 1000)]
 )
-def test_targetid_goes_there_and_back(named: SpectrumId) -> None:
-    assert parse_targetid(named.targetid) == named
+def test_targetid_holds_plate_mjd_and_fibre(named: SpectrumId) -> None:
+    assert divmod(named.targetid, 2**28)[0] == named.plate
+    assert divmod(named.targetid % 2**28, 2**14) == (named.mjd - 50_000, named.fiber)
     assert 0 < named.targetid < 2**63
 
 
@@ -130,6 +131,7 @@ def change(name: str, value: object) -> Callable[[Spectrum], None]:
         (change("flux", np.nan), "no_usable_pixel"),
         (change("loglam", 3.6), "wrong_wavelength_grid"),
         (change("PLUG_RA", np.nan), "bad_position"),
+        (change("PLUG_DEC", -90.5), "bad_position"),
         (lambda spectrum: spectrum.coadd.pop("loglam"), "unsupported_layout"),
         (lambda spectrum: spectrum.object.clear(), "bad_position"),
     ],
