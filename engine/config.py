@@ -4,7 +4,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -14,6 +14,9 @@ from engine.errors import ConfigError
 
 class Config(BaseModel):
     """Base of all configuration classes: frozen, keyword-only, no unknown keys."""
+
+    chosen_by_name: ClassVar[tuple[type[BaseModel], ...]] = ()
+    """Classes that a field may hold, which one another field says: their keys are known as well."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=False, use_attribute_docstrings=True, allow_inf_nan=False
@@ -90,11 +93,8 @@ def _describe(cls: type[BaseModel], problem: ErrorDetails) -> str:
 
 
 def _known_keys(cls: type[BaseModel]) -> list[str]:
-    keys: list[str] = []
-    for name, info in cls.model_fields.items():
-        keys.append(name)
-        inner = [info.annotation, *getattr(info.annotation, "__args__", ())]
-        for item in inner:
-            if isinstance(item, type) and issubclass(item, BaseModel):
-                keys += _known_keys(item)
-    return keys
+    inner: list[Any] = list(getattr(cls, "chosen_by_name", ()))
+    for info in cls.model_fields.values():
+        inner += [info.annotation, *getattr(info.annotation, "__args__", ())]
+    classes = [item for item in inner if isinstance(item, type) and issubclass(item, BaseModel)]
+    return [*cls.model_fields, *(key for item in classes for key in _known_keys(item))]

@@ -36,6 +36,8 @@ class Place(Config):
 class ReleaseConfig(Place):
     """The release to read."""
 
+    chosen_by_name = tuple(source.config_class for source in SOURCES.values())
+
     source: str = "desi"
     """Kind of release, a key of `engine.sources.SOURCES`."""
     settings: dict[str, Any] = Field(default_factory=dict, validate_default=True)
@@ -53,8 +55,7 @@ class ReleaseConfig(Place):
     def _settings_fit_the_source(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if "source" not in info.data:
             return settings  # what is wrong with it is told already
-        config_class = SOURCES[info.data["source"]].config_class
-        return engine_config.validate(config_class, settings, "release.settings").model_dump(mode="json")
+        return SOURCES[info.data["source"]].config_class.model_validate(settings).model_dump(mode="json")
 
     def open(self) -> Source:
         """Return the source."""

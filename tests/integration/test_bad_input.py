@@ -31,6 +31,33 @@ def test_unknown_key_is_refused_with_the_nearest(site: Site, capsys: pytest.Capt
     assert "'many'" in text
 
 
+def test_all_problems_are_told_with_the_settings_of_the_source(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = {
+        "release.settings.layuot": "flat",
+        "release.settings.cuts.min_exposures": -1,
+        "infer.batch_rows": "many",
+    }
+    text = _error(
+        site, capsys, 2, *(part for key, value in wrong.items() for part in ("-o", f"{key}={value}"))
+    )
+    assert f"error: {site.config}: configuration is not valid" in text
+    assert "release.settings.layuot: unknown key (did you mean 'layout'?)" in text
+    assert "release.settings.cuts.min_exposures" in text
+    assert "infer.batch_rows" in text
+    assert "'many'" in text
+
+
+def test_unknown_source_is_refused_with_those_there_are(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = _error(site, capsys, 2, "-o", "release.source=dessi", "-o", "release.settings.layout=flat")
+    assert "release.source" in text
+    assert "'dessi'" in text
+    assert "desi, sdss" in text
+
+
 def test_missing_config_file(capsys: pytest.CaptureFixture[str]) -> None:
     from jobs.__main__ import main
 
