@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import pyarrow.fs as pafs
 import ray
 import ray.train
@@ -34,7 +33,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from engine.errors import EngineError, ResourceError
 from engine.storage import Storage, canonical
 from engine.train.batches import SPLIT_COLUMN, read_tables
-from engine.train.epochs import Metrics, module_weights, run_epoch, with_modules
+from engine.train.epochs import Metrics, OnStep, module_weights, run_epoch, with_modules
 from engine.train.plan import (
     EpochPlan,
     TrainConfig,
@@ -181,10 +180,12 @@ class StagedDatasource(Datasource):
 
 
 def _dataset(data: TrainData, config: TrainConfig, storage: Storage) -> Dataset:
-    DataContext.get_current().enable_progress_bars = False
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = False
     files = ordered_files(data, config.seed)
     source = StagedDatasource(files, [*data.columns, SPLIT_COLUMN], storage)
-    return ray.data.read_datasource(source, num_cpus=config.read_cpus, override_num_blocks=len(files))
+    with DataContext.current(context):  # a dataset keeps the context that it was made in
+        return ray.data.read_datasource(source, num_cpus=config.read_cpus, override_num_blocks=len(files))
 
 
 def _run_config(run_id: str, runs_uri: str, storage: Storage, config: TrainConfig) -> RunConfig:
@@ -217,13 +218,7 @@ def _fit(trainer: TorchTrainer, where: str) -> RunState:
 
 def _result(state: RunState, run_id: str) -> TrainResult:
     progress = state.progress
-    if not state.best:
-        raise EngineError(
-            "training diverged: the loss was never finite",
-            f"run {run_id}",
-            hint="Lower the learning rate, or look for bad values in the staged spectra.",
-        )
-    best = progress.history[progress.best_epoch - 1]
+    best = progress.best_metrics(f"run {run_id}")
     return TrainResult(
         to_numpy(state.best), best, progress.history, progress.step_losses, run_id, progress.stopped
     )
@@ -280,20 +275,32 @@ def _work(settings: dict[str, Any]) -> RunState | None:
     state = _restored(task) or RunState(Progress(), {}, {})
     if context.get_world_size() > 1:
         task.modules.update({n: prepare_model(m, move_to_device=False) for n, m in bare.items()})
-    shard = cast(DataIterator, ray.train.get_dataset_shard("train"))
     poster = _Poster(job, is_active=context.get_world_rank() == 0)
     while state.progress.epoch < job.config.epochs and not state.progress.stopped:
-        # None (whole blocks) is documented for batch_size, though its annotation says int (Ray 2.60).
-        tables = shard.iter_batches(batch_size=cast(int, None), batch_format="pyarrow", prefetch_batches=2)
-        epoch = run_epoch(
-            task, bare, tables, job.plan, state.progress.epoch, state.progress.step, poster.on_step
-        )
-        _record(state, epoch.metrics, epoch.next_step, epoch.step_losses, job.config)
-        if state.progress.best_epoch == state.progress.epoch:
-            state.best = module_weights(bare)
+        _run_epoch(state, task, bare, job, poster.on_step)
         poster.post(state.progress.history[-1])
         _store(state, task, bare, job.config)
     return state if context.get_world_rank() == 0 else None
+
+
+def _run_epoch(
+    state: RunState, task: "TrainTask", bare: Mapping[str, Any], job: _Job, on_step: OnStep
+) -> None:
+    """Do the next epoch of the run, and keep the weights if they are the best so far."""
+    shard = cast(DataIterator, ray.train.get_dataset_shard("train"))
+    # None (whole blocks) is documented for batch_size, though its annotation says int (Ray 2.60).
+    tables = shard.iter_batches(batch_size=cast(int, None), batch_format="pyarrow", prefetch_batches=2)
+    progress, config = state.progress, job.config
+    epoch = run_epoch(task, bare, tables, job.plan, progress.epoch, progress.step, on_step)
+    state.progress = progress.after_epoch(
+        epoch.metrics,
+        epoch.next_step,
+        epoch.step_losses,
+        config.early_stop_patience,
+        config.early_stop_min_delta,
+    )
+    if state.progress.best_epoch == state.progress.epoch:
+        state.best = module_weights(bare)
 
 
 def _fair_threads(workers_here: int) -> int:
@@ -328,28 +335,6 @@ def _restored(task: "TrainTask") -> RunState | None:
     task.load_state_dict(state.task)
     logger.info("going on with epoch %d", state.progress.epoch + 1)
     return state
-
-
-def _record(
-    state: RunState, metrics: Metrics, next_step: int, step_losses: list[float], config: TrainConfig
-) -> None:
-    """Append an epoch; all workers have the same metrics and so decide the same."""
-    progress = state.progress
-    progress.epoch += 1
-    progress.step = next_step
-    progress.step_losses += step_losses
-    progress.history.append({"epoch": float(progress.epoch), "step": float(next_step), **metrics})
-    loss = metrics.get("val_loss", metrics.get("train_loss", float("nan")))
-    if not np.isfinite(loss):
-        progress.stopped = f"loss is {loss} in epoch {progress.epoch}"
-        return
-    best = progress.best_loss
-    gains = best is None or loss < best - config.early_stop_min_delta
-    progress.epochs_without_gain = 0 if gains else progress.epochs_without_gain + 1
-    if best is None or loss < best:
-        progress.best_loss, progress.best_epoch = loss, progress.epoch
-    if config.early_stop_patience and progress.epochs_without_gain >= config.early_stop_patience:
-        progress.stopped = f"no gain in {progress.epochs_without_gain} epochs"
 
 
 def _store(state: RunState, task: "TrainTask", bare: Mapping[str, Any], config: TrainConfig) -> None:

@@ -1,8 +1,9 @@
 """Where a training run stands, as files: `state.json` and `state.safetensors`. Nothing is pickled."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,14 +13,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, EngineError
 
 STATE_FILE = "state.safetensors"
 PROGRESS_FILE = "state.json"
 SEPARATOR = "/"
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """What a run has done.
 
@@ -49,6 +50,65 @@ class Progress:
     stopped: str = ""
     history: list[dict[str, float]] = field(default_factory=list)
     step_losses: list[float] = field(default_factory=list)
+
+    def after_epoch(
+        self,
+        metrics: Mapping[str, float],
+        next_step: int,
+        step_losses: Sequence[float],
+        patience: int,
+        min_delta: float,
+    ) -> "Progress":
+        """Progress with one epoch more, and with the reason to stop if there is one.
+
+        The loss that is monitored is `val_loss`, or `train_loss` where nothing is held out.
+
+        Parameters
+        ----------
+        metrics
+            Of the epoch; all workers have the same and so decide the same.
+        next_step
+            First step of the next epoch.
+        step_losses
+            Loss of each step of the epoch.
+        patience
+            Stop after so many epochs in a row without gain; 0: never.
+        min_delta
+            Smallest decrease of the loss that counts as gain. The best epoch is the one of the
+            smallest loss all the same.
+        """
+        epoch = self.epoch + 1
+        done = replace(
+            self,
+            epoch=epoch,
+            step=next_step,
+            history=[*self.history, {"epoch": float(epoch), "step": float(next_step), **metrics}],
+            step_losses=[*self.step_losses, *step_losses],
+        )
+        loss = metrics.get("val_loss", metrics.get("train_loss", math.nan))
+        if not math.isfinite(loss):
+            return replace(done, stopped=f"loss is {loss} in epoch {epoch}")
+        return done._compared(loss, patience, min_delta)
+
+    def _compared(self, loss: float, patience: int, min_delta: float) -> "Progress":
+        best = math.inf if self.best_loss is None else self.best_loss
+        without = 0 if loss < best - min_delta else self.epochs_without_gain + 1
+        done = replace(self, epochs_without_gain=without)
+        if loss < best:
+            done = replace(done, best_loss=loss, best_epoch=self.epoch)
+        if patience and without >= patience:
+            done = replace(done, stopped=f"no gain in {without} epochs")
+        return done
+
+    def best_metrics(self, where: str) -> dict[str, float]:
+        """Metrics of the best epoch of the run `where`; `EngineError` if no epoch had a finite loss."""
+        if not self.best_epoch:
+            raise EngineError(
+                "training diverged: the loss was never finite",
+                where,
+                hint="Lower the learning rate, or look for bad values in the staged spectra.",
+            )
+        return self.history[self.best_epoch - 1]
 
 
 @dataclass

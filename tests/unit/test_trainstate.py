@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, EngineError
 from engine.train.state import Progress, RunState, load_state, save_state, to_numpy
 
 
@@ -53,3 +53,62 @@ def test_unknown_keys_are_refused(tmp_path):
 def test_floats_become_float32_and_the_rest_stays():
     arrays = to_numpy({"w": torch.ones(2, dtype=torch.bfloat16), "n": torch.tensor(1 << 60)})
     assert (str(arrays["w"].dtype), int(arrays["n"])) == ("float32", 1 << 60)
+
+
+def after(losses: list[float], patience: int = 0, min_delta: float = 0.0, name: str = "val_loss") -> Progress:
+    """Progress after epochs of these losses, or after the one that stops."""
+    progress = Progress()
+    for number, loss in enumerate(losses):
+        if progress.stopped:
+            break
+        metrics = {"train_loss": 9.0 - number, name: loss}
+        progress = progress.after_epoch(metrics, 5 * (number + 1), [loss] * 5, patience, min_delta)
+    return progress
+
+
+def test_epochs_add_up_and_the_best_is_kept():
+    progress = after([3.0, 1.0, 2.0])
+    assert (progress.epoch, progress.step, len(progress.step_losses)) == (3, 15, 15)
+    assert (progress.best_loss, progress.best_epoch, progress.stopped) == (1.0, 2, "")
+    assert [entry["epoch"] for entry in progress.history] == [1.0, 2.0, 3.0]
+    best = {"epoch": 2.0, "step": 10.0, "train_loss": 8.0, "val_loss": 1.0}
+    assert progress.best_metrics("run x") == best
+
+
+def test_an_epoch_does_not_change_what_was_before():
+    before = Progress()
+    before.after_epoch({"train_loss": 1.0}, 5, [1.0], 0, 0.0)
+    assert before == Progress()
+
+
+def test_run_stops_after_so_many_epochs_without_gain_in_a_row():
+    progress = after([3.0, 2.0, 2.5, 1.0, 1.5, 1.0, 0.5], patience=2)
+    assert (progress.epoch, progress.best_epoch) == (6, 4)
+    assert progress.stopped == "no gain in 2 epochs"
+    assert after([3.0] * 50).stopped == ""
+
+
+def test_small_decreases_are_no_gain_but_the_smallest_loss_is_best():
+    progress = after([1.0, 0.99, 0.98, 0.97], patience=3, min_delta=0.05)
+    assert progress.stopped == "no gain in 3 epochs"
+    assert (progress.best_epoch, progress.best_loss) == (4, 0.97)
+    assert after([1.0, 0.9, 0.8, 0.7], patience=1, min_delta=0.05).stopped == ""
+
+
+def test_training_loss_is_monitored_where_nothing_is_held_out():
+    progress = after([4.0, 2.0], name="train_loss")
+    assert (progress.best_loss, progress.best_epoch) == (2.0, 2)
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), float("-inf")])
+def test_loss_that_is_not_finite_stops_the_run_and_is_never_best(loss):
+    progress = after([1.0, loss, 0.5])
+    assert (progress.epoch, progress.best_epoch) == (2, 1)
+    assert progress.stopped == f"loss is {loss} in epoch 2"
+
+
+def test_run_without_a_finite_loss_has_diverged():
+    with pytest.raises(EngineError, match="run x: training diverged: the loss was never finite"):
+        after([float("nan")]).best_metrics("run x")
+    with pytest.raises(EngineError, match="diverged"):
+        Progress().after_epoch({}, 0, [], 0, 0.0).best_metrics("run x")
