@@ -155,8 +155,9 @@ def reader_only(release: Path) -> float:
     source = DesiSource(str(release))
     units = list(source.plan())[:8]
     prepare = PrepareSpectra().open()
+    prepare(source.read(units[0]))  # imports
     started = time.perf_counter()
-    rows = sum(prepare(source.read(unit)).rows.num_rows for unit in units)
+    rows = sum(prepare(source.read(unit)).rows.num_rows for unit in units[1:])
     return rows / (time.perf_counter() - started)
 
 
@@ -183,26 +184,28 @@ def main() -> None:
     parser.add_argument("--only-engine", action="store_true", help="for the memory figure at 200,000 spectra")
     arguments = parser.parse_args()
     release = make_release(arguments.folder, arguments.spectra, arguments.spectra_per_file)
-    runs = [_run_engine(arguments, release, "fused")]
+    runs = [_run_engine(arguments, release, "fused", "pipeline.placement=fused")]
     if not arguments.only_engine:
-        runs.append(_run_engine(arguments, release, "split"))
+        runs.append(_run_engine(arguments, release, "split", "pipeline.placement=split"))
+        runs.append(_run_engine(arguments, release, "bfloat16", "infer.precision=bfloat16"))
         runs += [_run_peer(arguments, release, name, *extra) for name, *extra in
                  (("dataloader", "0"), ("dataloader", "2"), ("bare_ray",))]  # fmt: skip
     _print(runs)
     if not arguments.only_engine:
         ours = f"{arguments.folder}/out-fused/data/*/dataset/*/*/*.parquet"
-        for name in ("dataloader-0", "dataloader-2", "bare_ray"):
-            print(f"largest relative difference of weighted_mse to {name}: "
-                  f"{compare(ours, f'{arguments.folder}/out-{name}/*.parquet'):.1e}")  # fmt: skip
+        theirs = {name: f"{arguments.folder}/out-{name}/*.parquet" for name in ("dataloader-0", "bare_ray")}
+        theirs["bfloat16"] = ours.replace("out-fused", "out-bfloat16")
+        for name, files in theirs.items():
+            print(f"largest relative difference of weighted_mse to {name}: {compare(ours, files):.1e}")
         print(f"bound: model alone {model_only(arguments.checkpoint):.0f} spectra/s on all cores; "
               f"our reader and preparation alone {reader_only(release):.0f} spectra/s on one core")  # fmt: skip
 
 
-def _run_engine(arguments: argparse.Namespace, release: Path, placement: str) -> Run:
-    out = arguments.folder / f"out-{placement}"
+def _run_engine(arguments: argparse.Namespace, release: Path, name: str, override: str) -> Run:
+    out = arguments.folder / f"out-{name}"
     shutil.rmtree(out, ignore_errors=True)
-    command = engine_command(release, out, arguments.checkpoint, "-o", f"pipeline.placement={placement}")
-    return measure(f"trawl ({placement})", command, "rows")
+    command = engine_command(release, out, arguments.checkpoint, "-o", override)
+    return measure(f"trawl ({name})", command, "rows")
 
 
 def _run_peer(arguments: argparse.Namespace, release: Path, name: str, *extra: str) -> Run:
@@ -216,12 +219,11 @@ def _run_peer(arguments: argparse.Namespace, release: Path, name: str, *extra: s
 
 
 def _print(runs: list[Run]) -> None:
-    fastest = runs[0]
-    print(f"{'system':16s} {'spectra':>8s} {'start s':>8s} {'work s':>8s} {'spectra/s':>10s} {'trawl is':>9s} "
+    print(f"{'system':18s} {'spectra':>8s} {'start s':>8s} {'work s':>8s} {'spectra/s':>10s} {'trawl is':>9s} "
           f"{'peak GiB':>9s} {'driver GiB':>10s}")  # fmt: skip
     for run in runs:
-        ratio = fastest.rate / run.rate
-        print(f"{run.system:16s} {run.rows:8d} {run.startup_s:8.1f} {run.work_s:8.1f} {run.rate:10.0f} "
+        ratio = runs[0].rate / run.rate
+        print(f"{run.system:18s} {run.rows:8d} {run.startup_s:8.1f} {run.work_s:8.1f} {run.rate:10.0f} "
               f"{ratio:8.2f}x {run.peak_gib:9.2f} {run.driver_gib:10.2f}")  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """A model as a stage: columns in, mini-batches through the network, columns out."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16"]
 PACKED_ROWS = 64
 """Mini-batch that large layers are laid out for on a CPU; see `engine.packed`."""
 
@@ -49,6 +50,8 @@ class InferStage:
         Rows that go through the network at once.
     device
         "auto" takes a GPU if torch sees one.
+    precision
+        Of matrix products. bfloat16 is faster where the device has it, and moves scores a little.
     resources
         What one worker asks for.
     """
@@ -60,6 +63,7 @@ class InferStage:
     options: StorageOptions = field(default_factory=StorageOptions)
     batch_rows: int = 512
     device: Device = "auto"
+    precision: Precision = "float32"
     resources: Resources = field(default_factory=Resources)
 
     @classmethod
@@ -99,8 +103,6 @@ class InferStage:
 
     def open(self) -> UnitFunction:
         """Load the checkpoint, build the network and return the function that scores a unit."""
-        from engine.packed import pack_linears
-
         checkpoint = load(self.checkpoint_uri, Storage(self.options), self.spec.name, self.spec.version)
         if checkpoint.id != self.checkpoint_id:
             raise CheckpointError(
@@ -112,9 +114,29 @@ class InferStage:
             )
         device = choose_device(self.device)
         config, module = open_model(self.spec, checkpoint, self.checkpoint_uri)
-        module = pack_linears(module.to(device), PACKED_ROWS)
+        module, in_precision = tuned(module.to(device), self.precision)
         predict = self.spec.predictor(config, module, checkpoint.fitted, device)
-        return _Scorer(self, predict)
+        return _Scorer(self, in_precision(predict))
+
+
+def tuned(module: "nn.Module", precision: Precision) -> "tuple[nn.Module, Callable[[Predict], Predict]]":
+    """Make a module fast on the device where it is, and say what a predictor must be wrapped in.
+
+    On a CPU large layers are laid out beforehand (`engine.packed`); a GPU takes the module as it is, and
+    computes products in bfloat16 under autocast.
+    """
+    import torch
+
+    from engine.packed import pack_linears
+
+    device = next(module.parameters()).device
+    if device.type == "cpu":
+        return pack_linears(module, PACKED_ROWS, getattr(torch, precision)), lambda predict: predict
+
+    def in_precision(predict: "Predict") -> "Predict":
+        return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")(predict)
+
+    return module, in_precision
 
 
 def choose_device(wanted: Device) -> "torch.device":

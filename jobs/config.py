@@ -10,7 +10,7 @@ from engine.cluster import ClusterConfig
 from engine.commit import CatalogConfig
 from engine.config import Config
 from engine.errors import ConfigError
-from engine.infer import Device, model_config
+from engine.infer import Device, Precision, model_config
 from engine.pipeline import PipelineConfig
 from engine.sources import SOURCES
 from engine.sources.base import Source
@@ -79,6 +79,9 @@ class InferConfig(Config):
     """Rows a mini-batch inside a unit."""
     device: Device = "auto"
     """Where the model runs; `auto` takes a GPU where Ray gives one."""
+    precision: Precision = "float32"
+    """Of matrix products; bfloat16 is a quarter faster where the CPU or GPU has it, and moves percentiles by up
+    to 1. Units computed in another precision are computed anew."""
     num_cpus: float = Field(default=1.0, gt=0)
     """CPUs (and torch threads) of one worker."""
     num_gpus: float = Field(default=0.0, ge=0)

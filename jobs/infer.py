@@ -30,5 +30,5 @@ def assemble(config: JobConfig, options: Options) -> tuple[Parts, Checkpoint]:
     assert config.output is not None
     checkpoint, spec, stages = parts.infer_stages(config)
     columns = spectral_anomaly.columns(stages[-1].provides)
-    salt = {"checkpoint": checkpoint.id, "model": spec.name}
+    salt = {"checkpoint": checkpoint.id, "model": spec.name, "precision": config.infer.precision}
     return parts.assemble(config, stages, columns, config.output, salt, options.limit), checkpoint
