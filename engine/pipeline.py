@@ -10,24 +10,24 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import ray
-from pydantic import Field
 from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from engine.allocator import keep_freed_memory
-from engine.config import Config
 from engine.errors import EngineError
 from engine.ledger import LedgerRecord
+from engine.placement import PipelineConfig, plan_workers
 from engine.sealed import seal, unseal
 from engine.stage import Resources, Stage, UnitFunction, UnitTable
 from engine.units import Unit
@@ -35,33 +35,16 @@ from engine.units import Unit
 T = TypeVar("T")
 R = TypeVar("R")
 
-CPU_STEP = 0.01
-"""Smallest amount of CPU that Ray can tell apart from none."""
-
 WAITING_UNITS = 2
 """Units that wait at each worker beside those that it works on: it is never idle while Ray sends the next."""
 
 
+TASKS_PER_CPU = 2
+"""Tasks of `map_tasks` that are submitted at once: one runs, one waits while a slow one holds up the order."""
+
+
 class UnitError(EngineError):
     """A unit failed for a reason that is not its files' fault: the job stops."""
-
-
-class PipelineConfig(Config):
-    """How units run on the cluster."""
-
-    placement: Literal["auto", "fused", "split"] = "auto"
-    """fused: one actor reads, computes and writes a unit; split: tasks read, actors compute and write,
-    so that CPUs feed GPUs; auto: split if a stage asks for a GPU, else fused."""
-    workers: int | None = Field(default=None, ge=1)
-    """Actors that compute; None: as many as the cluster's CPUs or GPUs allow."""
-    units_per_worker: int = Field(default=2, ge=1, le=8)
-    """Units that a worker holds at once: it reads one while it computes another."""
-    read_cpus: float = Field(default=1.0, gt=0)
-    """CPUs that a reading task asks for (split)."""
-    worker_memory_gib: float = Field(default=0.0, ge=0)
-    """Memory that a worker reserves on its node [GiB]; 0: none."""
-    read_memory_gib: float = Field(default=0.0, ge=0)
-    """Memory that a reading task reserves on its node [GiB] (split); 0: none."""
 
 
 class Reader(Protocol):
@@ -111,14 +94,15 @@ def run_units(
     if not units:
         return
     plan = plan_workers(units, stages, config, ray.cluster_resources())
+    is_fused = plan.placement == "fused"  # then tasks only name a unit, and actors read it
     with _quiet_context(), _clear_errors():
         dataset = ray.data.read_datasource(
-            UnitDatasource(units, plan.read(source)),
+            UnitDatasource(units, name_unit if is_fused else partial(read_unit, source, plan.read_stages)),
             override_num_blocks=len(units),
             **_ray_resources(plan.reader),
         ).map_batches(
             UnitWorker,
-            fn_constructor_args=plan.worker_args(source, sink),
+            fn_constructor_args=(source if is_fused else None, plan.worker_stages, sink),
             compute=ActorPoolStrategy(
                 size=plan.workers,
                 max_tasks_in_flight_per_actor=config.units_per_worker + WAITING_UNITS,
@@ -141,29 +125,27 @@ def _ray_resources(resources: Resources) -> dict[str, Any]:
     }
 
 
-def map_tasks(
-    function: Callable[[T], R],
-    items: Sequence[T],
-    num_cpus: float = 1.0,
-    on_result: Callable[[R], None] | None = None,
-) -> list[R]:
-    """Call a function on each item in Ray tasks; results in the order of the items.
+def map_tasks(function: Callable[[T], R], items: Iterable[T], num_cpus: float = 1.0) -> Iterator[R]:
+    """Call a function on each item in Ray tasks; yield the results in the order of the items.
 
-    `on_result` is called for each as it comes. Only as many tasks as the cluster has CPUs for are submitted at once, so that neither arguments nor
-    results pile up.
+    Tasks are submitted only a little ahead of what is taken, so that neither arguments nor results pile
+    up: memory does not grow with the number of items.
+
+    Raises
+    ------
+    EngineError
+        What a task raised, as it raised it; a `UnitError` of one line for anything else.
     """
-    limit = max(1, int(ray.cluster_resources().get("CPU", 1) / num_cpus))
+    ahead = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1) / num_cpus))
     task = ray.remote(num_cpus=num_cpus)(_call)
     shared = ray.put(function)
-    results: dict[int, R] = {}
-    pending: dict[Any, int] = {}
-    for index, item in enumerate(items):
-        if len(pending) >= limit:
-            _collect(pending, results, on_result)
-        pending[task.remote(shared, item)] = index
+    pending = deque[Any]()
+    for item in items:
+        pending.append(task.remote(shared, item))
+        if len(pending) == ahead:
+            yield _result(pending.popleft())
     while pending:
-        _collect(pending, results, on_result)
-    return [results[index] for index in range(len(items))]
+        yield _result(pending.popleft())
 
 
 def _call(function: Callable[[T], R], item: T) -> R:
@@ -171,96 +153,9 @@ def _call(function: Callable[[T], R], item: T) -> R:
     return function(item)
 
 
-def _collect(pending: dict[Any, int], results: dict[int, R], on_result: Callable[[R], None] | None) -> None:
-    done, _ = ray.wait(list(pending), num_returns=1)
-    for reference in done:
-        result = ray.get(reference)
-        results[pending.pop(reference)] = result
-        if on_result:
-            on_result(result)
-
-
-@dataclass(frozen=True)
-class WorkerPlan:
-    """Where each part of the pipeline runs; see `plan_workers`."""
-
-    placement: Literal["fused", "split"]
-    read_stages: tuple[Stage, ...]
-    worker_stages: tuple[Stage, ...]
-    reader: Resources
-    worker: Resources
-    workers: int
-
-    def read(self, source: Reader) -> Callable[[Unit], pa.Table]:
-        """Return what a reading task does with its unit."""
-        return name_unit if self.placement == "fused" else partial(read_unit, source, self.read_stages)
-
-    def worker_args(self, source: Reader, sink: Sink) -> tuple[Reader | None, tuple[Stage, ...], Sink]:
-        """Return the arguments of `UnitWorker`."""
-        return source if self.placement == "fused" else None, self.worker_stages, sink
-
-
-def plan_workers(
-    units: Sequence[Unit], stages: Sequence[Stage], config: PipelineConfig, cluster: Mapping[str, float]
-) -> WorkerPlan:
-    """Decide placement, number and size of workers so that all of them and a reader fit at once.
-
-    If actors held every CPU, reading tasks would never start, and Ray would wait without a word
-    (ray-project/ray#44687). So workers ask for a little less CPU than they use where there is no room.
-    Ray runs a reading task inside the worker if both ask for the same: wanted when fused, where it only
-    names the unit, and avoided when split.
-
-    Parameters
-    ----------
-    units, stages, config
-        What is to be run.
-    cluster
-        Total resources, as `ray.cluster_resources()` tells them.
-    """
-    uses_gpu = any(stage.resources.num_gpus > 0 for stage in stages)
-    placement = config.placement if config.placement != "auto" else ("split" if uses_gpu else "fused")
-    cut = _first_worker_stage(stages) if placement == "split" else 0
-    asked = _largest(stages[cut:], config)
-    cpus = cluster.get("CPU", 1.0)
-    workers = min(config.workers or _fitting(asked, cluster, placement), len(units))
-    if placement == "fused":
-        num_cpus = min(asked.num_cpus, cpus / (workers + 1))
-        reader = Resources(num_cpus, asked.num_gpus, asked.memory_gib)
-    else:
-        reader = Resources(min(config.read_cpus, cpus / 2), 0.0, config.read_memory_gib)
-        num_cpus = min(asked.num_cpus, (cpus - reader.num_cpus) / workers) - CPU_STEP
-    return WorkerPlan(
-        placement=placement,
-        read_stages=tuple(stages[:cut]),
-        worker_stages=tuple(stages[cut:]),
-        reader=reader,
-        worker=Resources(max(num_cpus, CPU_STEP), asked.num_gpus, asked.memory_gib),
-        workers=workers,
-    )
-
-
-def _fitting(asked: Resources, cluster: Mapping[str, float], placement: str) -> int:
-    """How many workers of a size the cluster can hold; half the CPUs are for reading when split."""
-    if asked.num_gpus:
-        return max(1, int(cluster.get("GPU", 0.0) / asked.num_gpus))
-    share = 1.0 if placement == "fused" else 0.5
-    return max(1, round(share * cluster.get("CPU", 1.0) / asked.num_cpus))
-
-
-def _first_worker_stage(stages: Sequence[Stage]) -> int:
-    """Stages before the first that wants a GPU run where the files are read; else all but the last."""
-    on_gpu = [index for index, stage in enumerate(stages) if stage.resources.num_gpus > 0]
-    return on_gpu[0] if on_gpu else max(0, len(stages) - 1)
-
-
-def _largest(stages: Sequence[Stage], config: PipelineConfig) -> Resources:
-    """Resources of an actor that runs these stages one after the other."""
-    asked = [stage.resources for stage in stages]
-    return Resources(
-        num_cpus=max([r.num_cpus for r in asked if r.num_cpus > 0], default=1.0),
-        num_gpus=max([r.num_gpus for r in asked], default=0.0),
-        memory_gib=max([config.worker_memory_gib, *(r.memory_gib for r in asked)]),
-    )
+def _result(reference: Any) -> Any:
+    with _clear_errors():
+        return ray.get(reference)
 
 
 class UnitDatasource(Datasource):
@@ -390,6 +285,8 @@ def _clear_errors() -> Iterator[None]:
     try:
         yield
     except RayError as error:
+        if isinstance(error, RayTaskError) and isinstance(error.cause, EngineError):
+            raise error.cause from None
         found = re.findall(r"^(?:engine\.[\w.]+Error): (.+)$", str(error), re.MULTILINE)
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UnitError(found[-1] if found else lines[-1] if lines else repr(error)) from error

@@ -1,5 +1,6 @@
 """Fragments -> a new version of the catalogue, with its report; nothing new, nothing published."""
 
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,17 @@ def publish_version(config: JobConfig, ready: Parts, checkpoint: Checkpoint) -> 
     unchanged = bool(before) and before[-1].publish_id == identity
     merge_here = unchanged or sum(record.rows for record in ready.records()) <= ROWS_MERGED_HERE
     with nullcontext() if merge_here else cluster.connect(config.cluster):
-        manifest = _publish(config, ready, checkpoint, run_each if merge_here else map_tasks)
+        manifest = _publish(config, ready, checkpoint, run_each if merge_here else _run_tasks)
     summary = _summary(manifest, unchanged)
     if config.report.enabled:
         summary["report"] = _report(config, ready, manifest, unchanged)
     summary["catalogue"] = ready.output.uri
     too_much = _fault_fraction(manifest) > config.max_rejected_fraction
     return JobResult(summary, _lines(summary, config), TOO_MUCH_REJECTED if too_much else 0)
+
+
+def _run_tasks(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    return list(map_tasks(function, items))
 
 
 def _report(config: JobConfig, ready: Parts, manifest: Manifest, unchanged: bool) -> str:

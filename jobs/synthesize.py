@@ -1,5 +1,6 @@
 """Write a synthetic release in the real file layout, in parallel, with a truth table beside it."""
 
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ from engine.log import ProgressLine
 from engine.pipeline import map_tasks
 from engine.storage import Storage
 from engine.synthetic.desi import file_count, write_file, write_truth
+from engine.synthetic.release import MAX_FILES
 from jobs.config import JobConfig, load
 from jobs.job import JobResult, Options
 
@@ -19,24 +21,24 @@ def run(options: Options) -> JobResult:
 
 
 def write(config: JobConfig, options: Options) -> JobResult:
-    """Write the files that are asked for, one task each, then the truth table."""
+    """Write the files that are asked for, one task each, and the truth table as they come."""
     assert config.synthesize is not None
     assert config.release is not None
-    files = min(file_count(config.synthesize), options.limit or 1 << 62)
-    place = config.release
-    summary = {"release": place.uri, "files": files, "spectra": config.synthesize.num_spectra}
-    lines = [f"{key}: {value}" for key, value in summary.items()]
+    wanted, place = config.synthesize, config.release
+    files = min(file_count(wanted), options.limit or MAX_FILES)
+    spectra = min(wanted.num_spectra, files * wanted.spectra_per_file)
+    summary = {"release": place.uri, "files": files, "spectra": spectra}
     if options.plan:
-        return JobResult(summary, lines)
+        return JobResult(summary, [f"{key}: {value}" for key, value in summary.items()])
     storage = Storage(place.storage)
-    task = partial(_write_one, config, storage)
+    storage.check_writable(place.uri)
+    task = partial(write_file, wanted, uri=place.uri, storage=storage)
     with cluster.connect(config.cluster), ProgressLine("synthesize", files) as line:
-        truth = map_tasks(task, list(range(files)), on_result=lambda rows: line.advance(rows.num_rows))
-    write_truth(truth, place.uri, storage)
+        write_truth(_counted(map_tasks(task, range(files)), line), place.uri, storage)
     return JobResult(summary, [f"release: {place.uri}"])
 
 
-def _write_one(config: JobConfig, storage: Storage, index: int) -> pa.Table:
-    assert config.synthesize is not None
-    assert config.release is not None
-    return write_file(config.synthesize, index, config.release.uri, storage)
+def _counted(truth: Iterable[pa.Table], line: ProgressLine) -> Iterator[pa.Table]:
+    for rows in truth:
+        line.advance(rows.num_rows)
+        yield rows

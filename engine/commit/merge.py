@@ -29,7 +29,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 RunAll = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
-"""How independent calls are run: `run_each` here, `engine.pipeline.map_tasks` on a cluster."""
+"""How independent calls are run: `run_each` here, tasks on a cluster in `jobs.publish`."""
 
 
 def run_each(function: Callable[[T], R], items: Sequence[T]) -> list[R]:

@@ -2,6 +2,8 @@
 
 import pickle
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,25 +14,24 @@ from engine.commit import CatalogConfig, FragmentSink, publish
 from engine.errors import CheckpointError
 from engine.ledger import Ledger
 from engine.pipeline import (
-    PipelineConfig,
     UnitDatasource,
     UnitError,
     UnitWorker,
     map_tasks,
     name_unit,
-    plan_workers,
     read_unit,
     run_units,
 )
+from engine.placement import PipelineConfig
 from engine.sealed import seal, unseal
-from engine.stage import Resources
+from engine.stage import UnitTable
 from engine.storage import Storage, StorageOptions
+from engine.units import Unit
 from tests.toy import COLUMNS, SOURCE_COLUMNS, ToySource, ToyStage, toy_units, write_all
 
 CONFIG = CatalogConfig(max_rows_per_partition=50)
 TINY_AND_HUGE = {"toy-0": 0, "toy-1": 1, "toy-2": 50_000}
 STAGES = (ToyStage(),)
-GPU = Resources(num_cpus=1, num_gpus=1)
 
 
 def catalogue_files(root: Path, source: ToySource) -> dict[str, str]:
@@ -106,42 +107,34 @@ def test_error_names_the_unit():
         worker(name_unit(units[2]))
 
 
+class CountingSource(ToySource):
+    """Counts its own bytes, as `Storage` does: a source that threads share counts those of others too."""
+
+    bytes_fetched = 0.0
+
+    def read(self, unit: Unit) -> UnitTable:
+        before = self.bytes_fetched
+        for _ in range(7):
+            count = self.bytes_fetched
+            time.sleep(0.002)
+            object.__setattr__(self, "bytes_fetched", count + 1)
+        return replace(super().read(unit), stats={"bytes_fetched": self.bytes_fetched - before})
+
+
 def test_worker_threads_do_not_share_a_source(tmp_path):
-    worker = UnitWorker(ToySource(), [ToyStage()], FragmentSink(str(tmp_path), StorageOptions(), COLUMNS))
+    shared = CountingSource()
+    worker = UnitWorker(shared, [ToyStage()], FragmentSink(str(tmp_path), StorageOptions(), COLUMNS))
     units = toy_units(ToySource(num_units=8))
     threads = [threading.Thread(target=worker, args=(name_unit(unit),)) for unit in units]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert Ledger(str(tmp_path), Storage()).ids() == {unit.id for unit in units}
-
-
-@pytest.mark.parametrize("cpus", [1, 2, 4, 16, 200])
-@pytest.mark.parametrize("placement", ["fused", "split"])
-@pytest.mark.parametrize("asked", [0.5, 1, 4])
-@pytest.mark.parametrize("workers", [None, 1, 3])
-def test_a_reader_always_finds_room_beside_the_workers(cpus, placement, asked, workers):
-    config = PipelineConfig(placement=placement, workers=workers)
-    stages = [ToyStage(resources=Resources(num_cpus=asked))]
-    plan = plan_workers(toy_units(ToySource(num_units=300)), stages, config, {"CPU": cpus})
-    assert plan.workers >= 1
-    assert 0 < plan.worker.num_cpus <= asked
-    assert plan.workers * plan.worker.num_cpus + plan.reader.num_cpus <= cpus + 1e-9
-    assert (plan.reader == plan.worker) == (placement == "fused")
-
-
-def test_placement_follows_the_gpu():
-    units, config = toy_units(ToySource(num_units=9)), PipelineConfig()
-    cpu, gpu = ToyStage(), ToyStage(resources=GPU)
-    on_cpu = plan_workers(units, [cpu, cpu], config, {"CPU": 2})
-    assert (on_cpu.placement, on_cpu.workers, on_cpu.read_stages) == ("fused", 2, ())
-    on_gpu = plan_workers(units, [cpu, gpu], config, {"CPU": 32, "GPU": 4})
-    assert (on_gpu.placement, on_gpu.workers, on_gpu.read_stages) == ("split", 4, (cpu,))
-    assert on_gpu.worker.num_gpus == 1
-    assert plan_workers(units[:1], [cpu], config, {"CPU": 64}).workers == 1
-    forced = plan_workers(units, [cpu, cpu], PipelineConfig(placement="split"), {"CPU": 2})
-    assert (forced.workers, len(forced.read_stages), len(forced.worker_stages)) == (1, 1, 1)
+    records = Ledger(str(tmp_path), Storage()).done()
+    assert {unit_id: record.stats["bytes_fetched"] for unit_id, record in records.items()} == {
+        unit.id: 7 for unit in units
+    }
+    assert shared.bytes_fetched == 0
 
 
 # --- on Ray ---
@@ -198,9 +191,36 @@ def _square(number: int) -> int:
     return number * number
 
 
+def _fail(error: Exception) -> None:
+    raise error
+
+
+def _touch(path: Path) -> None:
+    path.touch()
+
+
 @pytest.mark.ray
-def test_tasks_give_results_in_order_and_errors_as_they_are(ray_session):
-    assert map_tasks(_square, range(20), num_cpus=3) == [n * n for n in range(20)]
-    assert map_tasks(_square, []) == []
-    with pytest.raises(CheckpointError, match="here: negative; got -1"):
-        map_tasks(_square, [1, -1])
+def test_tasks_give_results_in_order(ray_session):
+    assert list(map_tasks(_square, range(20), num_cpus=3)) == [n * n for n in range(20)]
+    assert list(map_tasks(_square, [])) == []
+
+
+@pytest.mark.ray
+def test_error_of_a_task_is_one_line_of_its_own_kind(ray_session):
+    with pytest.raises(CheckpointError) as caught:
+        list(map_tasks(_square, [1, -1]))
+    assert str(caught.value) == "here: negative; got -1"
+    assert caught.value.where == "here"
+    with pytest.raises(UnitError) as wrapped:
+        list(map_tasks(_fail, [ValueError("no such thing")]))
+    assert str(wrapped.value) == "ValueError: no such thing"
+
+
+@pytest.mark.ray
+def test_tasks_are_submitted_only_a_little_ahead_of_what_is_taken(ray_session, tmp_path):
+    results = map_tasks(_touch, [tmp_path / str(n) for n in range(50)], num_cpus=3)
+    for _ in range(10):
+        next(results)
+    assert 10 <= len(list(tmp_path.iterdir())) <= 10 + 2 * 2
+    assert len(list(results)) == 40
+    assert len(list(tmp_path.iterdir())) == 50
