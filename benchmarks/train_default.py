@@ -29,7 +29,8 @@ from engine.checkpoint import Checkpoint, save
 from engine.spectra.prepare import SpectrumPrep
 from engine.storage import Storage
 from engine.synthetic.population import SimulateConfig
-from models.spectral_vae import SPEC, SpectralVAE, SpectralVAEConfig, SpectralVAETask
+from models.spectral_vae import SPEC, SpectralVAE, SpectralVAETask
+from models.spectral_vae_config import SpectralVAEConfig
 
 log = logging.getLogger("train_default")
 

@@ -34,7 +34,8 @@ from engine.train.loop import TrainConfig, TrainData, TrainResult, train
 from engine.train.plan import epoch_plan, expected_steps, ordered_files
 from engine.units import FileRef
 from models.spec import TrainTask
-from models.spectral_vae import SPEC, SpectralVAEConfig
+from models.spectral_vae import SPEC
+from models.spectral_vae_config import SpectralVAEConfig
 
 TARGET_RATIO = 0.9
 ROWS_PER_FILE = 1000

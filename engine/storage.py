@@ -1,4 +1,4 @@
-"""Files and objects by URI: the only module that knows storage SDKs.
+"""Files and objects by URI: with `engine.s3files` the only module that knows storage SDKs.
 
 `s3://bucket/key`, `file:///absolute/path` and plain local paths mean the same everywhere in the
 project. Credentials come from the environment (`AWS_*`) alone and are never held here.
@@ -7,15 +7,11 @@ Not here: multi-part uploads, versions of objects, rights. Listing and reading g
 server every time; nothing is cached.
 """
 
-import os
-import random
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
 import fsspec
-import s3fs
 from botocore.exceptions import (
     BotoCoreError,
     HTTPClientError,
@@ -33,21 +29,12 @@ from engine.locations import (
     NotFoundError,
     ShortReadError,
     StorageOptions,
-    bucket_and_key,
     canonical,
     join,
 )
+from engine.s3files import S3Files, pause
 
 T = TypeVar("T")
-
-BLOCK_BYTES = 1 << 20
-"""Read-ahead of `open_input` [bytes]; larger reads are one request each."""
-
-CREATOR_KEY = "created-by"
-"""Metadata of objects made by `put_if_absent`: a random token of the call."""
-
-PROBE_TIMEOUT_S = 10.0
-"""Longest wait for an answer in a preflight [s]."""
 
 
 class Storage:
@@ -66,7 +53,7 @@ class Storage:
         self.bytes_fetched = 0
         self.num_requests = 0
         self._local = LocalFiles()
-        self._s3 = _S3(self.options)
+        self._s3 = S3Files(self.options)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"options": self.options}
@@ -96,7 +83,7 @@ class Storage:
         backend, path = self._backend(uri)
         return _retry(lambda: self._read_once(backend, path, start, length), self.options, uri, "read")
 
-    def _read_once(self, backend: "LocalFiles | _S3", path: str, start: int, length: int | None) -> bytes:
+    def _read_once(self, backend: "LocalFiles | S3Files", path: str, start: int, length: int | None) -> bytes:
         self.num_requests += 1
         data = backend.read(path, start, length)
         self.bytes_fetched += len(data)
@@ -159,7 +146,7 @@ class Storage:
     def filesystem(self, uri: str) -> Any:
         """Return the fsspec file system of a URI, for libraries that want one (DuckDB, HATS)."""
         backend = self._backend(uri, is_folder=True)[0]
-        return backend.filesystem() if isinstance(backend, _S3) else fsspec.filesystem("file")
+        return backend.filesystem() if isinstance(backend, S3Files) else fsspec.filesystem("file")
 
     def check_readable(self, uri: str) -> None:
         """Check within seconds that there is something to read at a file or folder.
@@ -197,161 +184,13 @@ class Storage:
         """Append parts to a URI; a part may hold slashes, but cannot lead out of the URI."""
         return join(uri, *parts)
 
-    def _backend(self, uri: str, is_folder: bool = False) -> "tuple[LocalFiles | _S3, str]":
+    def _backend(self, uri: str, is_folder: bool = False) -> "tuple[LocalFiles | S3Files, str]":
         path = canonical(uri)
         if not path.startswith("s3://"):
             return self._local, path
         if not is_folder and (path.count("/") < 3 or path.endswith("/")):
             raise StorageError("names a bucket or folder", uri, expected="s3://bucket/key")
         return self._s3, path
-
-
-class _S3:
-    """Objects of an S3 server. Clients are made when first used, anew after a fork."""
-
-    def __init__(self, options: StorageOptions) -> None:
-        self.options = options
-        self._clients: dict[tuple[int, str], Any] = {}
-
-    def filesystem(self, kind: str = "patient") -> Any:
-        key = (os.getpid(), kind)
-        if key not in self._clients:
-            self._clients[key] = _connect(self.options, kind)
-        return self._clients[key]
-
-    def read(self, path: str, start: int, length: int | None) -> bytes:
-        if start == 0 and length is None:  # one GET, without the HEAD that s3fs would send first
-            return self.filesystem().cat_file(path, max_concurrency=1)
-        end = None if length is None else start + length
-        try:
-            return self.filesystem().cat_file(path, start=start, end=end)
-        except OSError as error:
-            if _status(error) == 416:
-                return b""
-            raise
-
-    def info(self, path: str) -> FileInfo:
-        bucket, key = bucket_and_key(path)
-        head = self.filesystem().call_s3("head_object", Bucket=bucket, Key=key)
-        return FileInfo(path, head["ContentLength"], head["ETag"].strip('"'))
-
-    def list(self, path: str) -> Iterator[list[FileInfo]]:
-        bucket, key = bucket_and_key(path)
-        query = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else ""}
-        while True:
-            page = self.filesystem().call_s3("list_objects_v2", **query)
-            yield [
-                FileInfo(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"'))
-                for item in page.get("Contents", ())
-                if not item["Key"].endswith("/")  # markers of folders that some tools leave
-            ]
-            if not page.get("IsTruncated"):
-                return
-            query["ContinuationToken"] = page["NextContinuationToken"]
-
-    def put(self, path: str, data: bytes) -> None:
-        self.filesystem().pipe_file(path, data)
-
-    def create(self, path: str, data: bytes) -> bool:
-        """Create with a token, which tells whose object is there when the server says "exists".
-
-        aiohttp repeats a PUT whose answer was lost without telling, so a refusal may be due to our
-        own first attempt. One PUT: servers ignore the condition on multi-part uploads.
-        """
-        bucket, key = bucket_and_key(path)
-        token = uuid.uuid4().hex
-        put = {"Bucket": bucket, "Key": key, "Body": data, "Metadata": {CREATOR_KEY: token}}
-        lost: Exception | None = None
-        for attempt in range(self.options.max_attempts):
-            try:
-                self.filesystem("single").call_s3("put_object", IfNoneMatch="*", **put)
-                return True
-            except (OSError, BotoCoreError, *S3_RETRYABLE_ERRORS) as error:
-                if not _is_ambiguous(error):
-                    raise
-                lost = error
-            owner = self._token(bucket, key)
-            if owner is not None:
-                return owner == token
-            _pause(attempt)
-        raise lost or AssertionError("not reached")
-
-    def _token(self, bucket: str, key: str) -> str | None:
-        """Token of the object that is there, "" if it was made without one, None if there is none."""
-        try:
-            head = self.filesystem().call_s3("head_object", Bucket=bucket, Key=key)
-        except FileNotFoundError:
-            return None
-        return head.get("Metadata", {}).get(CREATOR_KEY, "")
-
-    def delete(self, path: str) -> None:
-        bucket, key = bucket_and_key(path)
-        self.filesystem().call_s3("delete_object", Bucket=bucket, Key=key)
-
-    def open(self, path: str) -> BinaryIO:
-        return self.filesystem().open(path, "rb", block_size=BLOCK_BYTES)
-
-    def probe(self, path: str) -> bool:
-        bucket, key = bucket_and_key(path)
-        prefix = f"{key.rstrip('/')}/" if key else ""
-        fs = self.filesystem("probe")
-        if fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1).get("Contents"):
-            return True
-        try:
-            return bool(key) and bool(fs.call_s3("head_object", Bucket=bucket, Key=key))
-        except FileNotFoundError:
-            return False
-
-
-def _connect(options: StorageOptions, kind: str) -> Any:
-    """Make a client: "patient" tries again, "single" does not, "probe" does not and gives up soon.
-
-    Equal options in one process and thread share a client (fsspec sees to that, also after a fork).
-    """
-    read_timeout_s = (
-        min(options.read_timeout_s, PROBE_TIMEOUT_S) if kind == "probe" else options.read_timeout_s
-    )
-    fs = s3fs.S3FileSystem(
-        anon=options.anonymous,
-        endpoint_url=options.endpoint_url,
-        client_kwargs={"region_name": options.region} if options.region else {},
-        config_kwargs={
-            "connect_timeout": options.connect_timeout_s,
-            "read_timeout": read_timeout_s,
-            "retries": {
-                "mode": "standard",
-                "total_max_attempts": options.max_attempts if kind == "patient" else 1,
-            },
-            "max_pool_connections": options.max_connections,
-            "s3": {"addressing_style": options.addressing_style},
-            # Servers other than Amazon's answer 411 to the chunked checksums of newer clients.
-            "request_checksum_calculation": "when_required",
-            "response_checksum_validation": "when_required",
-        },
-        use_listings_cache=False,
-    )
-    fs.retries = 1  # botocore tries again already; both together would take minutes
-    return fs
-
-
-def _status(error: BaseException | None) -> int:
-    """HTTP status behind an error that s3fs translated, 0 if none."""
-    while error is not None:
-        response = getattr(error, "response", None)
-        if isinstance(response, dict):
-            return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        if isinstance(error, FileExistsError):
-            return 412
-        error = error.__cause__
-    return 0
-
-
-def _is_ambiguous(error: BaseException) -> bool:
-    """Whether the server may or may not have done what was asked."""
-    status = _status(error)
-    if status:
-        return status in (408, 409, 412, 429) or status >= 500
-    return isinstance(error, (*S3_RETRYABLE_ERRORS, ConnectFailure, ConnectionError))
 
 
 def _retry(call: Callable[[], T], options: StorageOptions, uri: str, verb: str) -> T:
@@ -366,12 +205,8 @@ def _retry(call: Callable[[], T], options: StorageOptions, uri: str, verb: str) 
             is_short = isinstance(error, ShortReadError) and attempt == 0
             if attempt == options.max_attempts - 1 or not (is_broken or is_short):
                 raise
-        _pause(attempt)
+        pause(attempt)
     raise AssertionError("not reached")
-
-
-def _pause(attempt: int) -> None:
-    time.sleep(min(0.1 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))
 
 
 def _explained(call: Callable[[], T], uri: str, verb: str) -> T:

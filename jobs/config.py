@@ -11,7 +11,7 @@ from engine.commit import CatalogConfig
 from engine.config import Config
 from engine.errors import ConfigError
 from engine.infer import Device, Precision, model_config
-from engine.pipeline import PipelineConfig
+from engine.placement import PipelineConfig
 from engine.sources import SOURCES
 from engine.sources.base import Source
 from engine.spectra.prepare import SpectrumPrep

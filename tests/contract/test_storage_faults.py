@@ -11,7 +11,8 @@ import pytest
 
 from engine.errors import StorageError
 from engine.fits import read_hdus
-from engine.storage import CREATOR_KEY, NotFoundError, ShortReadError, Storage, StorageOptions
+from engine.s3files import CREATOR_KEY
+from engine.storage import NotFoundError, ShortReadError, Storage, StorageOptions
 from tests.servers import ACCESS_KEY, S3Server, free_port
 
 

@@ -18,7 +18,7 @@ from models.scoring.isolation import Neighbours
 from models.scoring.ranking import rank
 from models.scoring.reconstruction import Scatter, antithetic_normal, window_sum, worst_window
 from models.scoring.spectral import Scorer, ScoringConfig, fit, predictor
-from models.spectral_vae import SpectralVAEConfig
+from models.spectral_vae_config import SpectralVAEConfig
 
 L, D = 200, 2
 CPU = torch.device("cpu")

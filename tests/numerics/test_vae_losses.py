@@ -8,14 +8,13 @@ from torch import nn
 
 from models.scoring.reconstruction import gaussian_terms, log_ivar_sum, log_likelihood
 from models.spectral_vae import (
-    PRESETS,
     Output,
-    SpectralVAEConfig,
     SpectralVAETask,
     kl_divergence,
     losses,
     mean_discrepancy,
 )
+from models.spectral_vae_config import PRESETS, SpectralVAEConfig
 
 
 def small(**settings) -> SpectralVAEConfig:
