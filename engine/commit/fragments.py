@@ -62,40 +62,44 @@ class FragmentSink:
         """
         if not unit.id:
             raise ValueError(f"unit {unit.key} has no id")
-        has_index = HEALPIX in self.columns
-        table = _reject_bad_positions(table) if has_index else table
-        rejected_files = _check_counts(unit, table)
-        rows = _with_index(table.rows) if has_index else table.rows
+        table = _reject_bad_positions(table) if self._has_index else table
+        _check_counts(unit, table)
+        rows = _with_index(table.rows) if self._has_index else table.rows
         rows = _sorted(conform(rows, self.columns, f"unit {unit.key}"), SORT_BY)
         rejected = _sorted(conform(table.rejected, REJECTED, f"rejected of {unit.key}"), _names(REJECTED))
+        record = self._put_files(unit, table, rows, rejected)
+        ledger = Ledger(self.root, self._storage)
+        return record if ledger.record(record) else ledger.read(unit.id)
 
+    @property
+    def _has_index(self) -> bool:
+        return HEALPIX in self.columns
+
+    def _put_files(self, unit: Unit, table: UnitTable, rows: pa.Table, rejected: pa.Table) -> LedgerRecord:
+        """Write what there is under names of this attempt and describe it."""
         attempt = secrets.token_hex(6)
         data = parquet.to_bytes(rows) if rows.num_rows else b""
-        record = LedgerRecord(
+        rejections = parquet.to_bytes(rejected) if rejected.num_rows else b""
+        return LedgerRecord(
             unit_id=unit.id,
             unit_key=unit.key,
             attempt=attempt,
             fragment=self._put(f"{unit.id}-{attempt}.parquet", data),
-            rejected_fragment=self._put_rejected(f"{unit.id}-{attempt}-rejected.parquet", rejected),
+            rejected_fragment=self._put(f"{unit.id}-{attempt}-rejected.parquet", rejections),
             rows_in=table.rows_in,
             rows=rows.num_rows,
             rejected=_counts(rejected["reason"]),
-            rejected_files=rejected_files,
+            rejected_files=rejected["row"].null_count,
             sha256=hashlib.sha256(data).hexdigest() if data else "",
             num_bytes=len(data),
-            pixels=pixel_counts(rows[HEALPIX.name].to_numpy()) if has_index else {},
+            pixels=pixel_counts(rows[HEALPIX.name].to_numpy()) if self._has_index else {},
             stats={name: float(value) for name, value in table.stats.items()},
             unit=unit.to_json(),
         )
-        ledger = Ledger(self.root, self._storage)
-        return record if ledger.record(record) else ledger.read(unit.id)
 
     @cached_property
     def _storage(self) -> Storage:
         return Storage(self.storage_options)
-
-    def _put_rejected(self, name: str, rejected: pa.Table) -> str:
-        return self._put(name, parquet.to_bytes(rejected) if rejected.num_rows else b"")
 
     def _put(self, name: str, data: bytes) -> str:
         if not data:
@@ -125,10 +129,9 @@ def _with_index(rows: pa.Table) -> pa.Table:
     return rows.append_column(HEALPIX.name, index)
 
 
-def _check_counts(unit: Unit, table: UnitTable) -> int:
-    """Return how many rejections are of whole files, after checking that no object is lost or doubled."""
-    files = table.rejected["row"].null_count
-    objects = table.rejected.num_rows - files
+def _check_counts(unit: Unit, table: UnitTable) -> None:
+    """Check that no object is lost or doubled; a rejected file, whose row is null, counts none."""
+    objects = table.rejected.num_rows - table.rejected["row"].null_count
     if table.rows_in != table.rows.num_rows + objects:
         raise CommitError(
             "rows in are not rows out + rejected",
@@ -136,7 +139,6 @@ def _check_counts(unit: Unit, table: UnitTable) -> int:
             got=f"{table.rows.num_rows} rows + {objects} rejected objects",
             expected=f"{table.rows_in}",
         )
-    return files
 
 
 def _sorted(table: pa.Table, names: tuple[str, ...]) -> pa.Table:

@@ -71,6 +71,7 @@ def publish(
     config: CatalogConfig,
     provenance: Mapping[str, Any] | None = None,
     run_all: RunAll = run_each,
+    records: Collection[LedgerRecord] | None = None,
 ) -> Manifest:
     """Publish the rows of some units as the next version, unless the current one holds just these.
 
@@ -88,6 +89,8 @@ def publish(
         JSON-able facts for the manifest: configuration, git commit, packages, checkpoints.
     run_all
         Runs independent calls, in order of the results.
+    records
+        The units' ledger records, where they are known already: each is a request to storage.
 
     Returns
     -------
@@ -106,7 +109,8 @@ def publish(
     current = _current(root, storage)
     if current is not None and current.publish_id == identity:
         return manifest_of(root, storage, current)
-    records = _records(root, storage, unit_ids)
+    found = Ledger(root, storage).done(unit_ids).values() if records is None else records
+    records = _complete(found, unit_ids, root)
     path = f"data/{identity}-{secrets.token_hex(6)}"
     target = Target(root, path, storage, tuple(columns), config)
     written = _write_rows(records, target, run_all)
@@ -146,8 +150,9 @@ def _current(root: str, storage: Storage) -> Version | None:
     return read_version(root, storage, numbers[-1]) if numbers else None
 
 
-def _records(root: str, storage: Storage, unit_ids: Collection[str]) -> list[LedgerRecord]:
-    done = Ledger(root, storage).done(unit_ids)
+def _complete(records: Iterable[LedgerRecord], unit_ids: Collection[str], root: str) -> list[LedgerRecord]:
+    """Return a record for each unit, sorted by unit; `CommitError` if one is missing."""
+    done = {record.unit_id: record for record in records}
     if missing := sorted(set(unit_ids) - done.keys()):
         raise CommitError(
             f"{len(missing)} of {len(set(unit_ids))} units have no record",
@@ -155,7 +160,7 @@ def _records(root: str, storage: Storage, unit_ids: Collection[str]) -> list[Led
             got=f"none for {missing[0]}",
             hint="Run the job again to compute them.",
         )
-    return [done[unit_id] for unit_id in sorted(done)]
+    return [done[unit_id] for unit_id in sorted(set(unit_ids))]
 
 
 @dataclass(frozen=True)
@@ -258,12 +263,21 @@ def _hats_files(target: Target, written: _Rows, manifest: Manifest, schema: pa.S
     counts: Counter[int] = Counter()
     for part in written.partitions:
         counts.update({int(pixel): count for pixel, count in part.pixels.items()})
-    config = target.config
-    num_bytes = sum(file.num_bytes for file in written.data)
-    properties = hats.properties(
+    properties = _properties(target.config, manifest)
+    return {
+        "dataset/_metadata": hats.dataset_metadata(schema, footers),
+        "partition_info.csv": hats.partition_info(footers),
+        "skymap.fits": hats.skymap(counts),
+        "hats.properties": properties,
+        "properties": properties,
+    }
+
+
+def _properties(config: CatalogConfig, manifest: Manifest) -> bytes:
+    return hats.properties(
         config.name,
         manifest.rows,
-        num_bytes,
+        sum(file.num_bytes for file in manifest.files if file.role == "data"),
         config.max_rows_per_partition,
         config.default_columns,
         {
@@ -273,13 +287,6 @@ def _hats_files(target: Target, written: _Rows, manifest: Manifest, schema: pa.S
             "trawl_git_commit": str(manifest.provenance.get("git_commit", "")),
         },
     )
-    return {
-        "dataset/_metadata": hats.dataset_metadata(schema, footers),
-        "partition_info.csv": hats.partition_info(footers),
-        "skymap.fits": hats.skymap(counts),
-        "hats.properties": properties,
-        "properties": properties,
-    }
 
 
 def _claim_version(root: str, storage: Storage, manifest: Manifest) -> Manifest:

@@ -74,9 +74,8 @@ def build_rows(
     num = len(targetid)
     observed = _summarise(exposures, targetid)
     own, score = _Joined(fibermap, np.arange(num)), _Joined(scores, find_rows(scores, targetid))
-    match = find_rows(redshifts, targetid)
-    redshift = _Joined(redshifts, match)
-    values: dict[str, tuple[np.ndarray, np.ndarray] | None] = {
+    redshift = _Joined(redshifts, find_rows(redshifts, targetid))
+    found = {
         "ra": own.get("TARGET_RA"),
         "dec": own.get("TARGET_DEC"),
         **{c.lower(): redshift.get(c) for c in REDSHIFT_COLUMNS[1:]},
@@ -90,16 +89,13 @@ def build_rows(
         "fiberstatus": own.get("COADD_FIBERSTATUS"),
         "desi_target": own.get(TARGET_COLUMNS.get(survey, "DESI_TARGET")),
     }
-    same = {"survey": survey, "program": program, "source_uri": uri}
-    flags = np.where(match < 0, NO_REDSHIFT.value, 0)
+    flags = np.where(redshift.rows < 0, NO_REDSHIFT.value, 0)
     made = {"targetid": targetid, "source_row": np.arange(num), "flags": flags}
-    arrays = [
-        pa.repeat(pa.scalar(same[column.name]), num) if column.name in same
-        else pa.array(made[column.name]).cast(arrow_type(column)) if column.name in made
-        else _array(values[column.name], column, num)
-        for column in META_COLUMNS
-    ]  # fmt: skip
-    return pa.Table.from_arrays(arrays, names=[column.name for column in META_COLUMNS])
+    found |= {name: (values, np.ones(num, bool)) for name, values in made.items()}
+    same = {"survey": survey, "program": program, "source_uri": uri}
+    arrays = {name: pa.repeat(pa.scalar(value), num) for name, value in same.items()}
+    arrays |= {c.name: _array(found[c.name], c, num) for c in META_COLUMNS if c.name not in same}
+    return pa.table({column.name: arrays[column.name] for column in META_COLUMNS})
 
 
 def find_rows(table: Table, targetid: np.ndarray) -> np.ndarray:

@@ -129,14 +129,7 @@ def _row(contents: FitsContents, ref: FileRef) -> dict[str, Any]:
     flags = LOW_COVERAGE.value if num_good < NUM_PIXELS // 2 else 0
     return {
         **facts,
-        "targetid": named.targetid,
-        "survey": SURVEY,
-        "program": named.program,
-        "tileid": named.plate,
-        "petal": _spectrograph(named),
-        "fiber": named.fiber,
-        "num_exposures": contents.headers["PRIMARY"].get("NEXP"),
-        "exptime": contents.headers["PRIMARY"].get("EXPTIME"),
+        **_trace(named, contents),
         "source_uri": ref.uri,
         "source_row": 0,
         "num_good_pixels": num_good,
@@ -144,6 +137,21 @@ def _row(contents: FitsContents, ref: FileRef) -> dict[str, Any]:
         "flags": flags | (NO_REDSHIFT.value if facts.get("z") is None else 0),
         "flux": flux,
         "ivar": ivar,
+    }
+
+
+def _trace(named: SpectrumId, contents: FitsContents) -> dict[str, Any]:
+    """Name, instrument and exposures of a spectrum."""
+    header = contents.headers["PRIMARY"]
+    return {
+        "targetid": named.targetid,
+        "survey": SURVEY,
+        "program": named.program,
+        "tileid": named.plate,
+        "petal": _spectrograph(named),
+        "fiber": named.fiber,
+        "num_exposures": header.get("NEXP"),
+        "exptime": header.get("EXPTIME"),
     }
 
 

@@ -133,9 +133,6 @@ def _positions(cell: int, num: int, rng: np.random.Generator) -> tuple[np.ndarra
 def fibermap(plan: FilePlan, rows: Rows, spectra: SimulatedSpectra) -> Table:
     """FIBERMAP: one row a spectrum."""
     truth = spectra.truth
-    bits = np.array([TARGET_BITS[target] for target in truth.target], np.int64)
-    photometry = _photometry(spectra)
-    blank = rows.is_sky | rows.is_bad
     table: Table = {
         "TARGETID": rows.targetid.astype(np.int64),
         **_hardware(rows.fiber),
@@ -147,12 +144,8 @@ def fibermap(plan: FilePlan, rows: Rows, spectra: SimulatedSpectra) -> Table:
         "BRICKID": np.full(plan.num_rows, plan.index, np.int32),
         "MORPHTYPE": np.where(np.isin(truth.target, ("QSO", "STAR")), b"PSF", b"EXP").astype("S4"),
         "EBV": np.full(plan.num_rows, 0.03, np.float32),
-        **{f"FLUX_{b}": np.where(blank, 0, 1.4 * f).astype(np.float32) for b, f in photometry.items()},
-        **{f"FIBERFLUX_{b}": np.where(blank, 0, f).astype(np.float32) for b, f in photometry.items()},
-        "DESI_TARGET": np.where(rows.is_sky, SKY_TARGET, bits),
-        "BGS_TARGET": np.where((truth.target == "BGS") & ~rows.is_sky, 2, 0).astype(np.int64),
-        "MWS_TARGET": np.where((truth.target == "STAR") & ~rows.is_sky, 1, 0).astype(np.int64),
-        "SCND_TARGET": np.zeros(plan.num_rows, np.int64),
+        **_photometry(spectra, rows.is_sky | rows.is_bad),
+        **_targeting(truth.target, rows.is_sky),
         "COADD_NUMEXP": rows.num_exposures,
         "COADD_EXPTIME": np.where(rows.is_bad, 0, truth.exptime_s).astype(np.float32),
         "COADD_NUMNIGHT": rows.num_exposures,
@@ -174,16 +167,28 @@ def _hardware(fiber: np.ndarray) -> Table:
     }
 
 
-def _photometry(spectra: SimulatedSpectra) -> Table:
-    """Fluxes in the fibre [nanomaggy] from the noiseless spectra."""
+def _targeting(target: np.ndarray, is_sky: np.ndarray) -> Table:
+    """Targeting bits [B] by kind of target."""
+    bits = np.array([TARGET_BITS[name] for name in target], np.int64)
+    return {
+        "DESI_TARGET": np.where(is_sky, SKY_TARGET, bits),
+        "BGS_TARGET": np.where((target == "BGS") & ~is_sky, 2, 0).astype(np.int64),
+        "MWS_TARGET": np.where((target == "STAR") & ~is_sky, 1, 0).astype(np.int64),
+        "SCND_TARGET": np.zeros(len(target), np.int64),
+    }
+
+
+def _photometry(spectra: SimulatedSpectra, blank: np.ndarray) -> Table:
+    """Fluxes in all and in the fibre [nanomaggy], [B] each, from the noiseless spectra; 0 where blank."""
     if spectra.noiseless is None:
         raise ValueError("photometry needs the noiseless spectra: simulate with keep_noiseless")
     fluxes = {}
     for band, (start, stop, effective) in BANDS.items():
         window = slice(*np.searchsorted(WAVE_OBS, [start, stop]))
         per_frequency = spectra.noiseless[:, window].mean(axis=1) * 1e-17 * effective**2 / 2.998e18
-        fluxes[band] = per_frequency / 3.631e-29
-    return fluxes
+        fluxes[band] = np.where(blank, 0, per_frequency / 3.631e-29)
+    whole = {f"FLUX_{band}": (1.4 * flux).astype(np.float32) for band, flux in fluxes.items()}
+    return whole | {f"FIBERFLUX_{band}": flux.astype(np.float32) for band, flux in fluxes.items()}
 
 
 def exposures(plan: FilePlan, rows: Rows, spectra: SimulatedSpectra) -> Table:

@@ -1,0 +1,18 @@
+import pytest
+
+from engine.errors import CommitError
+from engine.ledger import Ledger
+from tests.toy import ToyCatalogue
+
+
+def test_records_that_are_known_are_not_read_again(catalogue: ToyCatalogue, monkeypatch) -> None:
+    records = list(Ledger(catalogue.root, catalogue.storage).done(catalogue.ids).values())
+    monkeypatch.setattr(Ledger, "done", lambda *_: pytest.fail("the ledger is read"))
+    assert catalogue.publish(records=records[::-1]).num_units == len(catalogue.ids)
+
+
+def test_records_of_other_units_are_left_out_and_missing_ones_refused(catalogue: ToyCatalogue) -> None:
+    records = list(Ledger(catalogue.root, catalogue.storage).done(catalogue.ids).values())
+    assert catalogue.publish(ids=catalogue.ids[:2], records=records).num_units == 2
+    with pytest.raises(CommitError, match="1 of 4 units have no record"):
+        catalogue.publish(records=records[1:])
