@@ -49,11 +49,11 @@ def umap_points(latent: np.ndarray, others: np.ndarray, seed: int) -> tuple[np.n
     ----------
     McInnes, Healy & Melville (2018), arXiv:1802.03426.
     """
-    from umap import UMAP  # 10 s of import and compilation that only this needs
-
     stacked = np.concatenate([latent, others])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # says that a seed means one thread, which is wanted
+        warnings.simplefilter("ignore")  # no Tensorflow; a seed means one thread, which is wanted
+        from umap import UMAP  # 10 s of import and compilation that only this needs
+
         points = UMAP(n_neighbors=15, min_dist=0.1, random_state=seed, n_jobs=1).fit_transform(stacked)
     points = np.asarray(points, np.float64)
     return points[: len(latent)], points[len(latent) :]

@@ -7,7 +7,7 @@ import pytest
 from catalogs import charts
 from catalogs.figures import STYLE, new_figure, smooth, style, to_png, to_svg
 from catalogs.gallery import GalleryItem, residual, spectrum_png
-from catalogs.latent_map import principal_components
+from catalogs.latent_map import principal_components, umap_points
 from catalogs.statistics import Histogram, Rate
 from tests.catalogue import gallery_item, make_rows, training_history
 
@@ -158,3 +158,16 @@ def test_principal_components_of_few_rows_and_one_latent(shape):
     assert points.shape == (shape[0], 2)
     assert np.isfinite(points).all()
     assert np.isfinite(others).all()
+
+
+def test_umap_keeps_two_groups_apart_and_places_others_among_them():
+    rng = np.random.default_rng(5)
+    groups = np.repeat([[0.0] * 6, [9.0] * 6], 30, axis=0)
+    latent, others = groups + rng.normal(0, 0.5, (60, 6)), groups[[0, 59]]
+    points, placed = umap_points(latent, others, seed=1)
+    assert points.shape == (60, 2)
+    assert np.isfinite(points).all()
+    centres = points[:30].mean(0), points[30:].mean(0)
+    distances = np.linalg.norm(points[:, None] - np.array(centres), axis=2)
+    assert (distances.argmin(1) == np.repeat([0, 1], 30)).all()
+    assert np.linalg.norm(placed[:, None] - np.array(centres), axis=2).argmin(1).tolist() == [0, 1]
