@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 
 from engine import log
 from engine.errors import ConfigError, EngineError
@@ -26,7 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.setup(arguments.verbose)
     job = importlib.import_module(JOBS[arguments.job].module)
     try:
-        result: JobResult = job.run(Options.from_namespace(arguments))
+        with redirect_stdout(sys.stderr):  # Ray's daemons print there whatever they like
+            result: JobResult = job.run(Options.from_namespace(arguments))
+        _print(result, arguments.json)
+        return result.exit_code
     except ConfigError as error:
         return _fail(error, 2)
     except EngineError as error:
@@ -37,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    _print(result, arguments.json)
-    return result.exit_code
+    except Exception as error:  # noqa: BLE001 - the last stop: a user is told, whatever it is
+        return _fail(_fault(error, arguments.verbose), 1)
 
 
 def _fail(error: EngineError, code: int) -> int:
@@ -46,11 +50,20 @@ def _fail(error: EngineError, code: int) -> int:
     return code
 
 
+def _fault(error: Exception, verbose: bool) -> EngineError:
+    """One line for what nobody foresaw; the traceback is for those who ask."""
+    if verbose:
+        _logger.error("unforeseen", exc_info=error)
+    text = " ".join(str(error).split())
+    hint = "" if verbose else "The same line with --verbose shows where."
+    return EngineError("the program failed, not its input", type(error).__name__, text, hint=hint)
+
+
 def _print(result: JobResult, as_json: bool) -> None:
+    lines = result.lines
     if as_json:
-        print(json.dumps(result.summary, default=str) if result.json_text is None else result.json_text)
-        return
-    for line in result.lines:
+        lines = [json.dumps(result.summary, default=str)] if result.json_lines is None else result.json_lines
+    for line in lines:
         print(line)
     sys.stdout.flush()
 
@@ -79,7 +92,8 @@ def _add_config_arguments(job: argparse.ArgumentParser) -> None:
 
 def _add_catalog_arguments(job: argparse.ArgumentParser, name: str) -> None:
     job.add_argument("uri", help="catalogue: a folder or s3://bucket/prefix")
-    job.add_argument("--version", type=_positive, metavar="N", help="an older version (default: the newest)")
+    if name != "prune":
+        job.add_argument("--version", type=_positive, metavar="N", help="an older version (default: newest)")
     if name == "query":
         job.add_argument("sql", help='one SELECT, e.g. "SELECT targetid, anomaly_score FROM catalog LIMIT 9"')
         job.add_argument("--limit", type=_positive, metavar="N", help="print at most N rows")

@@ -1,9 +1,11 @@
 """One TOML file describes one release and everything done to it; every job reads the sections it needs."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from catalogs import CATALOGS
 from catalogs.options import ReportOptions
 from engine import config as engine_config
 from engine.cluster import ClusterConfig
@@ -14,7 +16,6 @@ from engine.infer import Device, Precision, model_config
 from engine.placement import PipelineConfig
 from engine.sources import SOURCES
 from engine.sources.base import Source
-from engine.spectra.prepare import SpectrumPrep
 from engine.storage import StorageOptions
 from engine.synthetic.desi import SynthesizeConfig
 from engine.train.fit import FitConfig
@@ -22,6 +23,12 @@ from engine.train.plan import TrainConfig
 from jobs.job import Options
 from models import MODELS
 from models.spec import ModelSpec
+
+
+def _registered(name: str, registry: Mapping[str, Any], what: str) -> str:
+    if name not in registry:
+        raise ValueError(f"no such {what}, there are {', '.join(registry)}")
+    return name
 
 
 class Place(Config):
@@ -46,9 +53,7 @@ class ReleaseConfig(Place):
     @field_validator("source")
     @classmethod
     def _source_is_known(cls, name: str) -> str:
-        if name not in SOURCES:
-            raise ValueError(f"no such source, there are {', '.join(SOURCES)}")
-        return name
+        return _registered(name, SOURCES, "source")
 
     @field_validator("settings")
     @classmethod
@@ -57,10 +62,14 @@ class ReleaseConfig(Place):
             return settings  # what is wrong with it is told already
         return SOURCES[info.data["source"]].config_class.model_validate(settings).model_dump(mode="json")
 
+    @property
+    def kind(self) -> type[Source]:
+        """Class of the source."""
+        return SOURCES[self.source]
+
     def open(self) -> Source:
         """Return the source."""
-        source = SOURCES[self.source]
-        return source(self.uri, self.storage, source.config_class.model_validate(self.settings))
+        return self.kind(self.uri, self.storage, self.kind.config_class.model_validate(self.settings))
 
 
 class ModelConfig(Config):
@@ -102,14 +111,17 @@ class ReportConfig(Config):
 class JobConfig(Config):
     """The whole file. A job says which section it misses."""
 
+    chosen_by_name = tuple(source.prepare_class for source in SOURCES.values())
+
     seed: int = 1
     """Seed of everything random that has no seed of its own."""
     synthesize: SynthesizeConfig | None = None
     """Synthetic release, written to `release.uri`."""
     release: ReleaseConfig | None = None
     """Where the data are."""
-    prepare: SpectrumPrep = SpectrumPrep()
-    """Frame and normalisation for `ingest`; a checkpoint brings its own."""
+    prepare: dict[str, Any] = Field(default_factory=dict, validate_default=True)
+    """What `ingest` does to the rows of the source, its `prepare_class`, e.g.
+    `engine.spectra.prepare.SpectrumPrep`; a checkpoint brings its own."""
     staged: Place | None = None
     """Where `ingest` writes and `train` reads."""
     model: ModelConfig = ModelConfig()
@@ -124,8 +136,8 @@ class JobConfig(Config):
     """How it is applied."""
     output: Place | None = None
     """Root of the catalogue."""
-    catalog: CatalogConfig = CatalogConfig(name="spectral_anomaly")
-    """Name and partitioning of the catalogue."""
+    catalog: CatalogConfig = Field(default=CatalogConfig(name="spectral_anomaly"), validate_default=True)
+    """Kind of catalogue, by its name in `catalogs.CATALOGS`, and its partitioning."""
     max_rejected_fraction: float = Field(default=0.05, ge=0, le=1)
     """Exit code 3 if more of what was read than this is rejected for a fault; chosen cuts do not count."""
     report: ReportConfig = ReportConfig()
@@ -134,6 +146,19 @@ class JobConfig(Config):
     """How Ray Data runs it."""
     cluster: ClusterConfig = ClusterConfig()
     """Which Ray cluster."""
+
+    @field_validator("prepare")
+    @classmethod
+    def _prepare_fits_the_source(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if not (release := info.data.get("release")):
+            return settings  # no job that reads a release, or what is wrong with it is told already
+        return release.kind.prepare_class.model_validate(settings).model_dump(mode="json")
+
+    @field_validator("catalog")
+    @classmethod
+    def _catalog_is_known(cls, catalog: CatalogConfig) -> CatalogConfig:
+        spec = CATALOGS[_registered(catalog.name, CATALOGS, "catalogue")]
+        return catalog.model_copy(update={"key": spec.key})
 
 
 def load(options: Options, *sections: str) -> JobConfig:

@@ -2,15 +2,22 @@
 
 import logging
 import time
-from dataclasses import replace
+from typing import Any
 
 from engine import cluster
-from engine.errors import ConfigError
+from engine.errors import CheckpointError, CommitError, SourceError, StorageError
 from jobs import ingest, query, reprocess, synthesize, train
-from jobs.config import load
+from jobs.config import JobConfig, load
 from jobs.job import JobResult, Options
 
 _logger = logging.getLogger(__name__)
+
+STEPS = {
+    "synthesize": synthesize.write,
+    "ingest": ingest.stage,
+    "train": train.fit,
+    "reprocess": reprocess.reprocess,
+}
 
 TOP_TEN = (
     "SELECT anomaly_rank AS rank, targetid, spectype, round(z, 4) AS z, round(anomaly_score, 2) AS score, "
@@ -21,19 +28,31 @@ TOP_TEN = (
 def run(options: Options) -> JobResult:
     """Run all jobs of one configuration in one process, on one Ray."""
     config = load(options, "synthesize", "release", "staged", "checkpoint", "output")
-    if options.json:
-        raise ConfigError("demo prints for people", "--json", hint="Run the jobs one by one.")
-    steps = (synthesize.write, ingest.stage, train.fit, reprocess.reprocess)
-    lines: list[str] = []
-    with cluster.connect(config.cluster):
-        for step in steps:
-            started = time.monotonic()
-            result = step(config, options)
-            name = step.__module__.removeprefix("jobs.")
-            _logger.info("%s: done in %.0f s", name, time.monotonic() - started)
-            lines += result.lines if options.plan else []
     if options.plan:
-        return JobResult({}, lines)
+        return _plan(config, options)
+    results: dict[str, JobResult] = {}
+    with cluster.connect(config.cluster):
+        for name, step in STEPS.items():
+            started = time.monotonic()
+            results[name] = step(config, options)
+            _logger.info("%s: done in %.0f s", name, time.monotonic() - started)
     assert config.output is not None
-    top = query.run(replace(options, target=config.output.uri, overrides=(), sql=TOP_TEN, limit=None))
-    return JobResult(result.summary, [*top.lines, *result.lines], result.exit_code)
+    last = results["reprocess"]
+    lines = [query.table(config.output, TOP_TEN), *last.lines]
+    return JobResult(_summaries(results), lines, max(result.exit_code for result in results.values()))
+
+
+def _plan(config: JobConfig, options: Options) -> JobResult:
+    """Plan each step; all but the first need what the one before it writes."""
+    results: dict[str, JobResult] = {}
+    for name, step in STEPS.items():
+        try:
+            results[name] = step(config, options)
+        except (SourceError, StorageError, CommitError, CheckpointError) as error:
+            results[name] = JobResult({"waits_for": str(error)}, [f"not to be planned yet: {error}"])
+    lines = [f"{name}: {line}" for name, result in results.items() for line in result.lines]
+    return JobResult(_summaries(results), lines)
+
+
+def _summaries(results: dict[str, JobResult]) -> dict[str, Any]:
+    return {name: result.summary for name, result in results.items()}

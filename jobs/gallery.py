@@ -37,10 +37,10 @@ class Reader:
     checkpoint: Checkpoint
 
 
-def make_reader(config: JobConfig) -> Reader:
+def make_reader(config: JobConfig, checkpoint: Checkpoint, spec: ModelSpec) -> Reader:
     """Return the reader for the configuration that a version was made with."""
-    checkpoint, spec, (prepare, _) = parts.infer_stages(config)
     assert config.release is not None
+    prepare, _ = parts.infer_stages(config, checkpoint, spec)
     return Reader(config.release.open(), prepare, spec, checkpoint)
 
 

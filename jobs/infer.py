@@ -1,9 +1,10 @@
 """Release + checkpoint -> fragments and ledger records; nothing is published yet."""
 
-from catalogs import spectral_anomaly
+from catalogs import CATALOGS
 from engine.checkpoint import Checkpoint
 from jobs import parts
 from jobs.config import JobConfig, load
+from jobs.faults import judge
 from jobs.job import JobResult, Options
 from jobs.parts import Parts
 
@@ -15,20 +16,24 @@ def run(options: Options) -> JobResult:
     if options.plan:
         return JobResult(parts.plan_summary(ready), parts.plan_lines(config, ready))
     parts.run(config, ready, "infer")
-    rows = sum(record.rows for record in ready.records())
+    records = ready.records()
+    verdict = judge(ready.units, records, config.max_rejected_fraction)
     summary = {
         "output": ready.output.uri,
         "units": len(ready.units),
         "computed": len(ready.pending),
-        "rows": rows,
+        "rows": sum(record.rows for record in records),
+        "fault_fraction": verdict.fraction,
     }
-    return JobResult(summary, [f"{key}: {value}" for key, value in summary.items()])
+    lines = [f"{key}: {value}" for key, value in summary.items()]
+    return JobResult(summary, [*lines, *verdict.lines], verdict.exit_code)
 
 
 def assemble(config: JobConfig, options: Options) -> tuple[Parts, Checkpoint]:
     """Return the pipeline from the release to scores, and the checkpoint that it applies."""
     assert config.output is not None
-    checkpoint, spec, stages = parts.infer_stages(config)
-    columns = spectral_anomaly.columns(stages[-1].provides)
+    checkpoint, spec = parts.open_checkpoint(config)
+    stages = parts.infer_stages(config, checkpoint, spec)
+    columns = CATALOGS[config.catalog.name].columns(stages[-1].provides)
     salt = {"checkpoint": checkpoint.id, "model": spec.name, "precision": config.infer.precision}
     return parts.assemble(config, stages, columns, config.output, salt, options.limit), checkpoint

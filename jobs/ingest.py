@@ -9,11 +9,10 @@ from engine.commit import CatalogConfig, publish
 from engine.errors import CommitError
 from engine.partition import split_hash
 from engine.sources.base import SPECTRUM_COLUMNS
-from engine.spectra.columns import NORM
-from engine.spectra.prepare import PrepareSpectra
 from engine.stage import Resources, Stage, UnitFunction, UnitTable, columns_by_name
 from jobs import parts
 from jobs.config import JobConfig, load
+from jobs.faults import judge
 from jobs.job import JobResult, Options
 from jobs.provenance import provenance
 
@@ -50,9 +49,15 @@ def run(options: Options) -> JobResult:
 def stage(config: JobConfig, options: Options) -> JobResult:
     """Run `source -> prepare -> split -> fragments` and publish the list of files."""
     assert config.staged is not None
-    stages: tuple[Stage, ...] = (PrepareSpectra(config.prepare), AddSplit())
-    columns = (*columns_by_name(SPECTRUM_COLUMNS, *KEPT), NORM, *config.prepare.columns, SPLIT)
-    salt = {"prepare": config.prepare.model_dump(), "job": "ingest"}
+    assert config.release is not None
+    prepare = config.release.kind.prepare_class.model_validate(config.prepare).stage
+    stages: tuple[Stage, ...] = (prepare, AddSplit())
+    columns = (
+        *columns_by_name(SPECTRUM_COLUMNS, *KEPT),
+        *(column for column in prepare.provides if column.name not in KEPT),
+        SPLIT,
+    )
+    salt = {"prepare": config.prepare, "job": "ingest"}
     ready = parts.assemble(config, stages, columns, config.staged, salt, options.limit)
     if options.plan:
         return JobResult(parts.plan_summary(ready), parts.plan_lines(config, ready))
@@ -67,6 +72,13 @@ def stage(config: JobConfig, options: Options) -> JobResult:
     )
     if not manifest.rows:
         raise CommitError("no spectrum is left to train on", config.staged.uri, hint="See its `rejected`.")
-    summary = {"staged": config.staged.uri, "version": manifest.version, "rows": manifest.rows,
-               "rejected": manifest.rejected}  # fmt: skip
-    return JobResult(summary, [f"staged: {config.staged.uri} ({manifest.rows} spectra)"])
+    verdict = judge(ready.units, [manifest], config.max_rejected_fraction)
+    summary = {
+        "staged": config.staged.uri,
+        "version": manifest.version,
+        "rows": manifest.rows,
+        "rejected": manifest.rejected,
+        "fault_fraction": verdict.fraction,
+    }
+    line = f"staged: {config.staged.uri} ({manifest.rows} spectra)"
+    return JobResult(summary, [*verdict.lines, line], verdict.exit_code)

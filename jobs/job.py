@@ -1,6 +1,7 @@
 """What a job is given and what it gives back."""
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,10 +33,11 @@ class Options:
 class JobResult:
     """How a job ended.
 
-    `summary` is what `--json` prints, unless `json_text` is set; `lines` are for people.
+    `summary` is what `--json` prints, unless there are `json_lines`, which are read as they are printed;
+    `lines` are for people.
     """
 
     summary: dict[str, Any]
     lines: list[str] = field(default_factory=list)
     exit_code: int = 0
-    json_text: str | None = None
+    json_lines: Iterable[str] | None = None

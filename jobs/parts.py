@@ -19,11 +19,12 @@ from engine.log import ProgressLine
 from engine.pipeline import run_units
 from engine.schema import arrow_schema
 from engine.sources.base import Source
-from engine.spectra.prepare import PrepareSpectra, SpectrumPrep
+from engine.spectra.prepare import PrepareSpectra
 from engine.stage import Resources, Stage, check
 from engine.storage import Storage
 from engine.units import Unit, content_hash, with_ids
-from jobs.config import JobConfig, Place, spec_of
+from jobs.config import JobConfig, Place
+from models import MODELS
 from models.spec import ModelSpec
 
 
@@ -152,29 +153,39 @@ def plan_summary(parts: Parts) -> dict[str, Any]:
     }
 
 
-def infer_stages(
-    config: JobConfig,
-) -> tuple[Checkpoint, ModelSpec, tuple[PrepareSpectra, InferStage]]:
-    """Load the checkpoint and return its model and the stages that apply it."""
+def open_checkpoint(config: JobConfig) -> tuple[Checkpoint, ModelSpec]:
+    """Load the checkpoint and find the model that it was made for."""
     place = config.checkpoint
     if place is None:
         raise ConfigError("section [checkpoint] is missing", expected="checkpoint.uri = 'checkpoints/...'")
     checkpoint = load_checkpoint(place.uri, Storage(place.storage))
-    spec = spec_of(checkpoint.model)
+    spec = MODELS.get(checkpoint.model)
+    if spec is None:
+        raise CheckpointError(
+            "made for a model that is not here", place.uri, checkpoint.model, ", ".join(MODELS)
+        )
     if checkpoint.model_version != spec.version:
         raise CheckpointError(
             "made by another version of the model", place.uri,
             str(checkpoint.model_version), str(spec.version), "Train it again.",
         )  # fmt: skip
-    infer = config.infer
+    return checkpoint, spec
+
+
+def infer_stages(
+    config: JobConfig, checkpoint: Checkpoint, spec: ModelSpec
+) -> tuple[PrepareSpectra, InferStage]:
+    """Return the stages that apply a checkpoint to the rows of the release."""
+    assert config.checkpoint is not None
+    assert config.release is not None
+    place, infer = config.checkpoint, config.infer
+    prepare = validate(config.release.kind.prepare_class, checkpoint.prepare, f"{place.uri}: prepare")
     stage = InferStage.from_checkpoint(
         spec,
         place.uri,
         place.storage,
         batch_rows=infer.batch_rows,
         device=infer.device,
-        precision=infer.precision,
         resources=Resources(num_cpus=infer.num_cpus, num_gpus=infer.num_gpus),
     )
-    prep = validate(SpectrumPrep, checkpoint.prepare, f"{place.uri}: prepare")
-    return checkpoint, spec, (PrepareSpectra(prep), stage)
+    return prepare.stage, stage

@@ -7,18 +7,17 @@ from typing import Any
 
 from engine import cluster
 from engine.checkpoint import Checkpoint
-from engine.commit import Manifest, RunAll, publish, publish_id, run_each, versions
+from engine.commit import Manifest, RunAll, Version, publish, publish_id, run_each, versions
 from engine.errors import CommitError
 from engine.flags import REASONS
+from engine.ledger import LedgerRecord
 from engine.pipeline import map_tasks
-from jobs import infer, parts, report
+from jobs import infer, report
 from jobs.config import JobConfig, load
+from jobs.faults import Verdict, judge
 from jobs.job import JobResult, Options
 from jobs.parts import Parts
 from jobs.provenance import provenance
-
-TOO_MUCH_REJECTED = 3
-"""Exit code of a job that has published, but lost more to faults than the configuration allows."""
 
 ROWS_MERGED_HERE = 1_000_000
 """Up to so many rows the driver merges by itself: starting workers costs 6 s, merging 400,000 rows 1.5 s."""
@@ -29,7 +28,7 @@ def run(options: Options) -> JobResult:
     config = load(options, "release", "checkpoint", "output")
     ready, checkpoint = infer.assemble(config, options)
     if options.plan:
-        return JobResult(parts.plan_summary(ready), parts.plan_lines(config, ready))
+        return _plan(config, ready)
     if ready.pending:
         raise CommitError(
             f"{len(ready.pending)} of {len(ready.units)} units are not computed yet",
@@ -39,20 +38,48 @@ def run(options: Options) -> JobResult:
     return publish_version(config, ready, checkpoint)
 
 
+def _plan(config: JobConfig, ready: Parts) -> JobResult:
+    """Say what would be published."""
+    current = _current(ready)
+    unchanged = _holds(current, config, ready)
+    number = (current.version if current else 0) + (not unchanged)
+    summary = {
+        "output": ready.output.uri,
+        "version": number,
+        "new": not unchanged,
+        "units": len(ready.units),
+        "pending": len(ready.pending),
+        "rows": sum(record.rows for record in ready.records()),
+    }
+    state = "nothing new: still" if unchanged else "would publish"
+    lines = [f"{state} version {number}: {summary['rows']} rows from {len(ready.units)} units"]
+    lines += [f"{len(ready.pending)} units are not computed yet: run `infer` first"] if ready.pending else []
+    return JobResult(summary, lines)
+
+
+def _current(ready: Parts) -> Version | None:
+    return (versions(ready.output.uri, ready.storage) or [None])[-1]
+
+
+def _holds(current: Version | None, config: JobConfig, ready: Parts) -> bool:
+    """Whether the current version is what would be published."""
+    identity = publish_id([unit.id for unit in ready.units], ready.columns, config.catalog)
+    return current is not None and current.publish_id == identity
+
+
 def publish_version(config: JobConfig, ready: Parts, checkpoint: Checkpoint) -> JobResult:
     """Merge, publish, report; the last two lines name the report and the catalogue."""
-    before = versions(ready.output.uri, ready.storage)
-    identity = publish_id([unit.id for unit in ready.units], ready.columns, config.catalog)
-    unchanged = bool(before) and before[-1].publish_id == identity
-    merge_here = unchanged or sum(record.rows for record in ready.records()) <= ROWS_MERGED_HERE
+    unchanged = _holds(_current(ready), config, ready)
+    records = None if unchanged else ready.records()
+    merge_here = sum(record.rows for record in records or ()) <= ROWS_MERGED_HERE
     with nullcontext() if merge_here else cluster.connect(config.cluster):
-        manifest = _publish(config, ready, checkpoint, run_each if merge_here else _run_tasks)
-    summary = _summary(manifest, unchanged)
+        manifest = _publish(config, ready, checkpoint, run_each if merge_here else _run_tasks, records)
+    verdict = judge(ready.units, [manifest], config.max_rejected_fraction)
+    summary = _summary(manifest, unchanged) | {"fault_fraction": verdict.fraction}
     if config.report.enabled:
         summary["report"] = _report(config, ready, manifest, unchanged)
     summary["catalogue"] = ready.output.uri
-    too_much = _fault_fraction(manifest) > config.max_rejected_fraction
-    return JobResult(summary, _lines(summary, config), TOO_MUCH_REJECTED if too_much else 0)
+    return JobResult(summary, _lines(summary, verdict), verdict.exit_code)
 
 
 def _run_tasks(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
@@ -67,11 +94,18 @@ def _report(config: JobConfig, ready: Parts, manifest: Manifest, unchanged: bool
     return report.write(ready.output, manifest.version, config.report)
 
 
-def _publish(config: JobConfig, ready: Parts, checkpoint: Checkpoint, run_all: RunAll) -> Manifest:
+def _publish(
+    config: JobConfig,
+    ready: Parts,
+    checkpoint: Checkpoint,
+    run_all: RunAll,
+    records: list[LedgerRecord] | None,
+) -> Manifest:
     assert config.checkpoint is not None
     facts = provenance(config, checkpoints={config.checkpoint.uri: checkpoint.id})
     ids = [unit.id for unit in ready.units]
-    return publish(ready.output.uri, ready.storage, ids, ready.columns, config.catalog, facts, run_all)
+    place, columns = ready.output.uri, ready.columns
+    return publish(place, ready.storage, ids, columns, config.catalog, facts, run_all, records)
 
 
 def _summary(manifest: Manifest, unchanged: bool) -> dict[str, Any]:
@@ -82,25 +116,15 @@ def _summary(manifest: Manifest, unchanged: bool) -> dict[str, Any]:
         "rows_in": manifest.rows_in,
         "rows": manifest.rows,
         "rejected": dict(manifest.rejected),
-        "fault_fraction": _fault_fraction(manifest),
     }
 
 
-def _fault_fraction(manifest: Manifest) -> float:
-    faults = sum(n for reason, n in manifest.rejected.items() if REASONS[reason].kind == "fault")
-    seen = manifest.rows + sum(manifest.rejected.values())
-    return faults / seen if seen else 0.0
-
-
-def _lines(summary: dict[str, Any], config: JobConfig) -> list[str]:
+def _lines(summary: dict[str, Any], verdict: Verdict) -> list[str]:
     state = "published" if summary["new"] else "nothing new: still"
     lines = [f"{state} version {summary['version']}: {summary['rows']} rows from {summary['units']} units"]
     lines += [
         f"rejected {n}: {REASONS[r].description} ({REASONS[r].kind})" for r, n in summary["rejected"].items()
     ]
-    if summary["fault_fraction"] > config.max_rejected_fraction:
-        lines.append(
-            f"{100 * summary['fault_fraction']:.3g}% were faults, more than max_rejected_fraction = "
-            f"{config.max_rejected_fraction}: exit code {TOO_MUCH_REJECTED}"
-        )
-    return lines + [f"{name}: {summary[name]}" for name in ("report", "catalogue") if name in summary]
+    return [*lines, *verdict.lines] + [
+        f"{name}: {summary[name]}" for name in ("report", "catalogue") if name in summary
+    ]

@@ -7,7 +7,8 @@ from engine import config as engine_config
 from engine.commit import Manifest, read_manifest
 from engine.errors import EngineError
 from engine.storage import Storage
-from jobs import catalogue
+from engine.units import content_hash
+from jobs import catalogue, parts
 from jobs.config import JobConfig, Place, ReportConfig
 from jobs.job import JobResult, Options
 
@@ -29,11 +30,12 @@ def path_of(place: Place, manifest: Manifest) -> str:
     """Where the report of a version goes unless told otherwise.
 
     Beside a local catalogue (`reports/000001.html`); that of a catalogue on object storage goes into the
-    working directory, where a browser can open it.
+    working directory, where a browser can open it, under a name that no other catalogue's report has.
     """
     name = f"{manifest.version:06d}.html"
     if place.uri.startswith("s3://"):
-        return str(Path.cwd() / "reports" / f"{manifest.name}-{name}")
+        which = content_hash([place.model_dump(mode="json"), manifest.publish_id], size=4)
+        return str(Path.cwd() / "reports" / f"{manifest.name}-{which}-{name}")
     return Storage.join(place.uri, "reports", name)
 
 
@@ -48,12 +50,19 @@ def write(place: Place, version: int | None, settings: ReportConfig, out: str = 
     path = out or path_of(place, manifest)
     items, note, history = [], "", []
     try:
-        config = engine_config.validate(JobConfig, manifest.provenance["config"], "manifest")
-        reader = gallery.make_reader(config)
-        history = reader.checkpoint.history
+        checkpoint, spec = parts.open_checkpoint(_made_with(manifest, "checkpoint"))
+        history = checkpoint.history
+        config = _made_with(manifest, "checkpoint", "release", "infer")
+        reader = gallery.make_reader(config, checkpoint, spec)
         items, note = gallery.items(reader, place, manifest, settings.gallery)
     except EngineError as error:
         _logger.warning("no gallery: %s", error)
         note = f"The release or the checkpoint could not be read again: {error}"
     build_report(place.uri, path, place.storage, manifest.version, items, note, history, settings.options)
     return path
+
+
+def _made_with(manifest: Manifest, *sections: str) -> JobConfig:
+    """Return the sections that are needed: a key of another one that has another name today is no matter."""
+    given = manifest.provenance["config"]
+    return engine_config.validate(JobConfig, {name: given[name] for name in sections}, "manifest")

@@ -18,7 +18,7 @@ from engine.infer import open_model
 from engine.schema import arrow_type
 from engine.storage import Storage
 from engine.train import loop as trainer
-from engine.train.fit import fit_scoring
+from engine.train.fit import check_held_out, fit_scoring
 from engine.train.loop import TrainData, TrainResult
 from engine.units import FileRef
 from jobs.config import JobConfig, load, model_of
@@ -43,22 +43,13 @@ def fit(config: JobConfig, options: Options) -> JobResult:
     manifest = read_manifest(config.staged.uri, storage)
     _check_columns(spec.reads(settings), manifest, config.staged.uri)
     data = _data(config, manifest, spec.reads(settings), options.limit)
+    check_held_out(data.num_rows, config.train.validation_fraction, config.scoring, config.staged.uri)
     summary: dict[str, Any] = {"model": spec.name, "files": len(data.files), "rows": data.num_rows,
                                "checkpoint": config.checkpoint.uri}  # fmt: skip
     if options.plan:
         return JobResult(summary, [f"{key}: {value}" for key, value in summary.items()])
     result = _train(config, spec, settings, data, storage)
-    checkpoint = Checkpoint(
-        model=spec.name,
-        model_version=spec.version,
-        config=asdict(settings),
-        prepare=manifest.provenance["config"]["prepare"],
-        weights=result.weights,
-        fitted={},
-        metrics=result.metrics,
-        history=result.history,
-        provenance=provenance(config, command=shlex.join(sys.argv), staged=manifest.publish_id),
-    )
+    checkpoint = _checkpoint(config, spec, settings, manifest, result)
     checkpoint = replace(checkpoint, fitted=_fit_scoring(config, spec, checkpoint, data))
     save(checkpoint, config.checkpoint.uri, Storage(config.checkpoint.storage))
     summary |= {"id": checkpoint.id, "metrics": result.metrics}
@@ -87,6 +78,23 @@ def _train(
             identity,
             _tell,
         )
+
+
+def _checkpoint(
+    config: JobConfig, spec: ModelSpec, settings: Any, manifest: Manifest, result: TrainResult
+) -> Checkpoint:
+    """Return what was trained, before anything is fitted to it."""
+    return Checkpoint(
+        model=spec.name,
+        model_version=spec.version,
+        config=asdict(settings),
+        prepare=manifest.provenance["config"]["prepare"],
+        weights=result.weights,
+        fitted={},
+        metrics=result.metrics,
+        history=result.history,
+        provenance=provenance(config, command=shlex.join(sys.argv), staged=manifest.publish_id),
+    )
 
 
 def _fit_scoring(

@@ -11,6 +11,7 @@ from engine.column import Column
 from engine.config import Config
 from engine.spectra.columns import FLAGS, SPECTYPE, Z
 from engine.spectra.grid import NUM_PIXELS
+from engine.spectra.prepare import SpectrumPrep
 from engine.stage import Rejection, UnitTable, rejected_table
 from engine.storage import Storage, StorageOptions
 from engine.units import Unit
@@ -73,6 +74,8 @@ class Source(ABC):
 
     config_class: ClassVar[type[Config]] = NoSettings
     """What `[release.settings]` of this source may say."""
+    prepare_class: ClassVar[type[SpectrumPrep]] = SpectrumPrep
+    """What `[prepare]` may say: its `stage` makes the rows ready for a model."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_storage", Storage(self.storage))

@@ -55,6 +55,11 @@ class SpectrumPrep(Config):
         return log_grid(self.rest_wave_min_angstrom, self.rest_wave_max_angstrom, self.num_rest_pixels)
 
     @property
+    def stage(self) -> "PrepareSpectra":
+        """The stage that prepares so."""
+        return PrepareSpectra(self)
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """Columns `flux` and `ivar` as the model gets them."""
         return model_input(self.num_pixels)

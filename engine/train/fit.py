@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from models.spec import ModelSpec
 
 
+MORE_ROWS = "Stage more spectra, or raise train.validation_fraction."
+
+
 class FitConfig(Config):
     """How many spectra scoring learns from."""
 
@@ -29,6 +32,8 @@ class FitConfig(Config):
     """Training spectra at most: what the neighbours are searched in."""
     held_out_rows: int = Field(default=20_000, ge=1)
     """Validation spectra at most: what percentiles are counted against."""
+    min_held_out_rows: int = Field(default=30, ge=1)
+    """Fewest validation spectra to be expected before a training starts; fewer make no percentiles."""
     batch_rows: int = Field(default=512, ge=1)
     """Spectra that go through the network at once."""
     seed: int = Field(default=0, ge=0)
@@ -64,6 +69,34 @@ class SampleBatches:
                 return
 
 
+def check_held_out(num_rows: int, validation_fraction: float, settings: FitConfig, where: str) -> None:
+    """Check before a training that it leaves enough to calibrate scores with afterwards.
+
+    Parameters
+    ----------
+    num_rows
+        Staged spectra.
+    validation_fraction
+        Share of them that is held out.
+    where
+        Where they are staged, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If about `num_rows * validation_fraction` is less than `settings.min_held_out_rows`.
+    """
+    expected = num_rows * validation_fraction
+    if expected < settings.min_held_out_rows:
+        raise ConfigError(
+            "too few spectra would be held out to calibrate scores",
+            where,
+            got=f"about {expected:.0f} of {num_rows}",
+            expected=f"scoring.min_held_out_rows = {settings.min_held_out_rows}",
+            hint=MORE_ROWS,
+        )
+
+
 def fit_scoring(
     spec: "ModelSpec",
     config: Any,
@@ -96,7 +129,8 @@ def fit_scoring(
     Raises
     ------
     ConfigError
-        If nothing is held out: percentiles of spectra that were trained on would flatter.
+        If nothing is held out: percentiles of spectra that were trained on would flatter; or too few spectra
+        are left for what the model fits.
     """
     if validation_fraction <= 0:
         raise ConfigError(
@@ -108,4 +142,9 @@ def fit_scoring(
     common = (tuple(files[i] for i in order), tuple(columns), storage, validation_fraction)
     reference = SampleBatches(*common, False, settings.reference_rows, settings.batch_rows)
     held_out = SampleBatches(*common, True, settings.held_out_rows, settings.batch_rows)
-    return spec.fit(config, module.to(choose_device(device)), reference, held_out)
+    try:
+        return spec.fit(config, module.to(choose_device(device)), reference, held_out)
+    except ValueError as error:
+        raise ConfigError(
+            "scores cannot be calibrated", f"model '{spec.name}'", got=str(error), hint=MORE_ROWS
+        ) from error

@@ -1,14 +1,24 @@
 """What a user sees when something is wrong: one message that says what, where, expected, and what to do."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from astropy.io import fits
 
-from tests.integration.conftest import Site, make_checkpoint, make_release, manifest_of
+from engine.checkpoint import load, save
+from engine.errors import ConfigError
+from engine.ledger import LedgerRecord
+from engine.storage import Storage
+from engine.train.fit import FitConfig, check_held_out, fit_scoring
+from engine.units import FileRef, Unit
+from jobs.faults import judge
+from tests.integration.conftest import SETTINGS, Site, make_release, manifest_of
 from tests.integration.test_reprocess import _table
+from tests.toymodel import SPEC, ToyConfig, build
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -102,12 +112,61 @@ def test_checkpoint_that_is_not_there(site: Site, tmp_path: Path, capsys: pytest
     assert str(tmp_path) in text
 
 
+def _other_checkpoint(site: Site, folder: Path, **changes: Any) -> str:
+    """Save the site's checkpoint with something changed: whole, with a right id."""
+    storage = Storage()
+    save(replace(load(str(site.checkpoint), storage), **changes), str(folder), storage)
+    return str(folder)
+
+
+def test_damaged_checkpoint(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uri = _other_checkpoint(site, tmp_path / "checkpoint")
+    header = tmp_path / "checkpoint" / "checkpoint.json"
+    header.write_text(header.read_text().replace('"num_latent": 6', '"num_latent": 7'))
+    text = _error(site, capsys, 1, "-o", f"checkpoint.uri={uri}")
+    assert f"{uri}: content does not match its id" in text
+
+
 def test_checkpoint_of_another_shape(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", steps=1)
-    header = (checkpoint / "checkpoint.json").read_text()
-    (checkpoint / "checkpoint.json").write_text(header.replace('"num_latent": 6', '"num_latent": 7'))
-    text = _error(site, capsys, 1, "-o", f"checkpoint.uri={checkpoint}")
-    assert str(checkpoint) in text
+    uri = _other_checkpoint(site, tmp_path / "checkpoint", config=SETTINGS | {"num_latent": 7})
+    text = _error(site, capsys, 1, "-o", f"checkpoint.uri={uri}")
+    assert f"{uri}: weights do not fit the model" in text
+
+
+def test_checkpoint_of_another_model(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uri = _other_checkpoint(site, tmp_path / "checkpoint", model="band_gan")
+    text = _error(site, capsys, 1, "-o", f"checkpoint.uri={uri}")
+    assert f"{uri}: made for a model that is not here; got band_gan; expected spectral_vae" in text
+
+
+def test_unknown_catalogue_and_preparation(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    text = _error(site, capsys, 2, "-o", "catalog.name=stars", "-o", "prepare.fram=rest")
+    assert "catalog: Value error, no such catalogue, there are spectral_anomaly" in text
+    assert "prepare.fram: unknown key (did you mean 'frame'?)" in text
+
+
+def test_too_few_spectra_to_calibrate_are_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"here: too few .* got about 6 of 112; expected .*= 30"):
+        check_held_out(112, 0.05, FitConfig(), "here")
+    spec = replace(SPEC, fit=lambda *_: float("too few rows"))
+    with pytest.raises(ConfigError, match=r"model 'toy': scores cannot be calibrated; got could not convert"):
+        fit_scoring(spec, ToyConfig(), build(ToyConfig()), [], Storage(), 0.1, FitConfig(), "cpu")
+
+
+@pytest.mark.parametrize(("present", "missing", "code"), [(98, 2, 0), (50, 50, 3)])
+def test_missing_files_count_as_files(present: int, missing: int, code: int) -> None:
+    """However many objects the other files hold: nobody knows how many these held."""
+    here = [
+        Unit(f"{i}", (FileRef(f"{i}", 1, "f", "coadd"), FileRef(f"r{i}", 1, "f", "redrock")))
+        for i in range(present)
+    ]
+    gone = [Unit(f"-{i}", (), missing=(f"{i}",)) for i in range(missing)]
+    counts = {"rejected": {"not_found": missing, "sky_fibre": 9000}, "rejected_files": missing}
+    record = LedgerRecord("id", "key", "a", "", "", rows_in=500 * present, rows=1, **counts)
+    verdict = judge([*here, *gone], [record], 0.05)
+    assert verdict.fraction == missing / (present + missing)
+    assert verdict.exit_code == code
+    assert bool(verdict.lines) == bool(code)
 
 
 def test_broken_files_are_rejected_and_the_rest_goes_on(site: Site, tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ def test_last_lines_name_report_and_catalogue(
     assert site.run("reprocess", "published", "-o", "report.enabled=true") == 0
     *_, report, catalogue = capsys.readouterr().out.strip().splitlines()
     assert catalogue == f"catalogue: {published}"
-    assert "<svg" in Path(report.removeprefix("report: ")).read_text()
+    html = Path(report.removeprefix("report: ")).read_text()
+    assert html.count("Spectrum, reconstruction and residual of") == 3
+    assert "could not be read again" not in html
 
 
 def test_rerun_publishes_nothing_new(site: Site, published: Path) -> None:
