@@ -114,12 +114,14 @@ class InferStage:
             )
         device = choose_device(self.device)
         config, module = open_model(self.spec, checkpoint, self.checkpoint_uri)
-        module, in_precision = tuned(module.to(device), self.precision)
+        module, in_precision = tuned(module.to(device), device, self.precision)
         predict = self.spec.predictor(config, module, checkpoint.fitted, device)
         return _Scorer(self, in_precision(predict))
 
 
-def tuned(module: "nn.Module", precision: Precision) -> "tuple[nn.Module, Callable[[Predict], Predict]]":
+def tuned(
+    module: "nn.Module", device: "torch.device", precision: Precision
+) -> "tuple[nn.Module, Callable[[Predict], Predict]]":
     """Make a module fast on the device where it is, and say what a predictor must be wrapped in.
 
     On a CPU large layers are laid out beforehand (`engine.packed`); a GPU takes the module as it is, and
@@ -129,7 +131,6 @@ def tuned(module: "nn.Module", precision: Precision) -> "tuple[nn.Module, Callab
 
     from engine.packed import pack_linears
 
-    device = next(module.parameters()).device
     if device.type == "cpu":
         return pack_linears(module, PACKED_ROWS, getattr(torch, precision)), lambda predict: predict
 

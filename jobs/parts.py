@@ -186,6 +186,7 @@ def infer_stages(
         place.storage,
         batch_rows=infer.batch_rows,
         device=infer.device,
+        precision=infer.precision,
         resources=Resources(num_cpus=infer.num_cpus, num_gpus=infer.num_gpus),
     )
     return prepare.stage, stage
