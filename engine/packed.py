@@ -8,7 +8,7 @@ inputs and weights have 8 bits, sums and bias 24.
 import torch
 from torch import Tensor, nn
 
-MIN_WEIGHTS = 1 << 18
+MIN_WEIGHTS = 1 << 17
 """Smaller layers stay as they are: there is nothing to gain."""
 
 # Private in torch 2.13 (its compiler emits them); where they are missing, layers stay as they are.

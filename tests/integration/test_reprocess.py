@@ -51,6 +51,24 @@ def test_rerun_publishes_nothing_new(site: Site, published: Path) -> None:
     assert sorted(p.name for p in (published / "fragments").iterdir()) == fragments
 
 
+def test_another_precision_is_another_result(
+    site: Site, published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert site.run("reprocess", "published", "--plan", "--json", "-o", "infer.precision=bfloat16") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["pending"] == plan["units"], "a unit computed in float32 would pass for one in bfloat16"
+    assert site.run("reprocess", "rounded", "-o", "infer.precision=bfloat16") == 0
+    ours, theirs = (
+        sorted(map(str, (r / "data").rglob("Npix*.parquet"))) for r in (published, site.folder / "rounded")
+    )
+    moved = duckdb.sql(
+        f"SELECT max(abs(a.weighted_mse - b.weighted_mse) / a.weighted_mse) "
+        f"FROM read_parquet({ours}) a JOIN read_parquet({theirs}) b USING (targetid, survey, program)"
+    ).fetchall()[0][0]
+    assert 0 < moved < 0.1
+
+
 def test_injected_anomalies_rank_above_the_rest(site: Site, published: Path) -> None:
     truth = duckdb.read_parquet(str(site.release / "truth.parquet"))
     scored = _table(published).project("targetid, anomaly_score")
