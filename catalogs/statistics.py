@@ -61,7 +61,19 @@ class Sample:
 
 
 def histogram(con: duckdb.DuckDBPyConnection, column: str, low: float, high: float, bins: int) -> Histogram:
-    """Count the finite values of a column of `catalog` in `bins` equal bins from `low` to `high`."""
+    """Count the finite values of a column of `catalog` in equal bins.
+
+    Parameters
+    ----------
+    con
+        Connection of `open_catalog`.
+    column
+        Numeric column; rows where it is not finite are left out.
+    low, high
+        First and last edge, in the column's unit; values beyond are counted in the first and last bin.
+    bins
+        How many, N of `Histogram`.
+    """
     edges = np.linspace(low, high, bins + 1)
     counts = np.zeros(bins, np.int64)
     sql = (
@@ -143,7 +155,19 @@ def binomial_interval(hits: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray,
 def latent_sample(
     con: duckdb.DuckDBPyConnection, latent: str, score: str, num_rows: int, seed: int
 ) -> Sample:
-    """Take at most `num_rows` rows of `catalog`, chosen by a hash of the key: the same on every run."""
+    """Take rows of `catalog` that a hash of the key chooses: the same on every run.
+
+    Parameters
+    ----------
+    con
+        Connection of `open_catalog`.
+    latent, score
+        List column of D elements, and the score beside it; rows where one is not finite are left out.
+    num_rows
+        At most so many.
+    seed
+        Of the hash.
+    """
     table = _table(
         con,
         f"SELECT {latent} AS latent, coalesce(spectype, '') AS spectype, {score} AS score FROM catalog "

@@ -54,7 +54,7 @@ def is_table(header: fits.Header) -> bool:
 
 
 def decode_image(hdu: Hdu, data: memoryview) -> np.ndarray | None:
-    """Decode an image, None if the HDU is none or an empty one."""
+    """Decode an image as [NAXISn, ..., NAXIS1], in units of BUNIT, blank pixels NaN; None if there is none."""
     if is_table(hdu.header):
         return _decode_tiled(hdu, data) if hdu.header.get("ZIMAGE") is True else None
     shape = axes(hdu.header, "NAXIS", hdu.where)
@@ -100,7 +100,7 @@ def _scaled(raw: np.ndarray, scale: Any, zero: Any, blank: Any = None) -> np.nda
 
 
 def decode_columns(hdu: Hdu, data: memoryview, wanted: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Decode the wanted columns that are there, by name as wanted."""
+    """Decode the wanted columns that are there, [NAXIS2] or [NAXIS2, repeat] each, by name as wanted."""
     row_bytes, num_rows = axes(hdu.header, "NAXIS", hdu.where)
     known = _columns(hdu, row_bytes)
     found = {name: known[name.upper()] for name in wanted if name.upper() in known}

@@ -67,7 +67,7 @@ class UnitTable:
         return replace(self, rows=rows)
 
     def reject(self, bad: np.ndarray, reason: str, detail: str) -> "UnitTable":
-        """Move the rows where `bad` is True to `rejected`.
+        """Move the rows where `bad`, bool [rows], is True to `rejected`.
 
         The rows must carry `source_uri`, `source_row`, `targetid`, `survey` and `program`.
         """

@@ -22,7 +22,7 @@ _SLICES = 16
 
 
 def sort_indices(table: pa.Table, names: Sequence[str]) -> np.ndarray:
-    """Row numbers in the order of some columns; "-" before a name: largest first; missing values last."""
+    """Row numbers [rows] in the order of some columns; "-" before a name: largest first; missing last."""
     directions = {"-": "descending"}
     keys = [(name.removeprefix("-"), directions.get(name[:1], "ascending")) for name in names]
     return pc.call_function("sort_indices", [table], pc.SortOptions(keys)).to_numpy()
@@ -83,7 +83,7 @@ def _column_hashes(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def shared(hashes: Sequence[np.ndarray]) -> np.ndarray:
-    """Hashes that occur in more than one of several sorted arrays, or twice in one; sorted, uint64."""
+    """Hashes [M] that occur in more than one of several sorted arrays [N], or twice in one; sorted, uint64."""
     edges = np.arange(1, _SLICES, dtype=np.uint64) * np.uint64(2**64 // _SLICES)
     cuts = [np.concatenate([[0], np.searchsorted(part, edges), [part.size]]) for part in hashes]
     found = []

@@ -221,7 +221,21 @@ def write_rejected(task: RejectedTask) -> Written:
 
 
 def put_file(target: Target, path: str, data: bytes, rows: int, role: Role) -> DataFile:
-    """Write a file into the version's folder and describe it."""
+    """Write a file into the version's folder and describe it.
+
+    Parameters
+    ----------
+    target
+        The version.
+    path
+        Of the file, relative to the version's folder.
+    data
+        Its bytes.
+    rows
+        Rows of a table in it, 0 if it holds none.
+    role
+        What the file is for, see `DataFile`.
+    """
     full = f"{target.path}/{path}"
     target.storage.put(target.storage.join(target.root, full), data)
     return DataFile(full, rows, len(data), hashlib.sha256(data).hexdigest(), role)

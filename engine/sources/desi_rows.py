@@ -99,7 +99,7 @@ def build_rows(
 
 
 def find_rows(table: Table, targetid: np.ndarray) -> np.ndarray:
-    """Row of `table` with each TARGETID, the first of several; -1 where there is none."""
+    """Row of `table` with each TARGETID, int64 [B] both, the first of several; -1 where there is none."""
     ids = table.get("TARGETID")
     if ids is None or len(ids) == 0:
         return np.full(len(targetid), -1)

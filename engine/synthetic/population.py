@@ -24,25 +24,31 @@ ANOMALY_FAINTEST = {"BGS": 19.3, "LRG": 20.8, "ELG": 22.4, "QSO": 21.0, "STAR": 
 
 @dataclass(frozen=True)
 class SimulateConfig:
-    """What to draw. Fractions of classes need not add up to 1.
-
-    `program` restricts to what is observed in "bright" or "dark" time; `anomaly_kinds` are drawn with equal
-    probability; `bases_fraction` of the objects is drawn from real template bases, where some are given.
-    """
+    """What to draw. Fractions of classes need not add up to 1: they are scaled."""
 
     bgs_fraction: float = 0.26
+    """Bright galaxies."""
     lrg_fraction: float = 0.22
+    """Luminous red galaxies."""
     elg_fraction: float = 0.22
+    """Emission-line galaxies."""
     qso_fraction: float = 0.13
+    """Quasars."""
     star_fraction: float = 0.17
+    """Stars of the Milky Way Survey."""
     program: str = "all"
+    """What is observed in "bright" or "dark" time, or "all"."""
     anomaly_fraction: float = 0.0
+    """Part of the objects that get an anomaly."""
     anomaly_kinds: tuple[str, ...] = tuple(KINDS)
+    """Of which kinds, with equal probability."""
     exptime_s: float = 1000.0
+    """Effective exposure time that objects scatter around [s]."""
     bases_fraction: float = 0.0
+    """Part of the objects that is drawn from real template bases, where some are given."""
 
     def target_fractions(self) -> FloatArray:
-        """Probability of each of `TARGETS` in this programme."""
+        """Probability of each of `TARGETS` in this programme, [5], sum 1."""
         mix = (self.bgs_fraction, self.lrg_fraction, self.elg_fraction, self.qso_fraction, self.star_fraction)
         bright = np.array([BRIGHT_SHARE[target] for target in TARGETS])
         share = {"all": np.ones(5), "bright": bright, "dark": 1.0 - bright}[self.program]

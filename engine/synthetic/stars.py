@@ -122,22 +122,39 @@ def stellar_spectrum(wave: FloatArray, temperature: float, metals: float, weak: 
 
 
 def white_dwarf_spectrum(wave: FloatArray, temperature: float) -> FloatArray:
-    """Spectrum of a DA white dwarf: blackbody with Balmer lines broadened by pressure."""
+    """Spectrum [L] of a DA white dwarf, temperature [K]: blackbody with Balmer lines broadened by pressure."""
     strength = np.exp(-0.5 * np.square(np.log(temperature / 13000.0) / 0.55))
     return blackbody(wave, temperature) * balmer(wave, 0.55 * strength, 32.0, 0.25 * strength, last=9)
 
 
 def blackbody(wave: FloatArray, temperature: float) -> FloatArray:
-    """Planck's B_lambda, 1 at 6400 Angstrom."""
+    """Planck's B_lambda [L] at wavelengths [L], Angstrom, and a temperature [K]; 1 at 6400 Angstrom."""
     x = SECOND_RADIATION_CONSTANT / temperature
     return (6400.0 / wave) ** 5 * np.expm1(x / 6400.0) / np.expm1(x / wave)
 
 
 def balmer(wave: FloatArray, depth: float, width: float, jump: float, last: int = 24) -> FloatArray:
-    """Transmission of the Balmer series up to level `last` and of the jump at 3646 Angstrom.
+    """Transmission of the Balmer series and of the jump at 3646 Angstrom.
 
-    Lines have Lorentzian wings to the power 1.5; `width` [Angstrom] is of H beta and falls to the limit,
-    so that the lines merge there.
+    Lines have Lorentzian wings to the power 1.5.
+
+    Parameters
+    ----------
+    wave
+        [L], Angstrom.
+    depth
+        Of H beta, 0 to 1; H alpha has three quarters of it.
+    width
+        Of H beta [Angstrom]; it falls to the limit of the series, so that the lines merge there.
+    jump
+        Part of the light that is missing below 3646 Angstrom, 0 to 1.
+    last
+        Upper level of the last line.
+
+    Returns
+    -------
+    numpy.ndarray
+        [L], 0 to 1.
     """
     transmission = 1.0 - jump * _sigmoid((4.0 * RYDBERG_ANGSTROM + 30.0 - wave) / 12.0)
     for level in range(3, last + 1):
@@ -168,7 +185,7 @@ def _molecules(wave: FloatArray, strength: FloatArray | float) -> FloatArray:
 
 
 def weak_lines(wave: FloatArray) -> FloatArray:
-    """Depth of blended weak lines of iron-peak elements, denser to the blue: a fixed random pattern."""
+    """Depth [L] of blended weak lines of iron-peak elements, denser to the blue: a fixed random pattern."""
     rng = np.random.default_rng(20240517)
     centres = 3000.0 * 10.0 ** (0.45 * rng.uniform(0, 1, 1400) ** 1.7)
     depths = rng.exponential(0.06, centres.size) * np.clip((7500.0 - centres) / 3500.0, 0.15, 1.0)
