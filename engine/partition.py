@@ -28,10 +28,10 @@ def valid_position(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        bool [B]: both finite and `dec` within -90 to 90; any finite `ra` is taken modulo 360.
+        bool [B]: `ra` within -180 to 360 (either convention), `dec` within -90 to 90, neither NaN.
     """
     with np.errstate(invalid="ignore"):
-        return np.isfinite(ra) & (np.abs(dec) <= 90.0)
+        return (ra >= -180.0) & (ra <= 360.0) & (np.abs(dec) <= 90.0)
 
 
 def healpix_29(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:

@@ -87,14 +87,14 @@ class InferConfig(Config):
     batch_rows: int = Field(default=512, ge=1)
     """Rows a mini-batch inside a unit."""
     device: Device = "auto"
-    """Where the model runs; `auto` takes a GPU where Ray gives one."""
+    """Where the model runs; `auto` takes a GPU where Ray gives one, which takes `num_gpus` > 0."""
     precision: Precision = "float32"
     """Of matrix products; bfloat16 is a quarter faster where the CPU or GPU has it, and moves percentiles by up
     to 1. Units computed in another precision are computed anew."""
     num_cpus: float = Field(default=1.0, gt=0)
     """CPUs (and torch threads) of one worker."""
     num_gpus: float = Field(default=0.0, ge=0)
-    """GPUs of one worker; fractions share a card."""
+    """GPUs of one worker; fractions share a card. 0 computes on CPUs, also where there are GPUs."""
 
 
 class ReportConfig(Config):

@@ -102,7 +102,7 @@ class TestReading:
             )
 
     def test_fits_by_ranges(self, place: Place):
-        from tests.unit.test_fits import coadd_bytes
+        from tests.fitsbytes import coadd_bytes
 
         data = coadd_bytes(num_rows=20)
         place.storage.put(place.uri("coadd.fits"), data)

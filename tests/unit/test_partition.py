@@ -41,9 +41,9 @@ def test_healpix_of_nothing_is_empty():
 
 
 def test_positions_off_the_sky_are_named():
-    ra, dec = np.array([0.0, np.nan, 1.0]), np.array([0.0, 0.0, 90.1])
-    np.testing.assert_array_equal(valid_position(ra, dec), [True, False, False])
-    with pytest.raises(ValueError, match="2 positions are not on the sky, the first at row 1"):
+    ra, dec = np.array([0.0, np.nan, 1.0, 360.5, -180.0]), np.array([0.0, 0.0, 90.1, 0.0, 0.0])
+    np.testing.assert_array_equal(valid_position(ra, dec), [True, False, False, False, True])
+    with pytest.raises(ValueError, match="3 positions are not on the sky, the first at row 1"):
         healpix_29(ra, dec)
 
 

@@ -1,0 +1,140 @@
+"""`train` is killed while it trains; the same line run again goes on and ends as if nothing had happened."""
+
+import json
+import shutil
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pytest
+
+from engine.commit import CatalogConfig, FragmentSink, publish
+from engine.partition import split_hash
+from engine.schema import arrow_schema, list_array
+from engine.sources.base import SPECTRUM_COLUMNS
+from engine.spectra.prepare import SpectrumPrep
+from engine.stage import UnitTable, columns_by_name, rejected_table
+from engine.storage import Storage, StorageOptions
+from engine.units import FileRef, Unit, with_ids
+from jobs.ingest import SPLIT
+from tests.integration.conftest import Site
+
+EPOCHS = 4
+PREP = SpectrumPrep(frame="rest", num_rest_pixels=200)
+COLUMNS = (*columns_by_name(SPECTRUM_COLUMNS, "targetid", "spectype"), *PREP.columns, SPLIT)
+CONFIG = f"""
+    [model.settings]
+    num_pixels = {PREP.num_pixels}
+    num_latent = 2
+    hidden = [16]
+    precision = "float32"
+    [train]
+    epochs = {EPOCHS}
+    global_batch_rows = 32
+    validation_fraction = 0.2
+    shuffle_buffer_rows = 64
+    threads_per_worker = 1
+    read_cpus = 3
+    [cluster]
+    num_cpus = 4
+    object_store_memory_gib = 0.3
+"""
+"""One reader at a time: each process of Ray takes seconds to import torch."""
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.usefixtures("ray_session"),
+    # Ray's own: sockets of its actors and its use of pkg_resources are not in our hands.
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
+    ),
+]
+
+
+@pytest.mark.timeout(600)  # starts Ray's workers three times: slow on a busy machine
+def test_killed_training_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    config = tmp_path / "train.toml"
+    config.write_text(CONFIG)
+    site = Site(tmp_path, tmp_path, tmp_path, config)
+    stage_spectra(tmp_path / "staged-plain")
+    shutil.copytree(tmp_path / "staged-plain", tmp_path / "staged-killed")
+
+    driver = site.spawn("train", "unused", *overrides(tmp_path, "killed"))
+    before = history_when_stored(driver, tmp_path / "staged-killed" / "runs")
+    kill_all(driver)
+    assert 1 <= len(before) < EPOCHS
+    assert not (tmp_path / "checkpoint-killed").exists()
+
+    assert site.run("train", "unused", *overrides(tmp_path, "killed")) == 0
+    assert site.run("train", "unused", *overrides(tmp_path, "plain")) == 0
+    weights, history = outcome(tmp_path / "checkpoint-killed")
+    plain_weights, plain_history = outcome(tmp_path / "checkpoint-plain")
+    assert history[: len(before)] == before, "an epoch was computed again: its speed is another"
+    assert len(history) == EPOCHS
+    assert without_speed(history) == without_speed(plain_history)
+    assert weights == plain_weights
+
+
+def stage_spectra(folder: Path, num_files: int = 3, rows: int = 100) -> None:
+    """Publish sloped continua with noise in the form that `ingest` gives to spectra."""
+    sink, rng = FragmentSink(str(folder), StorageOptions(), COLUMNS), np.random.default_rng(8)
+    units = with_ids((Unit(f"u{i}", (FileRef(f"made/{i}", 1, "f"),)) for i in range(num_files)), {})
+    for number, unit in enumerate(units):
+        targetid = number * rows + np.arange(rows)
+        slope, noise = rng.normal(0, 0.5, (rows, 1)), rng.normal(0, 0.1, (rows, PREP.num_pixels))
+        flux = (1 + slope * np.linspace(-1, 1, PREP.num_pixels) + noise).astype(np.float32)
+        ivar = np.full_like(flux, 100)
+        values = [targetid, ["GALAXY"] * rows, list_array(flux), list_array(ivar), split_hash(targetid)]
+        table = pa.table([pa.array(column) for column in values], schema=arrow_schema(COLUMNS))
+        sink.write(unit, UnitTable(table, rejected_table([]), rows))
+    staged = CatalogConfig(name="staged", kind="flat", key=())
+    facts = {"config": {"prepare": PREP.model_dump()}}
+    publish(str(folder), Storage(), [unit.id for unit in units], COLUMNS, staged, facts)
+
+
+def overrides(folder: Path, name: str) -> list[str]:
+    """Places of one of the two runs, each with its own copy of the same spectra."""
+    places = {"staged.uri": f"staged-{name}", "checkpoint.uri": f"checkpoint-{name}"}
+    return [part for key, place in places.items() for part in ("-o", f"{key}={folder / place}")]
+
+
+def history_when_stored(driver: subprocess.Popen[str], runs: Path) -> list[dict[str, Any]]:
+    """Wait for the first state that Ray has recorded; return the history that is in it.
+
+    Ray learns of a state up to 2 s after its files are there (it asks the workers every 2 s), and only
+    what it has recorded is found again. So its record is what is waited for, not the files.
+    """
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and driver.poll() is None:
+        for record in runs.glob("*/checkpoint_manager_snapshot.json"):
+            if text := record.read_text():  # it is created before it is written
+                state = json.loads(text)["latest_checkpoint_result"]["checkpoint_dir_name"]
+                return json.loads((record.parent / state / "state.json").read_text())["history"]
+        time.sleep(0.01)
+    kill_all(driver)
+    raise AssertionError(f"no state was stored: {driver.communicate()[1][-2000:]}")
+
+
+def kill_all(driver: subprocess.Popen[str]) -> None:
+    """Kill the driver with SIGKILL, and its Ray, whose workers would else train on for seconds."""
+    if driver.poll() is None:
+        for process in [main := psutil.Process(driver.pid), *main.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):  # Ray's processes end by themselves without their driver
+                process.kill()
+    driver.wait()
+
+
+def outcome(checkpoint: Path) -> tuple[bytes, list[dict[str, Any]]]:
+    """Bytes of the weights, and the history."""
+    history = json.loads((checkpoint / "checkpoint.json").read_text())["history"]
+    return (checkpoint / "weights.safetensors").read_bytes(), history
+
+
+def without_speed(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out what the clock decides."""
+    return [{name: value for name, value in epoch.items() if name != "rows_per_s"} for epoch in history]

@@ -1,0 +1,160 @@
+"""Reading damaged FITS: a clear `SourceError` that names the reason, and nothing else."""
+
+import gzip
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from engine.errors import SourceError
+from engine.fits import read_hdus
+from engine.storage import Storage, StorageError
+from tests.fitsbytes import CAMERA_IMAGES, FIBERMAP_COLUMNS, coadd_bytes, fibermap, image_file, to_bytes
+
+
+def assert_reason(call, reason: str, text: str | None = None) -> None:
+    with pytest.raises(SourceError, match=text) as caught:
+        call()
+    assert caught.value.reason == reason
+    assert caught.value.where
+
+
+@pytest.mark.parametrize(
+    "data", [b"not a fits file", b"\0" * 9000, b"SIMPLE", b"PAR1" + bytes(5000), b"<html>" * 999]
+)
+def test_not_fits(read_fits, data: bytes):
+    assert_reason(lambda: read_fits(data, ["X"]), "not_fits", r"is not FITS; got b'.*expected SIMPLE")
+
+
+def test_empty_file(read_fits):
+    assert_reason(lambda: read_fits(b"", ["X"]), "truncated_file")
+
+
+@pytest.mark.parametrize("keep", [100, 4000, 30_000, 600_000, -5000])
+def test_truncated(read_fits, keep: int):
+    data = coadd_bytes(10)[:keep]
+    assert_reason(
+        lambda: read_fits(data, CAMERA_IMAGES, {"SCORES": ["X"]}), "truncated_file", "shorter than it should"
+    )
+
+
+def test_file_shorter_than_listed(read_fits):
+    data = coadd_bytes(10)
+    assert_reason(lambda: read_fits(data[:700_000], ["Z_FLUX"], size=len(data)), "truncated_file")
+
+
+def test_file_that_is_gone(tmp_path):
+    assert_reason(lambda: read_hdus(Storage(), str(tmp_path / "gone.fits"), 9999, ["X"], {}), "not_found")
+
+
+def test_storage_errors_stay_storage_errors(tmp_path):
+    """The network is not a fault of the file: the unit must be tried again, not rejected."""
+    (tmp_path / "x.fits").mkdir()
+    with pytest.raises(StorageError):
+        read_hdus(Storage(), str(tmp_path / "x.fits"), 9999, ["X"], {})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (b"NAXIS1  =                   10", b"NAXIS1  =                  -10", "unreadable_file"),
+        (b"NAXIS1  =                   10", b"NAXIS1  =  9999999999999999999", "truncated_file"),
+        (b"NAXIS1  =                   10", b"NAXIS1  =                  3.5", "unreadable_file"),
+        (b"NAXIS1  =                   10", b"NAXIS1  =                    T", "unreadable_file"),
+        (b"NAXIS1  =                   10", b"NAXIS1  = 'ten'               ", "unreadable_file"),
+        (b"NAXIS1  =                   10", b"COMMENT                       ", "unreadable_file"),
+        (b"NAXIS   =                    1", b"NAXIS   =                 1000", "unreadable_file"),
+        (b"BITPIX  =                  -32", b"BITPIX  =                   31", "unreadable_file"),
+        (b"PCOUNT  =                    0", b"PCOUNT  =             99999999", "truncated_file"),
+        (b"PCOUNT  =                    0", b"PCOUNT  =                   -1", "unreadable_file"),
+        (b"XTENSION= 'IMAGE   '          ", b"XTENSIO?= 'IMAGE   '          ", "unreadable_file"),
+        (b"END" + b" " * 77, b"HISTORY" + b" " * 73, "truncated_file"),
+        (b"EXTNAME = 'X       '", b"\xff\xfe\x00NAME = 'X       '", ""),
+    ],
+)  # fmt: skip
+def test_lying_headers(read_fits, old: bytes, new: bytes, reason: str):
+    head, tail = (data := image_file(np.arange(10, dtype="f4")))[:2880], data[2880:]
+    assert old in tail
+    damaged = head + tail.replace(old, new, 1)
+    if reason:
+        assert_reason(lambda: read_fits(damaged, ["X"]), reason)
+    else:
+        assert read_fits(damaged, ["X"]).images == {}
+
+
+def test_too_few_rows_in_a_header_are_noticed(read_fits):
+    """NAXIS2 that is too small puts the next header into the data."""
+    data = coadd_bytes(50).replace(b"NAXIS2  =                   50", b"NAXIS2  =                   10", 1)
+    assert_reason(
+        lambda: read_fits(data, ["B_FLUX"]), "unreadable_file", "no header where the HDU before ends"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"TFORM1  = 'K       '", b"TFORM1  = '999K    '"),
+        (b"TFORM1  = 'K       '", b"TFORM1  = '????    '"),
+        (b"TFORM1  = 'K       '", b"TFORM1  = '99999999999999999999K'"),
+        (b"TFIELDS =                    6", b"TFIELDS =                  999"),
+        (b"TFIELDS =                    6", b"TFIELDS =                   -6"),
+    ],
+)
+def test_lying_tables(read_fits, old: bytes, new: bytes):
+    data = to_bytes(fits.HDUList([fits.PrimaryHDU(), fibermap(5)]))
+    assert old in data
+    padding = len(new) - len(old)
+    at = data.index(old)
+    damaged = data[:at] + new + data[at + len(old) + padding :]
+    assert_reason(lambda: read_fits(damaged, tables={"FIBERMAP": ["TARGETID"]}), "unreadable_file")
+
+
+@pytest.mark.parametrize("key", [b"ZNAXIS1", b"ZNAXIS2"])
+def test_tiled_image_that_would_fill_memory(read_fits, key: bytes):
+    hdu = fits.CompImageHDU(np.zeros((50, 50), np.int32), name="X")
+    data = to_bytes(fits.HDUList([fits.PrimaryHDU(), hdu]))
+    old = key + b" =                   50"
+    assert old in data
+    damaged = data.replace(old, key + b" =         500000000000")
+    assert_reason(lambda: read_fits(damaged, ["X"]), "unreadable_file", "unpacks to too much")
+
+
+def test_damaged_gzip(read_fits):
+    packed = gzip.compress(coadd_bytes(3), 1)
+    assert_reason(lambda: read_fits(packed[: len(packed) // 2], ["B_FLUX"]), "truncated_file", "gzip")
+    broken = packed[:2000] + bytes(200) + packed[2200:]
+    assert_reason(lambda: read_fits(broken, ["B_FLUX"]), "unreadable_file", "gzip")
+    assert_reason(lambda: read_fits(b"\x1f\x8b garbage", ["B_FLUX"]), "unreadable_file", "gzip")
+
+
+def test_gzip_bomb(read_fits, monkeypatch):
+    monkeypatch.setattr("engine.fits.MAX_UNPACKED_BYTES", 1 << 20)
+    assert_reason(
+        lambda: read_fits(gzip.compress(bytes(40 << 20)), ["X"]), "unreadable_file", "unpacks to too much"
+    )
+
+
+@pytest.mark.parametrize("is_tiled", [False, True])
+def test_random_damage_never_escapes(read_fits, is_tiled: bool):
+    """Flipped bytes give numbers or a `SourceError`, nothing else."""
+    rng = np.random.default_rng(5)
+    sound = np.frombuffer(coadd_bytes(1, num_diagonals=1, is_tiled=is_tiled), np.uint8)
+    headers = [at for at in range(0, len(sound), 2880) if bytes(sound[at : at + 3]) in (b"SIM", b"XTE")]
+    tables = {"FIBERMAP": FIBERMAP_COLUMNS, "SCORES": ["TSNR2_LRG"]}
+    num_rejected = 0
+    for _ in range(150):
+        damaged = sound.copy()
+        where = rng.choice(headers) + rng.integers(0, 2880, 6)  # headers are where it matters
+        damaged[where] = rng.integers(32, 127, 6)
+        if rng.random() < 0.3:
+            damaged[rng.integers(0, len(sound), 300)] = rng.integers(0, 256, 300)
+        num_rejected += _reason(read_fits, damaged.tobytes(), CAMERA_IMAGES, tables) is not None
+    assert 0 < num_rejected < 150
+
+
+def _reason(read_fits, *args) -> str | None:
+    try:
+        read_fits(*args)
+    except SourceError as error:
+        return error.reason
+    return None

@@ -1,0 +1,114 @@
+"""Settings of a source: refused with their key where they are wrong, and in the ids of units where they count."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import ConfigError
+from engine.sources import SOURCES, DesiSource
+from engine.units import FileRef, Unit, with_ids
+from jobs.config import JobConfig, ReleaseConfig, load
+from jobs.job import Options
+
+UNITS = [
+    Unit(f"coadd-{i}", (FileRef(f"/release/coadd-{i}.fits", 100 + i, "etag", "coadd"),)) for i in range(3)
+]
+
+
+def load_release(folder: Path, *lines: str) -> JobConfig:
+    """Read a file whose [release] has these lines beside its `uri`."""
+    path = folder / "job.toml"
+    path.write_text("\n".join(["[release]", 'uri = "release"', *lines]))
+    return load(Options(target=str(path)))
+
+
+def ids(**settings: Any) -> list[str]:
+    """Ids of the same units, read with these settings of a DESI release."""
+    source = ReleaseConfig(uri="/release", settings=settings).open()
+    assert isinstance(source, DesiSource)
+    return [unit.id for unit in with_ids(UNITS, source.salt)]
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "nearest"),
+    [
+        ('settings.layuot = "flat"', "release.settings.layuot", "layout"),
+        pytest.param(
+            'settings.survey = ["main"]',
+            "release.settings.survey",
+            "surveys",
+            marks=pytest.mark.xfail(
+                reason="keys of all sections are searched: 'survey' of [synthesize] is found"
+            ),
+        ),
+        ("settings.cuts.min_exposure = 2", "release.settings.cuts.min_exposure", "min_exposures"),
+    ],
+)
+def test_typo_in_the_settings_is_refused_with_the_nearest_key(
+    tmp_path: Path, line: str, key: str, nearest: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_release(tmp_path, line)
+    assert f"{key}: unknown key (did you mean '{nearest}'?)" in str(caught.value)
+    assert str(tmp_path / "job.toml") in str(caught.value)
+
+
+def test_value_that_a_setting_cannot_have_is_refused_with_its_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"release\.settings\.layout: .*'tile'"):
+        load_release(tmp_path, 'settings.layout = "tile"')
+
+
+def test_unknown_source_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_release(tmp_path, 'source = "dessi"', 'settings.layout = "flat"')
+    text = str(caught.value)
+    assert "release.source" in text
+    assert "'dessi'" in text
+    assert ", ".join(SOURCES) in text
+    assert "release.settings" not in text, "what settings mean is not known without the source"
+
+
+def test_settings_are_refused_by_a_source_that_has_none(tmp_path: Path) -> None:
+    assert load_release(tmp_path, 'source = "sdss"').release is not None
+    with pytest.raises(ConfigError, match=r"release\.settings\.layout: unknown key"):
+        load_release(tmp_path, 'source = "sdss"', 'settings.layout = "auto"')
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        {"targets_only": False},
+        {"keep_negative_targetid": True},
+        {"allowed_fiberstatus": 8},
+        {"good_redshift_only": True},
+        {"allowed_zwarn": 4},
+        {"min_exposures": 2},
+    ],
+    ids=lambda cuts: next(iter(cuts)),
+)
+def test_other_cuts_make_other_units(cuts: dict[str, Any]) -> None:
+    assert not set(ids(cuts=cuts)) & set(ids())
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {"surveys": ["main"]},
+        {"programs": ["dark"]},
+        {"surveys": ["main"], "programs": ["dark"], "pixels": [1, 2]},
+        {"layout": "tiles", "tiles": [80605]},
+        {"index_uri": "tilepix.fits"},
+        {"layout": "flat"},
+    ],
+    ids=lambda selection: "-".join(selection),
+)
+def test_another_selection_leaves_the_ids_of_units(selection: dict[str, Any]) -> None:
+    assert ids(**selection) == ids()
+    cuts = {"min_exposures": 2}
+    assert ids(**selection, cuts=cuts) == ids(cuts=cuts)
+
+
+def test_cuts_written_out_as_their_defaults_are_the_defaults() -> None:
+    assert ids(cuts={"targets_only": True, "min_exposures": 1}) == ids()
+    assert len(set(ids())) == len(UNITS)
