@@ -13,7 +13,7 @@ from engine.column import Column
 from engine.commit import FragmentSink
 from engine.config import validate
 from engine.errors import CheckpointError, ConfigError, SourceError
-from engine.infer import InferStage
+from engine.infer import InferStage, open_model
 from engine.ledger import Ledger, LedgerRecord
 from engine.log import ProgressLine
 from engine.pipeline import run_units
@@ -169,6 +169,7 @@ def open_checkpoint(config: JobConfig) -> tuple[Checkpoint, ModelSpec]:
             "made by another version of the model", place.uri,
             str(checkpoint.model_version), str(spec.version), "Train it again.",
         )  # fmt: skip
+    open_model(spec, checkpoint, place.uri)  # weights that do not fit are told before any worker starts
     return checkpoint, spec
 
 
