@@ -77,7 +77,7 @@ def test_injected_anomalies_rank_above_the_rest(site: Site, published: Path) -> 
     assert means[True] > means[False]
 
 
-MOMENTS = {"reading": ("fragments", 1), "halfway": ("ledger", 3), "publishing": ("data", 1)}
+MOMENTS = {"halfway": ("ledger", 2), "publishing": ("data", 1)}
 """When the driver is killed: as soon as a folder of the catalogue holds so many files."""
 
 

@@ -34,14 +34,6 @@ def ids(**settings: Any) -> list[str]:
     ("line", "key", "nearest"),
     [
         ('settings.layuot = "flat"', "release.settings.layuot", "layout"),
-        pytest.param(
-            'settings.survey = ["main"]',
-            "release.settings.survey",
-            "surveys",
-            marks=pytest.mark.xfail(
-                reason="keys of all sections are searched: 'survey' of [synthesize] is found"
-            ),
-        ),
         ("settings.cuts.min_exposure = 2", "release.settings.cuts.min_exposure", "min_exposures"),
     ],
 )
