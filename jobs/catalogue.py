@@ -5,7 +5,7 @@ from pydantic import Field
 from engine import config as engine_config
 from engine.config import Config
 from engine.errors import ConfigError
-from engine.storage import Storage, StorageOptions
+from engine.storage import StorageOptions
 from jobs.config import Place, ReportConfig
 from jobs.job import Options
 
@@ -30,8 +30,3 @@ def load(options: Options) -> tuple[Place, CatalogueOptions]:
     if not options.target:
         raise ConfigError("no catalogue given", expected="a folder or s3://bucket/prefix")
     return Place(uri=options.target, storage=given.storage), given
-
-
-def storage(place: Place) -> Storage:
-    """Return the storage of a catalogue."""
-    return Storage(place.storage)

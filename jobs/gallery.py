@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from torch import nn
 
 from catalogs.gallery import GalleryItem
 from catalogs.query import open_catalog, run_query
@@ -34,14 +35,15 @@ class Reader:
     source: Source
     prepare: PrepareSpectra
     spec: ModelSpec
-    checkpoint: Checkpoint
+    settings: Any
+    module: nn.Module
 
 
 def make_reader(config: JobConfig, checkpoint: Checkpoint, spec: ModelSpec) -> Reader:
     """Return the reader for the configuration that a version was made with."""
     assert config.release is not None
-    prepare, _ = parts.infer_stages(config, checkpoint, spec)
-    return Reader(config.release.open(), prepare, spec, checkpoint)
+    prepare = parts.prepare_stage(config, checkpoint)
+    return Reader(config.release.open(), prepare, spec, *open_model(spec, checkpoint, "checkpoint"))
 
 
 def items(reader: Reader, place: Place, manifest: Manifest, num_items: int) -> tuple[list[GalleryItem], str]:
@@ -123,4 +125,4 @@ def _reconstruct(reader: Reader, batch: dict[str, np.ndarray]) -> dict[str, np.n
     spec = reader.spec
     if spec.reconstruct is None:
         raise EngineError(f"model '{spec.name}' reconstructs nothing")
-    return spec.reconstruct(*open_model(spec, reader.checkpoint, "checkpoint"), batch)
+    return spec.reconstruct(reader.settings, reader.module, batch)

@@ -128,15 +128,14 @@ def run(config: JobConfig, parts: Parts, name: str) -> float:
 def plan_lines(config: JobConfig, parts: Parts) -> list[str]:
     """Say what a run would do: units, bytes, stages and columns."""
     assert config.release is not None
-    num_bytes = sum(unit.num_bytes for unit in parts.units)
-    todo = sum(unit.num_bytes for unit in parts.pending)
-    missing = sum(len(unit.missing) for unit in parts.units)
+    plan = plan_summary(parts)
+    num_bytes, todo, missing = plan["bytes"], plan["pending_bytes"], plan["missing"]
     lines = [
         f"release:    {config.release.uri} ({config.release.source})",
-        f"units:      {len(parts.units)} ({num_bytes / 1e9:.3g} GB of files), to do {len(parts.pending)} ({todo / 1e9:.3g} GB)",
+        f"units:      {plan['units']} ({num_bytes / 1e9:.3g} GB of files), to do {plan['pending']} ({todo / 1e9:.3g} GB)",
         f"output:     {parts.output.uri}",
         f"stages:     read -> {' -> '.join(stage.name for stage in parts.stages)} -> write",
-        f"columns:    {', '.join(column.name for column in parts.columns)}",
+        f"columns:    {', '.join(plan['columns'])}",
     ]
     return lines + ([f"missing:    {missing} files that an index names do not exist"] if missing else [])
 
@@ -173,14 +172,20 @@ def open_checkpoint(config: JobConfig) -> tuple[Checkpoint, ModelSpec]:
     return checkpoint, spec
 
 
+def prepare_stage(config: JobConfig, checkpoint: Checkpoint) -> PrepareSpectra:
+    """Return the stage that prepares rows of the release as the checkpoint's model was trained."""
+    assert config.checkpoint is not None
+    assert config.release is not None
+    where = f"{config.checkpoint.uri}: prepare"
+    return validate(config.release.kind.prepare_class, checkpoint.prepare, where).stage
+
+
 def infer_stages(
     config: JobConfig, checkpoint: Checkpoint, spec: ModelSpec
 ) -> tuple[PrepareSpectra, InferStage]:
     """Return the stages that apply a checkpoint to the rows of the release."""
     assert config.checkpoint is not None
-    assert config.release is not None
     place, infer = config.checkpoint, config.infer
-    prepare = validate(config.release.kind.prepare_class, checkpoint.prepare, f"{place.uri}: prepare")
     stage = InferStage.from_checkpoint(
         spec,
         place.uri,
@@ -190,4 +195,4 @@ def infer_stages(
         precision=infer.precision,
         resources=Resources(num_cpus=infer.num_cpus, num_gpus=infer.num_gpus),
     )
-    return prepare.stage, stage
+    return prepare_stage(config, checkpoint), stage

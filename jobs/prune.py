@@ -1,6 +1,7 @@
 """Remove fragments that nobody reads and versions that are too old."""
 
 from engine.commit import prune
+from engine.storage import Storage
 from jobs import catalogue
 from jobs.job import JobResult, Options
 
@@ -10,7 +11,7 @@ def run(options: Options) -> JobResult:
     place, given = catalogue.load(options)
     done = prune(
         place.uri,
-        catalogue.storage(place),
+        Storage(place.storage),
         given.keep_versions,
         given.min_age_hours * 3600,
         dry_run=options.plan,

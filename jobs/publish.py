@@ -7,7 +7,7 @@ from typing import Any
 
 from engine import cluster
 from engine.checkpoint import Checkpoint
-from engine.commit import Manifest, RunAll, Version, publish, publish_id, run_each, versions
+from engine.commit import Manifest, RunAll, Version, current_version, publish, publish_id, run_each
 from engine.errors import CommitError
 from engine.flags import REASONS
 from engine.ledger import LedgerRecord
@@ -40,7 +40,7 @@ def run(options: Options) -> JobResult:
 
 def _plan(config: JobConfig, ready: Parts) -> JobResult:
     """Say what would be published."""
-    current = _current(ready)
+    current = current_version(ready.output.uri, ready.storage)
     unchanged = _holds(current, config, ready)
     number = (current.version if current else 0) + (not unchanged)
     summary = {
@@ -57,10 +57,6 @@ def _plan(config: JobConfig, ready: Parts) -> JobResult:
     return JobResult(summary, lines)
 
 
-def _current(ready: Parts) -> Version | None:
-    return (versions(ready.output.uri, ready.storage) or [None])[-1]
-
-
 def _holds(current: Version | None, config: JobConfig, ready: Parts) -> bool:
     """Whether the current version is what would be published."""
     identity = publish_id([unit.id for unit in ready.units], ready.columns, config.catalog)
@@ -69,7 +65,7 @@ def _holds(current: Version | None, config: JobConfig, ready: Parts) -> bool:
 
 def publish_version(config: JobConfig, ready: Parts, checkpoint: Checkpoint) -> JobResult:
     """Merge, publish, report; the last two lines name the report and the catalogue."""
-    unchanged = _holds(_current(ready), config, ready)
+    unchanged = _holds(current_version(ready.output.uri, ready.storage), config, ready)
     records = None if unchanged else ready.records()
     merge_here = sum(record.rows for record in records or ()) <= ROWS_MERGED_HERE
     with nullcontext() if merge_here else cluster.connect(config.cluster):

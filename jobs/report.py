@@ -41,9 +41,8 @@ def path_of(place: Place, manifest: Manifest) -> str:
 
 def write(place: Place, version: int | None, settings: ReportConfig, out: str = "") -> str:
     """Build the report of a version and return its path."""
-    from catalogs.report import (
-        build_report,  # matplotlib and SciPy: two seconds that other jobs need not wait
-    )
+    # matplotlib and SciPy: two seconds that other jobs need not wait
+    from catalogs.report import build_report
     from jobs import gallery
 
     manifest = read_manifest(place.uri, Storage(place.storage), version)

@@ -1,7 +1,7 @@
 """From fragments to a published version: what the rest of the project uses of it."""
 
 from engine.commit.fragments import FragmentSink
-from engine.commit.manifest import Manifest, Version, read_manifest, versions
+from engine.commit.manifest import Manifest, Version, current_version, read_manifest, versions
 from engine.commit.merge import CatalogConfig, RunAll, run_each
 from engine.commit.prune import prune
 from engine.commit.publish import publish, publish_id
@@ -12,6 +12,7 @@ __all__ = [
     "Manifest",
     "RunAll",
     "Version",
+    "current_version",
     "prune",
     "publish",
     "publish_id",

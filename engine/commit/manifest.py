@@ -122,6 +122,12 @@ def versions(root: str, storage: Storage) -> list[Version]:
     return [read_version(root, storage, number) for number in version_numbers(root, storage)]
 
 
+def current_version(root: str, storage: Storage) -> Version | None:
+    """Newest version, None if nothing was published: one listing, one record."""
+    numbers = version_numbers(root, storage)
+    return read_version(root, storage, numbers[-1]) if numbers else None
+
+
 def read_version(root: str, storage: Storage, number: int) -> Version:
     """Read the record of one version.
 

@@ -22,9 +22,8 @@ from engine.commit.manifest import (
     DataFile,
     Manifest,
     Version,
+    current_version,
     manifest_of,
-    read_version,
-    version_numbers,
     version_uri,
 )
 from engine.commit.merge import (
@@ -106,7 +105,7 @@ def publish(
     """
     check_settings(columns, config)
     identity = publish_id(unit_ids, columns, config)
-    current = _current(root, storage)
+    current = current_version(root, storage)
     if current is not None and current.publish_id == identity:
         return manifest_of(root, storage, current)
     found = Ledger(root, storage).done(unit_ids).values() if records is None else records
@@ -143,11 +142,6 @@ def check_settings(columns: Sequence[Column], config: CatalogConfig) -> None:
             got=", ".join(missing),
             expected=f"of {', '.join(sorted(names))}",
         )
-
-
-def _current(root: str, storage: Storage) -> Version | None:
-    numbers = version_numbers(root, storage)
-    return read_version(root, storage, numbers[-1]) if numbers else None
 
 
 def _complete(records: Iterable[LedgerRecord], unit_ids: Collection[str], root: str) -> list[LedgerRecord]:
@@ -292,7 +286,7 @@ def _properties(config: CatalogConfig, manifest: Manifest) -> bytes:
 def _claim_version(root: str, storage: Storage, manifest: Manifest) -> Manifest:
     """Create the next version record; who comes second to equal content takes that version."""
     while True:
-        current = _current(root, storage)
+        current = current_version(root, storage)
         if current is not None and current.publish_id == manifest.publish_id:
             return manifest_of(root, storage, current)
         previous = current.version if current else 0
