@@ -2,7 +2,8 @@
 
 A plain layer rearranges its weights at every call, which costs as much as the product itself where the
 batch is small against the layer. In float32, results agree with the plain layer to rounding; in bfloat16,
-inputs and weights have 8 bits, sums and bias 24.
+inputs and weights have 8 bits, sums and bias 24: also on a CPU without such products, which rounds and
+multiplies in float32, no faster than that.
 """
 
 import torch
@@ -14,6 +15,12 @@ MIN_WEIGHTS = 1 << 17
 # Private in torch 2.13 (its compiler emits them); where they are missing, layers stay as they are.
 _pack = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
 _product = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has products of bfloat16 (AVX-512 or better)."""
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return supported is not None and supported()
 
 
 class PackedLinear(nn.Module):
@@ -32,14 +39,16 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, batch_rows: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         assert _pack is not None
-        self._dtype = dtype
-        self._weight = _pack(linear.weight.detach().to(dtype), batch_rows)
+        self._rounds = dtype == torch.bfloat16
+        self._dtype = dtype if multiplies_bfloat16() else torch.float32
+        self._weight = _pack(linear.weight.detach().to(dtype).to(self._dtype), batch_rows)
         self._bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply [B, in] to [B, out]."""
         assert _product is not None
         if self._dtype == torch.float32:
+            x = x.bfloat16().float() if self._rounds else x
             return _product(x, self._weight, self._bias, "none", [], "")
         out = _product(x.to(self._dtype), self._weight, None, "none", [], "").float()
         return out if self._bias is None else out.add_(self._bias)

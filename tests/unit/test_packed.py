@@ -38,6 +38,16 @@ def test_bfloat16_rounds_inputs_and_weights_alone(layer: nn.Linear) -> None:
     assert torch.all((given - expected).abs() <= 2.0**-8 * product.abs() + 1e-5)
 
 
+def test_a_cpu_without_bfloat16_rounds_alike(layer: nn.Linear, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "multiplies_bfloat16", lambda: False)
+    x, rounded = torch.randn(64, layer.in_features), nn.Linear(layer.in_features, layer.out_features)
+    rounded.weight = nn.Parameter(layer.weight.detach().bfloat16().float())
+    rounded.bias = layer.bias
+    with torch.inference_mode():
+        given = PackedLinear(layer, 64, torch.bfloat16)(x)
+        torch.testing.assert_close(given, rounded(x.bfloat16().float()), rtol=1e-5, atol=1e-5)
+
+
 def test_only_large_float32_layers_are_packed_wherever_they_are() -> None:
     inner = nn.ModuleDict({"large": nn.Linear(WIDE, NARROW), "small": nn.Linear(8, 8)})
     inner["exact"] = nn.Linear(WIDE, NARROW).double()
