@@ -20,6 +20,8 @@ class CatalogSpec:
         Two or three sentences: what a row is and what the catalogue is for.
     key
         Columns that name a row; unique over a version.
+    prefer
+        Which of several rows of one key is kept: the first by these columns, "-" for largest first.
     score
         Column that ranks the rows, largest first: -log10 of a probability.
     score_parts
@@ -40,6 +42,7 @@ class CatalogSpec:
     title: str
     summary: str
     key: tuple[str, ...]
+    prefer: tuple[str, ...]
     score: str
     score_parts: Mapping[str, int]
     latent: str

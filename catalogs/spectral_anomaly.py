@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from catalogs.spec import CatalogSpec
 from engine.column import Column
 from engine.partition import HEALPIX
-from engine.sources.base import SPECTRUM_COLUMNS
-from engine.spectra.columns import NORM
+from engine.spectra.columns import NORM, SPECTRUM_COLUMNS
 
 PIXEL_COLUMNS = ("flux", "ivar")
 """Columns of a source that are read, never published: the release itself holds them."""
@@ -77,6 +76,7 @@ SPEC = CatalogSpec(
         "(reconstruction) and on it (isolation)."
     ),
     key=("survey", "program", "targetid"),
+    prefer=("-tsnr2", "source_uri", "source_row"),
     score="anomaly_score",
     score_parts={"off_manifold_score": 2, "on_manifold_score": 1},
     latent="latent_mean",

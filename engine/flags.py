@@ -25,6 +25,9 @@ MISSING_R = Flag(1, "MISSING_R", "no usable pixel in the r camera")
 MISSING_Z = Flag(2, "MISSING_Z", "no usable pixel in the z camera")
 NO_REDSHIFT = Flag(3, "NO_REDSHIFT", "no redrock row for this target: z and class are null")
 LOW_COVERAGE = Flag(4, "LOW_COVERAGE", "less than half of the pixels are usable")
+MISSING_BAND = Flag(5, "MISSING_BAND", "a band has no usable pixel here")
+PARTIAL_BAND = Flag(6, "PARTIAL_BAND", "part of the cutout has no data in some band")
+ERROR_ESTIMATED = Flag(7, "ERROR_ESTIMATED", "no error map: noise measured on the cutout's background")
 NORM_FLOORED = Flag(8, "NORM_FLOORED", "flux scale is below the noise: normalised by the noise")
 CLIPPED = Flag(9, "CLIPPED", "some normalised pixels were beyond the model's range and clipped")
 BEYOND_CALIBRATION = Flag(
@@ -34,9 +37,11 @@ CLASS_FALLBACK = Flag(
     17, "CLASS_FALLBACK", "too few calibration spectra of this class: percentiles are of all"
 )
 
+NOT_SCORED = Flag(18, "NOT_SCORED", "an input band that the model needs is missing: scores are NaN")
+
 FLAGS: tuple[Flag, ...] = (
-    MISSING_B, MISSING_R, MISSING_Z, NO_REDSHIFT, LOW_COVERAGE, NORM_FLOORED, CLIPPED,
-    BEYOND_CALIBRATION, CLASS_FALLBACK,
+    MISSING_B, MISSING_R, MISSING_Z, NO_REDSHIFT, LOW_COVERAGE, MISSING_BAND, PARTIAL_BAND, ERROR_ESTIMATED,
+    NORM_FLOORED, CLIPPED, BEYOND_CALIBRATION, CLASS_FALLBACK, NOT_SCORED,
 )  # fmt: skip
 
 
@@ -61,7 +66,11 @@ REASONS: dict[str, Reason] = {
         Reason("no_usable_pixel", "fault", "every pixel is masked, NaN or has zero ivar"),
         Reason("bad_position", "fault", "right ascension or declination is not a number"),
         Reason("no_redshift", "fault", "the model needs a redshift and there is none"),
-        Reason("duplicate_key", "fault", "same survey, program and targetid as a better row"),
+        Reason("missing_band", "fault", "a band that is asked for has no file"),
+        Reason("bad_wcs", "fault", "no celestial WCS, or one that does not fit that of the other bands"),
+        Reason("bad_unit", "fault", "unit of the pixels (BUNIT) is absent or unknown"),
+        Reason("duplicate_key", "fault", "same key as a better row"),
+        Reason("off_mosaic", "cut", "position is outside the mosaic"),
         Reason("negative_targetid", "cut", "sky or stuck fibre of an old production"),
         Reason("sky_fibre", "cut", "OBJTYPE is not a target"),
         Reason("fiberstatus", "cut", "COADD_FIBERSTATUS has a bit that is not allowed"),

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from engine.checkpoint import Checkpoint, check_shapes, load, read_header
 from engine.column import Column
 from engine.errors import CheckpointError, ConfigError, EngineError, SchemaError
+from engine.rows import FLAGS
 from engine.schema import arrow_type, list_array, set_column, to_arrays
-from engine.spectra.columns import FLAGS
 from engine.stage import Resources, UnitFunction, UnitTable
 from engine.storage import Storage, StorageOptions
 

@@ -4,6 +4,7 @@ A stage is a frozen dataclass: picklable, cheap, without open handles. All cost 
 worker calls once; the function it returns may be called twice on the same rows (Ray retries).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -12,16 +13,16 @@ import numpy as np
 import pyarrow as pa
 
 from engine.column import Column
+from engine.config import Config
 from engine.errors import SchemaError
 from engine.flags import REASONS
+from engine.rows import IDENTITY
 from engine.schema import arrow_schema, arrow_type
 
 REJECTED: tuple[Column, ...] = (
     Column("uri", "string", "File that was rejected or holds the rejected object"),
     Column("row", "int64", "Row in the file, from 0", nullable=True),
-    Column("targetid", "int64", "DESI TARGETID of the object", nullable=True, ucd="meta.id"),
-    Column("survey", "string", "DESI survey", nullable=True),
-    Column("program", "string", "DESI program", nullable=True),
+    *IDENTITY,
     Column("reason", "string", "Reason code, see engine.flags.REASONS"),
     Column("kind", "string", "'cut' if chosen by configuration, 'fault' if broken"),
     Column("detail", "string", "What was found and what was expected"),
@@ -39,11 +40,13 @@ class Rejection:
     targetid: int | None = None
     survey: str | None = None
     program: str | None = None
+    field: str | None = None
+    object_id: int | None = None
 
 
 def rejected_table(rejections: Iterable[Rejection]) -> pa.Table:
     """Rejections as a table with the columns of `REJECTED`."""
-    names = ("uri", "row", "targetid", "survey", "program", "reason", "detail")
+    names = [column.name for column in REJECTED if column.name != "kind"]
     rows = [{n: getattr(r, n) for n in names} | {"kind": REASONS[r.reason].kind} for r in rejections]
     return pa.Table.from_pylist(rows, schema=arrow_schema(REJECTED))
 
@@ -69,15 +72,15 @@ class UnitTable:
     def reject(self, bad: np.ndarray, reason: str, detail: str) -> "UnitTable":
         """Move the rows where `bad`, bool [rows], is True to `rejected`.
 
-        The rows must carry `source_uri`, `source_row`, `targetid`, `survey` and `program`.
+        The rows must carry `source_uri` and `source_row`, and those columns of `IDENTITY` that name them.
         """
         if not bad.any():
             return self
-        gone = self.rows.filter(pa.array(bad))
+        names = [column.name for column in IDENTITY if column.name in self.rows.column_names]
+        gone = self.rows.select(["source_uri", "source_row", *names]).filter(pa.array(bad)).to_pylist()
         more = rejected_table(
-            Rejection(r["source_uri"], reason, detail, r["source_row"], r["targetid"], r["survey"], r["program"])
-            for r in gone.select(["source_uri", "source_row", "targetid", "survey", "program"]).to_pylist()
-        )  # fmt: skip
+            Rejection(row.pop("source_uri"), reason, detail, row.pop("source_row"), **row) for row in gone
+        )
         rows = self.rows.filter(pa.array(~bad))
         return replace(self, rows=rows, rejected=pa.concat_tables([self.rejected, more]))
 
@@ -92,6 +95,15 @@ class Resources:
 
 
 UnitFunction = Callable[[UnitTable], UnitTable]
+
+
+class PrepareConfig(Config, ABC):
+    """How rows of a source are made ready for a model. Part of every checkpoint: a model only fits its own."""
+
+    @property
+    @abstractmethod
+    def stage(self) -> "Stage":
+        """The stage that prepares so."""
 
 
 class Stage(Protocol):

@@ -158,7 +158,8 @@ class JobConfig(Config):
     @classmethod
     def _catalog_is_known(cls, catalog: CatalogConfig) -> CatalogConfig:
         spec = CATALOGS[_registered(catalog.name, CATALOGS, "catalogue")]
-        return catalog.model_copy(update={"key": spec.key})
+        own = {"prefer": spec.prefer} if "prefer" not in catalog.model_fields_set else {}
+        return catalog.model_copy(update={"key": spec.key, **own})
 
 
 def load(options: Options, *sections: str) -> JobConfig:

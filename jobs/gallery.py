@@ -43,6 +43,8 @@ def make_reader(config: JobConfig, checkpoint: Checkpoint, spec: ModelSpec) -> R
     """Return the reader for the configuration that a version was made with."""
     assert config.release is not None
     prepare = parts.prepare_stage(config, checkpoint)
+    if not isinstance(prepare, PrepareSpectra):
+        raise EngineError("only spectra can be drawn", config.release.uri, config.release.source)
     return Reader(config.release.open(), prepare, spec, *open_model(spec, checkpoint, "checkpoint"))
 
 

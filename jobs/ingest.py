@@ -1,4 +1,4 @@
-"""Release -> staged Parquet for training: prepared spectra, keys, and the hash that splits them."""
+"""Release -> staged Parquet for training: prepared rows, keys, and the hash that splits them."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,6 @@ from engine.column import Column
 from engine.commit import CatalogConfig, publish
 from engine.errors import CommitError
 from engine.partition import split_hash
-from engine.sources.base import SPECTRUM_COLUMNS
 from engine.stage import Resources, Stage, UnitFunction, UnitTable, columns_by_name
 from jobs import parts
 from jobs.config import JobConfig, load
@@ -16,29 +15,32 @@ from jobs.faults import judge
 from jobs.job import JobResult, Options
 from jobs.provenance import provenance
 
-SPLIT = Column("split_hash", "float64", "Uniform hash of targetid in [0, 1): below the fraction, validation")
-
-KEPT = ("targetid", "survey", "program", "z", "spectype", "source_uri", "source_row", "snr", "flags")
-"""Columns of the source that training or its diagnosis needs."""
+SPLIT = Column(
+    "split_hash", "float64", "Uniform hash of the object in [0, 1): below the fraction, validation"
+)
 
 
 @dataclass(frozen=True)
 class AddSplit:
-    """Stage: the number that says, for ever, whether a target is for training or validation."""
+    """Stage: the number that says, for ever, whether an object is for training or validation."""
 
+    split_by: Column
     name: str = "split"
-    requires: tuple[Column, ...] = columns_by_name(SPECTRUM_COLUMNS, "targetid")
     provides: tuple[Column, ...] = (SPLIT,)
     resources: Resources = field(default_factory=Resources)
 
+    @property
+    def requires(self) -> tuple[Column, ...]:
+        """The column that is hashed."""
+        return (self.split_by,)
+
     def open(self) -> UnitFunction:
         """Return the function; there is nothing to load."""
-        return _add_split
+        return self._apply
 
-
-def _add_split(table: UnitTable) -> UnitTable:
-    hashes = split_hash(table.rows["targetid"].to_numpy())
-    return table.with_rows(table.rows.append_column(SPLIT.name, pa.array(hashes)))
+    def _apply(self, table: UnitTable) -> UnitTable:
+        hashes = split_hash(table.rows[self.split_by.name].to_numpy())
+        return table.with_rows(table.rows.append_column(SPLIT.name, pa.array(hashes)))
 
 
 def run(options: Options) -> JobResult:
@@ -50,11 +52,13 @@ def stage(config: JobConfig, options: Options) -> JobResult:
     """Run `source -> prepare -> split -> fragments` and publish the list of files."""
     assert config.staged is not None
     assert config.release is not None
-    prepare = config.release.kind.prepare_class.model_validate(config.prepare).stage
-    stages: tuple[Stage, ...] = (prepare, AddSplit())
+    source = config.release.open()
+    (split_by,) = columns_by_name(source.columns, source.split_by)
+    prepare = source.prepare_class.model_validate(config.prepare).stage
+    stages: tuple[Stage, ...] = (prepare, AddSplit(split_by))
     columns = (
-        *columns_by_name(SPECTRUM_COLUMNS, *KEPT),
-        *(column for column in prepare.provides if column.name not in KEPT),
+        *columns_by_name(source.columns, *source.staged),
+        *(column for column in prepare.provides if column.name not in source.staged),
         SPLIT,
     )
     salt = {"prepare": config.prepare, "job": "ingest"}

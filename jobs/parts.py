@@ -19,7 +19,6 @@ from engine.log import ProgressLine
 from engine.pipeline import run_units
 from engine.schema import arrow_schema
 from engine.sources.base import Source
-from engine.spectra.prepare import PrepareSpectra
 from engine.stage import Resources, Stage, check
 from engine.storage import Storage
 from engine.units import Unit, content_hash, with_ids
@@ -172,7 +171,7 @@ def open_checkpoint(config: JobConfig) -> tuple[Checkpoint, ModelSpec]:
     return checkpoint, spec
 
 
-def prepare_stage(config: JobConfig, checkpoint: Checkpoint) -> PrepareSpectra:
+def prepare_stage(config: JobConfig, checkpoint: Checkpoint) -> Stage:
     """Return the stage that prepares rows of the release as the checkpoint's model was trained."""
     assert config.checkpoint is not None
     assert config.release is not None
@@ -180,9 +179,7 @@ def prepare_stage(config: JobConfig, checkpoint: Checkpoint) -> PrepareSpectra:
     return validate(config.release.kind.prepare_class, checkpoint.prepare, where).stage
 
 
-def infer_stages(
-    config: JobConfig, checkpoint: Checkpoint, spec: ModelSpec
-) -> tuple[PrepareSpectra, InferStage]:
+def infer_stages(config: JobConfig, checkpoint: Checkpoint, spec: ModelSpec) -> tuple[Stage, InferStage]:
     """Return the stages that apply a checkpoint to the rows of the release."""
     assert config.checkpoint is not None
     place, infer = config.checkpoint, config.infer

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from catalogs.gallery import GalleryItem
-from catalogs.spectral_anomaly import columns
+from catalogs.spectral_anomaly import SPEC, columns
 from engine.column import Column
 from engine.commit import CatalogConfig, FragmentSink, publish
 from engine.commit.manifest import Manifest
@@ -66,7 +66,7 @@ class CatalogueMaker:
         for i, unit in enumerate(with_ids(made, {"seed": seed})):
             sink.write(unit, unit_table(*units[i], first=i * 100_000, seed=seed + i))
             ids.append(unit.id)
-        settings = CatalogConfig(**{"name": "test", "max_rows_per_partition": 100} | config)
+        settings = CatalogConfig(**{"name": "test", "key": SPEC.key, "max_rows_per_partition": 100} | config)
         return publish(self.root, self.storage, ids, COLUMNS, settings, PROVENANCE)
 
 

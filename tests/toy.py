@@ -15,7 +15,7 @@ from engine.commit import CatalogConfig, FragmentSink, Manifest, publish
 from engine.ledger import LedgerRecord
 from engine.partition import HEALPIX
 from engine.schema import arrow_schema, list_array
-from engine.sources.base import SPECTRUM_COLUMNS
+from engine.spectra.columns import SPECTRUM_COLUMNS
 from engine.stage import (
     Rejection,
     Resources,
@@ -35,7 +35,10 @@ SOURCE_COLUMNS = columns_by_name(
 SCORE = Column("score", "float32", "Sum of sky coordinates", "deg", ucd="stat.value")
 LATENT = Column("latent", "float32", "Three numbers", length=3)
 COLUMNS = (HEALPIX, *SOURCE_COLUMNS, SCORE, LATENT)
-TOY_CATALOG = CatalogConfig(name="toy", max_rows_per_partition=25)
+TOY_KEY = ("targetid", "survey", "program")
+TOY_CATALOG = CatalogConfig(
+    name="toy", key=TOY_KEY, prefer=("-tsnr2", "source_uri", "source_row"), max_rows_per_partition=25
+)
 
 POSITION = columns_by_name(SPECTRUM_COLUMNS, "ra", "dec")
 ONE_CPU = Resources(num_cpus=1)

@@ -14,12 +14,13 @@ from engine.commit import parquet
 from engine.errors import CommitError
 from engine.ledger import Ledger, LedgerRecord
 from engine.partition import HEALPIX, healpix_29, pixel_counts, valid_position
+from engine.rows import IDENTITY, SOURCE_ROW, SOURCE_URI
 from engine.schema import conform
 from engine.stage import REJECTED, UnitTable
 from engine.storage import Storage, StorageOptions
 from engine.units import Unit
 
-SORT_BY = (HEALPIX.name, "targetid", "survey", "program", "source_uri", "source_row")
+SORT_BY = (HEALPIX.name, *(column.name for column in IDENTITY), SOURCE_URI.name, SOURCE_ROW.name)
 """Columns that rows of a fragment are sorted by, as far as the table has them."""
 
 

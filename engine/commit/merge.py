@@ -52,9 +52,9 @@ class CatalogConfig(Config):
     """Rows of a Parquet row group; readers skip whole groups."""
     rejected_rows_per_file: int = Field(default=500_000, ge=1)
     """Files of rejected rows are merged up to about this many rows."""
-    key: tuple[str, ...] = ("targetid", "survey", "program")
+    key: tuple[str, ...] = ()
     """Columns that name an object; of rows with an equal key one is kept. Empty: keep all."""
-    prefer: tuple[str, ...] = ("-tsnr2", "source_uri", "source_row")
+    prefer: tuple[str, ...] = ("source_uri", "source_row")
     """Which of them: the first by these columns, "-" for largest first, missing values last."""
     default_columns: tuple[str, ...] = ()
     """Columns that LSDB loads unless told otherwise; all if empty."""

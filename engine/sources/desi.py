@@ -23,7 +23,6 @@ from engine.fits import FitsContents, read_hdus
 from engine.flags import LOW_COVERAGE, MISSING_B, MISSING_R, MISSING_Z
 from engine.partition import valid_position
 from engine.schema import conform, empty_table, list_array
-from engine.sources.base import SPECTRUM_COLUMNS, Source
 from engine.sources.desi_config import DesiConfig, DesiCuts
 from engine.sources.desi_layout import identify, is_coadd
 from engine.sources.desi_plan import plan_release
@@ -35,7 +34,9 @@ from engine.sources.desi_rows import (
     build_rows,
     survey_from_targets,
 )
+from engine.sources.spectra import SpectrumSource
 from engine.spectra.coadd import check_grid, merge_arms, usable_cameras
+from engine.spectra.columns import SPECTRUM_COLUMNS
 from engine.spectra.grid import CAMERA_SLICES, NUM_PIXELS
 from engine.spectra.normalise import THINNING, row_median
 from engine.stage import Rejection, UnitTable, rejected_table
@@ -57,7 +58,7 @@ MISSING_CAMERA = {"b": MISSING_B, "r": MISSING_R, "z": MISSING_Z}
 
 
 @dataclass(frozen=True)
-class DesiSource(Source):
+class DesiSource(SpectrumSource):
     """A DESI release (`.../spectro/redux/iron`), or any folder of coadds: one unit a coadd."""
 
     config: DesiConfig = field(default_factory=DesiConfig)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from engine.column import Column
 from engine.flags import NO_REDSHIFT
 from engine.schema import arrow_type
-from engine.sources.base import SPECTRUM_COLUMNS
+from engine.spectra.columns import SPECTRUM_COLUMNS
 
 TARGET_COLUMNS = {
     "main": "DESI_TARGET",

@@ -29,7 +29,8 @@ from engine.fits import FitsContents, read_hdus
 from engine.flags import LOW_COVERAGE, NO_REDSHIFT
 from engine.partition import valid_position
 from engine.schema import arrow_schema, conform, list_array
-from engine.sources.base import SPECTRUM_COLUMNS, Source
+from engine.sources.spectra import SpectrumSource
+from engine.spectra.columns import SPECTRUM_COLUMNS
 from engine.spectra.grid import NUM_PIXELS, WAVE_OBS
 from engine.spectra.normalise import row_median
 from engine.spectra.restframe import pixel_edges, resample
@@ -77,7 +78,7 @@ def parse_name(uri: str) -> SpectrumId | None:
 
 
 @dataclass(frozen=True)
-class SdssSource(Source):
+class SdssSource(SpectrumSource):
     """A folder tree of `spec-*.fits`, at any depth; other files in it are not looked at."""
 
     def plan(self) -> Iterator[Unit]:

@@ -9,17 +9,17 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from engine.column import Column
-from engine.config import Config
+from engine.rows import FLAGS
 from engine.schema import list_array, matrix, set_column
-from engine.spectra.columns import FLAGS, NORM, Z, model_input
+from engine.spectra.columns import NORM, Z, model_input
 from engine.spectra.grid import NUM_PIXELS, WAVE_OBS
 from engine.spectra.normalise import Normalised, normalise
 from engine.spectra.restframe import deredshift, log_grid
-from engine.stage import Resources, UnitTable
+from engine.stage import PrepareConfig, Resources, UnitTable
 
 
-class SpectrumPrep(Config):
-    """How spectra are prepared. Part of every checkpoint: a model only fits its own preparation."""
+class SpectrumPrep(PrepareConfig):
+    """How spectra are prepared."""
 
     frame: Literal["observed", "rest"] = "observed"
     """observed: the common grid of 7781 pixels, no redshift needed. rest: a log grid, needs z."""

@@ -27,9 +27,9 @@ from engine.sealed import seal, unseal
 from engine.stage import UnitTable
 from engine.storage import Storage, StorageOptions
 from engine.units import Unit
-from tests.toy import COLUMNS, SOURCE_COLUMNS, ToySource, ToyStage, toy_units, write_all
+from tests.toy import COLUMNS, SOURCE_COLUMNS, TOY_KEY, ToySource, ToyStage, toy_units, write_all
 
-CONFIG = CatalogConfig(max_rows_per_partition=50)
+CONFIG = CatalogConfig(max_rows_per_partition=50, key=TOY_KEY)
 TINY_AND_HUGE = {"toy-0": 0, "toy-1": 1, "toy-2": 50_000}
 STAGES = (ToyStage(),)
 

@@ -12,7 +12,7 @@ from engine.infer import InferStage
 from engine.schema import to_arrays
 from engine.sources.desi import DesiSource
 from engine.spectra.prepare import PrepareSpectra, SpectrumPrep
-from engine.stage import UnitTable, check, run_local
+from engine.stage import UnitTable, check, columns_by_name, run_local
 from engine.storage import Storage
 from engine.synthetic.desi import SynthesizeConfig, write_file
 from jobs.config import load, model_of
@@ -42,7 +42,7 @@ def staged(prepare: PrepareSpectra, tmp_path_factory: pytest.TempPathFactory) ->
         write_file(config, index, str(folder), Storage())
     sorted(folder.rglob("redrock-*.fits*"))[0].unlink()
     source = DesiSource(str(folder))
-    stages = [prepare, AddSplit()]
+    stages = [prepare, AddSplit(*columns_by_name(source.columns, source.split_by))]
     check(stages, source.columns)
     lost, kept = sorted((run_local(stages, source.read(u)) for u in source.plan()), key=lambda t: len(t.rows))
     assert not lost.rows.num_rows

@@ -17,11 +17,11 @@ from engine.commit import CatalogConfig, FragmentSink, Manifest, prune, publish,
 from engine.ledger import Ledger
 from engine.storage import Storage, StorageOptions
 from tests.servers import S3Server
-from tests.toy import COLUMNS, ToySource, toy_units, write_all
+from tests.toy import COLUMNS, TOY_KEY, ToySource, toy_units, write_all
 
 SOURCE = ToySource(num_units=8, rows=60)
 CONFIG = CatalogConfig(
-    name="toy", max_rows_per_partition=40, default_columns=("targetid", "ra", "dec", "score")
+    name="toy", key=TOY_KEY, max_rows_per_partition=40, default_columns=("targetid", "ra", "dec", "score")
 )
 
 

@@ -16,7 +16,7 @@ import pytest
 from engine.commit import CatalogConfig, FragmentSink, publish
 from engine.partition import split_hash
 from engine.schema import arrow_schema, list_array
-from engine.sources.base import SPECTRUM_COLUMNS
+from engine.spectra.columns import SPECTRUM_COLUMNS
 from engine.spectra.prepare import SpectrumPrep
 from engine.stage import UnitTable, columns_by_name, rejected_table
 from engine.storage import Storage, StorageOptions

@@ -10,9 +10,9 @@ import pytest
 from engine.errors import StorageError
 from engine.flags import LOW_COVERAGE, MISSING_R, NO_REDSHIFT
 from engine.schema import matrix
-from engine.sources.base import SPECTRUM_COLUMNS
 from engine.sources.desi import DesiConfig, DesiCuts, DesiSource
 from engine.spectra.coadd import merge_arms
+from engine.spectra.columns import SPECTRUM_COLUMNS
 from engine.spectra.grid import NUM_PIXELS
 from engine.stage import UnitTable
 from engine.storage import StorageOptions

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from engine.schema import conform, list_array, matrix
-from engine.sources.base import SPECTRUM_COLUMNS
+from engine.spectra.columns import SPECTRUM_COLUMNS
 from engine.spectra.grid import NUM_PIXELS, WAVE_OBS
 from engine.spectra.prepare import PrepareSpectra, SpectrumPrep, prepare
 from engine.stage import UnitTable, check, rejected_table, run_local

@@ -8,8 +8,8 @@ from astropy.table import Table
 
 from engine.flags import LOW_COVERAGE, NO_REDSHIFT
 from engine.schema import matrix
-from engine.sources.base import SPECTRUM_COLUMNS
 from engine.sources.sdss import SdssSource, SpectrumId, parse_name
+from engine.spectra.columns import SPECTRUM_COLUMNS
 from engine.spectra.grid import WAVE_OBS
 from engine.stage import UnitTable
 
