@@ -85,16 +85,27 @@ def _toml_value(text: str) -> Any:
 def _describe(cls: type[BaseModel], problem: ErrorDetails) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(cls), 1)
+        *section, key = problem["loc"]
+        near = difflib.get_close_matches(str(key), _known_keys(cls, section), 1)
         return f"{where}: unknown key" + (f" (did you mean '{near[0]}'?)" if near else "")
     if problem["type"] == "missing":
         return f"{where}: required, not given"
     return f"{where}: {problem['msg']} (got {problem['input']!r})"
 
 
-def _known_keys(cls: type[BaseModel]) -> list[str]:
-    inner: list[Any] = list(getattr(cls, "chosen_by_name", ()))
-    for info in cls.model_fields.values():
-        inner += [info.annotation, *getattr(info.annotation, "__args__", ())]
-    classes = [item for item in inner if isinstance(item, type) and issubclass(item, BaseModel)]
-    return [*cls.model_fields, *(key for item in classes for key in _known_keys(item))]
+def _known_keys(cls: type[BaseModel], section: Sequence[str | int]) -> list[str]:
+    """Keys of one section of a tree, given by the keys that lead to it."""
+    classes = [cls]
+    for name in section:
+        classes = [inner for outer in classes for inner in _classes_of(outer, str(name))]
+    return [key for found in classes for key in found.model_fields]
+
+
+def _classes_of(cls: type[BaseModel], name: str) -> list[type[BaseModel]]:
+    """Classes that a field may hold; those chosen by name where it holds any dict."""
+    if name not in cls.model_fields:
+        return [cls]  # the index of a list
+    annotation = cls.model_fields[name].annotation
+    options = [annotation, *getattr(annotation, "__args__", ())]
+    found = [item for item in options if isinstance(item, type) and issubclass(item, BaseModel)]
+    return found or list(getattr(cls, "chosen_by_name", ()))

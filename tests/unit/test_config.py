@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import Field
 
 from engine.config import Config, load, parse_overrides
 from engine.errors import ConfigError
@@ -11,9 +12,19 @@ class Inner(Config):
     name: str = "x"
 
 
+class Other(Config):
+    wide: int = 0
+    colour: str = ""
+
+
 class Outer(Config):
+    chosen_by_name = (Other,)
+
     required: float
     inner: Inner = Inner()
+    maybe: Other | None = None
+    several: tuple[Inner, ...] = ()
+    settings: dict[str, int] = Field(default_factory=dict)
 
 
 def _file(folder: Path, text: str) -> str:
@@ -38,6 +49,22 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     assert "inner.widht: unknown key (did you mean 'width'?)" in text
     assert "inner.name" in text
     assert "got 5" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("requird = 1", "requird: unknown key (did you mean 'required'?)"),
+        ("inner.required = 1", "inner.required: unknown key\n"),
+        ("inner.wide = 1", "inner.wide: unknown key (did you mean 'width'?)"),
+        ("maybe.widee = 1", "maybe.widee: unknown key (did you mean 'wide'?)"),
+        ("several = [{widt = 1}]", "several.0.widt: unknown key (did you mean 'width'?)"),
+    ],
+)
+def test_the_nearest_key_is_one_of_that_section(tmp_path: Path, line: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(Outer, _file(tmp_path, line))
+    assert told in f"{caught.value}\n"
 
 
 def test_frozen() -> None:

@@ -35,6 +35,7 @@ def ids(**settings: Any) -> list[str]:
     [
         ('settings.layuot = "flat"', "release.settings.layuot", "layout"),
         ("settings.cuts.min_exposure = 2", "release.settings.cuts.min_exposure", "min_exposures"),
+        ('settings.survey = "main"', "release.settings.survey", "surveys"),
     ],
 )
 def test_typo_in_the_settings_is_refused_with_the_nearest_key(
