@@ -7,18 +7,16 @@
    and epoch: a bare loop with `engine.train.batches` gives the same losses.
 4. After an epoch all workers agree on the metrics; worker 0 stores the state (`engine.train.state`).
 5. The run is named by what it depends on. The same call again, after whatever stopped it, goes on after
-   the last stored epoch; a finished run only returns its result.
+   the last stored epoch; a finished run only returns its result, without starting a worker.
 """
 
 import logging
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow.fs as pafs
@@ -26,7 +24,8 @@ import ray
 import ray.train
 from ray.data import DataContext, DataIterator, Dataset, Datasource, ExecutionOptions, ReadTask
 from ray.data.block import BlockMetadata
-from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from ray.train.v2.api.exceptions import TrainingFailedError
 
@@ -45,7 +44,7 @@ from engine.train.plan import (
     ordered_files,
     run_name,
 )
-from engine.train.state import Progress, RunState, load_state, save_state, to_numpy
+from engine.train.state import Progress, RunState, load_state, save_state, stored_epochs, to_numpy
 from engine.units import FileRef
 
 if TYPE_CHECKING:
@@ -71,6 +70,8 @@ class _Job:
     config: TrainConfig
     plan: EpochPlan
     total_steps: int
+    run_uri: str
+    storage: Storage
     board: Any = field(repr=False)
 
 
@@ -109,10 +110,28 @@ def train(
         If training failed or diverged.
     """
     check_rows(data, config)
-    use_gpu = _use_gpu(config)
     run_id = run_name(data, config, identity)
+    run_uri = storage.join(runs_uri, run_id)
+    logger.info("training run %s", run_uri)
+    state = _newest_state(run_uri, storage)
+    if not _is_finished(state.progress, config):
+        state = _train(factory, data, config, run_uri, storage, on_progress)
+    return _result(state, run_id)
+
+
+def _train(
+    factory: "Callable[[], TrainTask]",
+    data: TrainData,
+    config: TrainConfig,
+    run_uri: str,
+    storage: Storage,
+    on_progress: Callable[[dict[str, float]], None],
+) -> RunState:
+    """Start the workers, and return the state in which they end."""
+    use_gpu = _use_gpu(config)
     board = ray.remote(num_cpus=0)(_Board).remote()
-    job = _Job(factory, config, epoch_plan(data, config), expected_steps(data.num_rows, config), board)
+    plan, total_steps = epoch_plan(data, config), expected_steps(data.num_rows, config)
+    job = _Job(factory, config, plan, total_steps, run_uri, storage, board)
     trainer = TorchTrainer(
         _work,
         train_loop_config={"job": job},
@@ -123,12 +142,19 @@ def train(
             use_gpu=use_gpu,
             resources_per_worker={"CPU": config.cpus_per_worker} | ({"GPU": 1} if use_gpu else {}),
         ),
-        run_config=_run_config(run_id, runs_uri, storage, config),
+        run_config=_run_config(run_uri, storage, config),
     )
-    logger.info("training run %s in %s", run_id, runs_uri)
     with _forwarded(board, on_progress):
-        state = _fit(trainer, f"{runs_uri}/{run_id}")
-    return _result(state, run_id)
+        return _fit(trainer, run_uri)
+
+
+def _newest_state(run_uri: str, storage: Storage) -> RunState:
+    epochs = stored_epochs(run_uri, storage)
+    return load_state(run_uri, storage, epochs[-1]) if epochs else RunState(Progress(), {}, {})
+
+
+def _is_finished(progress: Progress, config: TrainConfig) -> bool:
+    return progress.epoch >= config.epochs or bool(progress.stopped)
 
 
 def _use_gpu(config: TrainConfig) -> bool:
@@ -188,17 +214,17 @@ def _dataset(data: TrainData, config: TrainConfig, storage: Storage) -> Dataset:
         return ray.data.read_datasource(source, num_cpus=config.read_cpus, override_num_blocks=len(files))
 
 
-def _run_config(run_id: str, runs_uri: str, storage: Storage, config: TrainConfig) -> RunConfig:
-    root = canonical(runs_uri)
+def _run_config(run_uri: str, storage: Storage, config: TrainConfig) -> RunConfig:
+    """Say where Ray may write: it checks that all nodes reach the folder, but stores no state of its own."""
+    root, name = canonical(run_uri).rsplit("/", 1)
     is_local = not root.startswith("s3://")
     return RunConfig(
-        name=run_id,
+        name=name,
         storage_path=root.removeprefix("s3://"),
         storage_filesystem=None
         if is_local
         else pafs.PyFileSystem(pafs.FSSpecHandler(storage.filesystem(root))),
         failure_config=FailureConfig(max_failures=config.max_failures),
-        checkpoint_config=CheckpointConfig(num_to_keep=config.checkpoints_to_keep),
         worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
     )
 
@@ -272,14 +298,15 @@ def _work(settings: dict[str, Any]) -> RunState | None:
     task = job.factory()
     task.start(get_device(), job.total_steps)
     bare = dict(task.modules)
-    state = _restored(task) or RunState(Progress(), {}, {})
+    state = _restored(task, job)
     if context.get_world_size() > 1:
         task.modules.update({n: prepare_model(m, move_to_device=False) for n, m in bare.items()})
     poster = _Poster(job, is_active=context.get_world_rank() == 0)
-    while state.progress.epoch < job.config.epochs and not state.progress.stopped:
+    while not _is_finished(state.progress, job.config):
         _run_epoch(state, task, bare, job, poster.on_step)
+        if context.get_world_rank() == 0:
+            _store(state, task, bare, job)
         poster.post(state.progress.history[-1])
-        _store(state, task, bare, job.config)
     return state if context.get_world_rank() == 0 else None
 
 
@@ -326,30 +353,24 @@ class _Poster:
             self.post({"step": float(step), **metrics})
 
 
-def _restored(task: "TrainTask") -> RunState | None:
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return None
-    with checkpoint.as_directory() as folder:
-        state = load_state(Path(folder))
+def _restored(task: "TrainTask", job: _Job) -> RunState:
+    """Return the newest state, the same one on all workers, or that of a run which has not begun."""
+    epochs = stored_epochs(job.run_uri, job.storage)
+    epoch = broadcast_from_rank_zero(epochs[-1] if epochs else 0)
+    if not epoch:
+        return RunState(Progress(), {}, {})
+    state = load_state(job.run_uri, job.storage, epoch)
     task.load_state_dict(state.task)
-    logger.info("going on with epoch %d", state.progress.epoch + 1)
+    logger.info("going on with epoch %d", epoch + 1)
     return state
 
 
-def _store(state: RunState, task: "TrainTask", bare: Mapping[str, Any], config: TrainConfig) -> None:
-    """Report to Ray on every worker, as it demands; worker 0 gives the state along."""
-    progress = state.progress
-    is_last = progress.epoch >= config.epochs or bool(progress.stopped)
-    if progress.epoch % config.checkpoint_every_epochs and not is_last:
+def _store(state: RunState, task: "TrainTask", bare: Mapping[str, Any], job: _Job) -> None:
+    """Store the state if it is time to; only one worker does."""
+    progress, config = state.progress, job.config
+    if progress.epoch % config.checkpoint_every_epochs and not _is_finished(progress, config):
         return
-    metrics = dict(progress.history[-1])
-    if ray.train.get_context().get_world_rank() != 0:
-        ray.train.report(metrics)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        with with_modules(task, bare):
-            state.task = task.state_dict()
-        save_state(state, Path(folder))
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+    with with_modules(task, bare):
+        state.task = task.state_dict()
+    save_state(state, job.run_uri, job.storage, config.checkpoints_to_keep)
     state.task = {}

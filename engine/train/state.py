@@ -1,19 +1,24 @@
-"""Where a training run stands, as files: `state.json` and `state.safetensors`. Nothing is pickled."""
+"""Where a training run stands: `states/000003/` holds its state after three epochs. Nothing is pickled.
+
+`state.safetensors` is written first and `state.json` last: a state exists when its JSON does, so a run that is
+killed at any moment finds the newest whole one. (Ray 2.60 records states in a file that it overwrites in
+place, and up to 2 s late.)
+"""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
-from engine.errors import CheckpointError, EngineError
+from engine.errors import CheckpointError, EngineError, StorageError
+from engine.storage import Storage
 
 STATE_FILE = "state.safetensors"
 PROGRESS_FILE = "state.json"
@@ -120,27 +125,37 @@ class RunState:
     best: dict[str, Tensor]
 
 
-def save_state(state: RunState, folder: Path) -> None:
-    """Write the state into an existing folder."""
+def save_state(state: RunState, run_uri: str, storage: Storage, num_to_keep: int) -> None:
+    """Store the state of a run, then remove all but the newest `num_to_keep`."""
     tensors = {f"task{SEPARATOR}{key}": value for key, value in _flat(state.task).items()}
     tensors |= {f"best{SEPARATOR}{key}": value for key, value in state.best.items()}
     # safetensors refuses tensors that share memory (tied weights) and strided ones.
-    save_file(
-        {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}, folder / STATE_FILE
-    )
-    (folder / PROGRESS_FILE).write_text(json.dumps(asdict(state.progress)))
+    data = save({k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()})
+    folder = storage.join(run_uri, "states", f"{state.progress.epoch:06d}")
+    storage.put(storage.join(folder, STATE_FILE), data)
+    storage.put(storage.join(folder, PROGRESS_FILE), json.dumps(asdict(state.progress)).encode())
+    for number in stored_epochs(run_uri, storage)[:-num_to_keep]:
+        for name in (PROGRESS_FILE, STATE_FILE):
+            storage.delete(storage.join(run_uri, "states", f"{number:06d}", name))
 
 
-def load_state(folder: Path) -> RunState:
-    """Read what `save_state` wrote; `CheckpointError` if it is anything else."""
+def stored_epochs(run_uri: str, storage: Storage) -> list[int]:
+    """Numbers of the epochs after which a whole state is stored, in their order."""
+    found = storage.list(storage.join(run_uri, "states"), PROGRESS_FILE)
+    return sorted(int(file.uri.split("/")[-2]) for file in found)
+
+
+def load_state(run_uri: str, storage: Storage, epoch: int) -> RunState:
+    """Read what `save_state` wrote after an epoch; `CheckpointError` if it is anything else."""
+    folder = storage.join(run_uri, "states", f"{epoch:06d}")
     try:
-        progress = TypeAdapter(Progress).validate_json((folder / PROGRESS_FILE).read_bytes())
-        tensors = load_file(folder / STATE_FILE)
-    except (OSError, ValidationError, SafetensorError) as error:
+        progress = TypeAdapter(Progress).validate_json(storage.read(storage.join(folder, PROGRESS_FILE)))
+        tensors = load(storage.read(storage.join(folder, STATE_FILE)))
+    except (StorageError, ValidationError, SafetensorError) as error:
         raise CheckpointError(
             f"state of a training run cannot be read ({error})",
-            str(folder),
-            hint="Remove the run's folder to train from the start.",
+            folder,
+            hint="Remove the folder to go on from an earlier state, or from the start.",
         ) from error
     parts: dict[str, dict[str, Tensor]] = {"task": {}, "best": {}}
     for key, value in tensors.items():

@@ -104,20 +104,14 @@ def overrides(folder: Path, name: str) -> list[str]:
 
 
 def history_when_stored(driver: subprocess.Popen[str], runs: Path) -> list[dict[str, Any]]:
-    """Wait for the first state that Ray has recorded; return the history that is in it.
-
-    Ray learns of a state up to 2 s after its files are there (it asks the workers every 2 s), and only
-    what it has recorded is found again. So its record is what is waited for, not the files.
-    """
+    """Wait for the first state that is whole; return the history that is in it."""
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and driver.poll() is None:
-        for record in runs.glob("*/checkpoint_manager_snapshot.json"):
-            if text := record.read_text():  # it is created before it is written
-                state = json.loads(text)["latest_checkpoint_result"]["checkpoint_dir_name"]
-                return json.loads((record.parent / state / "state.json").read_text())["history"]
+        for record in runs.glob("*/states/*/state.json"):
+            return json.loads(record.read_text())["history"]
         time.sleep(0.01)
     kill_all(driver)
-    raise AssertionError(f"no state was stored: {driver.communicate()[1][-2000:]}")
+    raise AssertionError("no state was stored")
 
 
 def kill_all(driver: subprocess.Popen[str]) -> None:
@@ -127,6 +121,9 @@ def kill_all(driver: subprocess.Popen[str]) -> None:
             with suppress(psutil.NoSuchProcess):  # Ray's processes end by themselves without their driver
                 process.kill()
     driver.wait()
+    for pipe in (driver.stdout, driver.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def outcome(checkpoint: Path) -> tuple[bytes, list[dict[str, Any]]]:

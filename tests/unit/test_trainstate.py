@@ -1,10 +1,12 @@
+import dataclasses
 import json
 
 import pytest
 import torch
 
 from engine.errors import CheckpointError, EngineError
-from engine.train.state import Progress, RunState, load_state, save_state, to_numpy
+from engine.storage import Storage
+from engine.train.state import Progress, RunState, load_state, save_state, stored_epochs, to_numpy
 
 
 def make_state() -> RunState:
@@ -18,8 +20,8 @@ def make_state() -> RunState:
 
 def test_state_comes_back_as_it_was(tmp_path):
     before = make_state()
-    save_state(before, tmp_path)
-    after = load_state(tmp_path)
+    save_state(before, str(tmp_path), Storage(), 1)
+    after = load_state(str(tmp_path), Storage(), 2)
     assert after.progress == before.progress
     assert after.task.keys() == before.task.keys()
     assert torch.equal(after.task["net"]["tied"], before.task["net"]["tied"])
@@ -31,23 +33,41 @@ def test_nothing_but_tensors_is_stored(tmp_path):
     state = make_state()
     state.task["adam"]["lr"] = 0.1
     with pytest.raises(TypeError, match="holds a float at 'lr'"):
-        save_state(state, tmp_path)
+        save_state(state, str(tmp_path), Storage(), 1)
 
 
 @pytest.mark.parametrize("name", ["state.json", "state.safetensors"])
 def test_damaged_state_is_refused(tmp_path, name):
-    save_state(make_state(), tmp_path)
-    (tmp_path / name).write_bytes(b"\x80\x04K\x01.")
-    with pytest.raises(CheckpointError, match="Remove the run's folder"):
-        load_state(tmp_path)
+    save_state(make_state(), str(tmp_path), Storage(), 1)
+    (tmp_path / "states" / "000002" / name).write_bytes(b"\x80\x04K\x01.")
+    with pytest.raises(CheckpointError, match="Remove the folder to go on from an earlier state"):
+        load_state(str(tmp_path), Storage(), 2)
+
+
+def test_only_whole_states_count_and_only_the_newest_stay(tmp_path):
+    for epoch in range(1, 5):
+        state = make_state()
+        state.progress = dataclasses.replace(state.progress, epoch=epoch)
+        save_state(state, str(tmp_path), Storage(), 2)
+    assert stored_epochs(str(tmp_path), Storage()) == [3, 4]
+    assert not (tmp_path / "states" / "000002" / "state.safetensors").exists()
+    torn = tmp_path / "states" / "000005"  # killed between the two files
+    torn.mkdir()
+    (torn / "state.safetensors").write_bytes(b"half")
+    assert stored_epochs(str(tmp_path), Storage()) == [3, 4]
+    assert load_state(str(tmp_path), Storage(), 4).progress.epoch == 4
+
+
+def test_a_run_that_has_not_begun_has_no_state(tmp_path):
+    assert stored_epochs(str(tmp_path / "nothing"), Storage()) == []
 
 
 def test_unknown_keys_are_refused(tmp_path):
-    save_state(make_state(), tmp_path)
-    path = tmp_path / "state.json"
+    save_state(make_state(), str(tmp_path), Storage(), 1)
+    path = tmp_path / "states" / "000002" / "state.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"surprise": 1}))
     with pytest.raises(CheckpointError, match="surprise"):
-        load_state(tmp_path)
+        load_state(str(tmp_path), Storage(), 2)
 
 
 def test_floats_become_float32_and_the_rest_stays():
