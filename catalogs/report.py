@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from catalogs import charts, statistics
-from catalogs.gallery import GalleryItem, spectrum_png
+from catalogs.gallery import GalleryItem
 from catalogs.latent_map import principal_components, umap_points
 from catalogs.options import MIN_UMAP_ROWS, ReportOptions
 from catalogs.query import connect_release
@@ -22,9 +22,6 @@ from catalogs.spec import CatalogSpec
 from engine.errors import ConfigError
 from engine.flags import FLAGS, REASONS
 from engine.storage import Storage, StorageOptions
-
-GROUPS = (("petal", "petal"), ("fiber", "fibre"), ("tileid", "tile"), ("night", "night"))
-"""Columns that rates are given by, and what a member is called."""
 
 SCORE_BINS = 48
 PERCENTILE_BINS = 25
@@ -69,7 +66,7 @@ def build_report(
     version
         Number of the version; the newest if None.
     gallery
-        Spectra and reconstructions of the most anomalous objects, in order of rank.
+        The most anomalous objects and what the model made of them, in order of rank.
     gallery_note
         Said where the gallery is empty or not complete: why.
     history
@@ -108,6 +105,7 @@ def _context(
 ) -> dict[str, Any]:
     manifest = inputs.release.manifest
     return {
+        "template": inputs.spec.template,
         "title": inputs.spec.title,
         "summary": inputs.spec.summary,
         "root": inputs.release.root,
@@ -208,12 +206,10 @@ def _scores(inputs: _Inputs) -> dict[str, Any]:
 
 
 def _latent(inputs: _Inputs) -> dict[str, Any]:
-    latent, options = inputs.spec.latent, inputs.options
-    if not inputs.has(latent, "spectype") or not inputs.top or not options.num_latent_points:
+    latent, colour_by, options = inputs.spec.latent, inputs.spec.colour_by, inputs.options
+    if not inputs.has(latent, colour_by) or not inputs.top or not options.num_latent_points:
         return {}
-    sample = statistics.latent_sample(
-        inputs.con, latent, inputs.spec.score, options.num_latent_points, options.seed
-    )
+    sample = statistics.latent_sample(inputs.con, inputs.spec, options.num_latent_points, options.seed)
     if len(sample.latent) < 2:
         return {}
     top = np.array([row[latent] for row in inputs.top[:10]], np.float64)
@@ -222,7 +218,7 @@ def _latent(inputs: _Inputs) -> dict[str, Any]:
         f"principal component {i + 1} ({100 * e:.0f} % of variance)" for i, e in enumerate(explained)
     )
     return {
-        "pca": charts.latent_chart(points, sample.spectype, sample.score, ringed, (labels[0], labels[1])),
+        "pca": charts.latent_chart(points, sample.label, sample.score, ringed, (labels[0], labels[1])),
         "umap": _umap(inputs, sample, top) if options.umap else "",
         "num_points": len(sample.latent),
         "num_umap": min(len(sample.latent), options.umap_max_points),
@@ -234,13 +230,13 @@ def _umap(inputs: _Inputs, sample: statistics.Sample, top: np.ndarray) -> str:
         return ""
     few = slice(inputs.options.umap_max_points)
     points, ringed = umap_points(sample.latent[few], top, inputs.options.seed)
-    return charts.latent_chart(points, sample.spectype[few], sample.score[few], ringed, ("UMAP 1", "UMAP 2"))
+    return charts.latent_chart(points, sample.label[few], sample.score[few], ringed, ("UMAP 1", "UMAP 2"))
 
 
 def _gallery(inputs: _Inputs, gallery: Sequence[GalleryItem]) -> list[dict[str, Any]]:
     rows = {tuple(row[name] for name in inputs.spec.key): row for row in inputs.top}
     known = [(item, rows[item.key]) for item in gallery if item.key in rows]
-    return [{"row": row, "png": spectrum_png(item, row)} for item, row in known]
+    return [{"row": row, "png": inputs.spec.draw(item, row)} for item, row in known]
 
 
 def _rates(inputs: _Inputs) -> dict[str, Any]:
@@ -249,7 +245,7 @@ def _rates(inputs: _Inputs) -> dict[str, Any]:
     if threshold is None:
         return {}
     groups = []
-    for column, name in GROUPS:
+    for column, name in inputs.spec.groups:
         rates = statistics.outlier_rates(inputs.con, column, score, threshold) if inputs.has(column) else ()
         groups.append(_rate_group(column, name, rates))
     return {"threshold": threshold, "groups": groups}

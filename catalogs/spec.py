@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from catalogs.gallery import GalleryItem
 from engine.column import Column
 
 
@@ -27,7 +29,9 @@ class CatalogSpec:
     score_parts
         Columns that `score` is the highest of, and of how many calibrated scores each is the highest by default.
     latent
-        Column with the coordinates in latent space.
+        Column with the coordinates in latent space; empty if there is none.
+    colour_by
+        Column of classes that the map of latent space is coloured by.
     finite
         Columns that hold neither NaN nor infinity.
     percentile_suffix
@@ -35,7 +39,13 @@ class CatalogSpec:
     columns
         `model columns -> published columns`, `_healpix_29` first.
     examples
-        Pairs (question, SQL) that run on every version.
+        Pairs (question, SQL) that run on every version; the first shows the ten most anomalous objects.
+    groups
+        Columns that rates of outliers are given by, and what a member of a group is called.
+    template
+        Jinja macros `head`, `cells`, `legend`, `pictures`, `title` and `facts` for the report's table and gallery.
+    draw
+        `(item, row of the catalogue) -> data: URI of a PNG` for the gallery.
     """
 
     name: str
@@ -46,7 +56,11 @@ class CatalogSpec:
     score: str
     score_parts: Mapping[str, int]
     latent: str
+    colour_by: str
     finite: tuple[str, ...]
     percentile_suffix: str
     columns: Callable[[Sequence[Column]], tuple[Column, ...]]
     examples: tuple[tuple[str, str], ...]
+    groups: tuple[tuple[str, str], ...]
+    template: str
+    draw: Callable[[GalleryItem, Mapping[str, Any]], str]

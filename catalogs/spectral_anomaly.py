@@ -4,8 +4,10 @@ The columns are those of the source without the pixels, the flux scale, and what
 follow the DESI data model in lower case.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from catalogs.gallery import GalleryItem
 from catalogs.spec import CatalogSpec
 from engine.column import Column
 from engine.partition import HEALPIX
@@ -17,7 +19,9 @@ PIXEL_COLUMNS = ("flux", "ivar")
 EXAMPLES = (
     (
         "The ten most anomalous objects",
-        "SELECT anomaly_rank, targetid, spectype, z, anomaly_score FROM top(10)",
+        "SELECT anomaly_rank AS rank, targetid, spectype, round(z, 4) AS z, round(anomaly_score, 2) AS score,\n"
+        "round(worst_wave_min) AS wave_min, round(worst_wave_max) AS wave_max, flag_names(flags) AS flags\n"
+        "FROM top(10)",
     ),
     (
         "Anomalies that are not instrumental: good redshift, all cameras",
@@ -67,6 +71,16 @@ def columns(model_columns: Sequence[Column]) -> tuple[Column, ...]:
     return tuple(by_name.values())
 
 
+def _draw(item: GalleryItem, row: Mapping[str, Any]) -> str:
+    from catalogs.spectrum_picture import Spectrum, spectrum_png  # matplotlib: only a report needs it
+
+    spectrum = Spectrum(
+        wave=item.prepare.wave, frame=item.prepare.frame, flux=item.inputs["flux"], ivar=item.inputs["ivar"],
+        recon=item.outputs["recon"], sigma=item.outputs["sigma"],
+    )  # fmt: skip
+    return spectrum_png(spectrum, row)
+
+
 SPEC = CatalogSpec(
     name="spectral_anomaly",
     title="Spectral anomaly catalogue",
@@ -80,8 +94,12 @@ SPEC = CatalogSpec(
     score="anomaly_score",
     score_parts={"off_manifold_score": 2, "on_manifold_score": 1},
     latent="latent_mean",
+    colour_by="spectype",
     finite=("ra", "dec", "anomaly_score", "off_manifold_score", "on_manifold_score", "latent_mean"),
     percentile_suffix="_percentile",
     columns=columns,
     examples=EXAMPLES,
+    groups=(("petal", "petal"), ("fiber", "fibre"), ("tileid", "tile"), ("night", "night")),
+    template="spectral_anomaly.html.j2",
+    draw=_draw,
 )

@@ -23,13 +23,11 @@ _PREFERRED = (
 
 
 @dataclass(frozen=True, eq=False)
-class GalleryItem:
+class Spectrum:
     """A spectrum as the model saw it and what the model made of it.
 
     Parameters
     ----------
-    survey, program, targetid
-        Key of the row.
     wave
         Pixel centres [L, Angstrom, vacuum], in `frame`.
     flux, ivar
@@ -40,9 +38,6 @@ class GalleryItem:
         Whether `wave` is observed or at rest.
     """
 
-    survey: str
-    program: str
-    targetid: int
     wave: np.ndarray
     flux: np.ndarray
     ivar: np.ndarray
@@ -50,20 +45,15 @@ class GalleryItem:
     sigma: np.ndarray
     frame: Literal["observed", "rest"] = "observed"
 
-    @property
-    def key(self) -> tuple[str, str, int]:
-        """What names the row in the catalogue."""
-        return self.survey, self.program, self.targetid
 
-
-def residual(item: GalleryItem) -> np.ndarray:
+def residual(item: Spectrum) -> np.ndarray:
     """Residual [L] in standard deviations of noise and model scatter together; NaN where unusable."""
     usable = item.ivar > 0
     variance = np.divide(1.0, item.ivar, out=np.ones(item.wave.shape), where=usable) + item.sigma**2
     return np.where(usable, (item.flux - item.recon) / np.sqrt(variance), np.nan)
 
 
-def spectrum_png(item: GalleryItem, row: Mapping[str, Any]) -> str:
+def spectrum_png(item: Spectrum, row: Mapping[str, Any]) -> str:
     """Draw one object: whole spectrum and the window that contributed most, each with residuals.
 
     Parameters
@@ -115,7 +105,7 @@ def _zoomed(low: float, high: float) -> tuple[float, float]:
     return centre - half - (high - low) / 2, centre + half + (high - low) / 2
 
 
-def _draw_flux(axes: Axes, item: GalleryItem, norm: float, xlim: tuple[float, float]) -> None:
+def _draw_flux(axes: Axes, item: Spectrum, norm: float, xlim: tuple[float, float]) -> None:
     raw = np.where(item.ivar > 0, item.flux, np.nan) * norm
     mean = smooth(item.flux, item.ivar, SMOOTH_PIXELS) * norm
     recon = item.recon * norm
@@ -127,7 +117,7 @@ def _draw_flux(axes: Axes, item: GalleryItem, norm: float, xlim: tuple[float, fl
     axes.set_ylim(*_limits(np.concatenate([mean[inside], recon[inside]]), head=0.35))
 
 
-def _draw_residual(axes: Axes, item: GalleryItem, xlim: tuple[float, float]) -> None:
+def _draw_residual(axes: Axes, item: Spectrum, xlim: tuple[float, float]) -> None:
     sigmas = residual(item)
     axes.plot(item.wave, sigmas, color="#b0b0b0", lw=0.4)
     usable = (item.ivar > 0).astype(float)

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 from scipy import stats
 
+from catalogs.spec import CatalogSpec
+
 CONFIDENCE = 0.95
 """Coverage of the intervals of rates."""
 
@@ -56,7 +58,7 @@ class Sample:
     """Rows for the map of latent space: latents [N, D], class and score [N]."""
 
     latent: np.ndarray
-    spectype: np.ndarray
+    label: np.ndarray
     score: np.ndarray
 
 
@@ -152,17 +154,16 @@ def binomial_interval(hits: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray,
     return low, high
 
 
-def latent_sample(
-    con: duckdb.DuckDBPyConnection, latent: str, score: str, num_rows: int, seed: int
-) -> Sample:
+def latent_sample(con: duckdb.DuckDBPyConnection, spec: CatalogSpec, num_rows: int, seed: int) -> Sample:
     """Take rows of `catalog` that a hash of the key chooses: the same on every run.
 
     Parameters
     ----------
     con
         Connection of `open_catalog`.
-    latent, score
-        List column of D elements, and the score beside it; rows where one is not finite are left out.
+    spec
+        Which columns are the latent (of D elements), the class and the score; rows where latent or score is
+        not finite are left out.
     num_rows
         At most so many.
     seed
@@ -170,16 +171,16 @@ def latent_sample(
     """
     table = _table(
         con,
-        f"SELECT {latent} AS latent, coalesce(spectype, '') AS spectype, {score} AS score FROM catalog "
-        f"WHERE isfinite({score}) "
-        "ORDER BY md5_number_lower(concat_ws('/', CAST($seed AS VARCHAR), survey, program, targetid)) "
+        f"SELECT {spec.latent} AS latent, coalesce({spec.colour_by}, '') AS label, {spec.score} AS score "
+        f"FROM catalog WHERE isfinite({spec.score}) "
+        f"ORDER BY md5_number_lower(concat_ws('/', CAST($seed AS VARCHAR), {', '.join(spec.key)})) "
         f"LIMIT {num_rows}",
         seed=seed,
     )
     latents = np.array(table["latent"].to_pylist(), np.float32).reshape(table.num_rows, -1)
     is_finite = np.isfinite(latents).all(1)
-    spectype = np.array(table["spectype"].to_pylist(), object)
-    return Sample(latents[is_finite], spectype[is_finite], table["score"].to_numpy()[is_finite])
+    label = np.array(table["label"].to_pylist(), object)
+    return Sample(latents[is_finite], label[is_finite], table["score"].to_numpy()[is_finite])
 
 
 def top_rows(con: duckdb.DuckDBPyConnection, num_rows: int) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import logging
 import time
 from typing import Any
 
+from catalogs import CATALOGS
 from engine import cluster
 from engine.errors import CheckpointError, CommitError, SourceError, StorageError
 from jobs import ingest, query, reprocess, synthesize, train
@@ -19,11 +20,6 @@ STEPS = {
     "reprocess": reprocess.reprocess,
 }
 
-TOP_TEN = (
-    "SELECT anomaly_rank AS rank, targetid, spectype, round(z, 4) AS z, round(anomaly_score, 2) AS score, "
-    "round(worst_wave_min) AS wave_min, round(worst_wave_max) AS wave_max, flag_names(flags) AS flags FROM top(10)"
-)
-
 
 def run(options: Options) -> JobResult:
     """Run all jobs of one configuration in one process, on one Ray."""
@@ -38,7 +34,8 @@ def run(options: Options) -> JobResult:
             _logger.info("%s: done in %.0f s", name, time.monotonic() - started)
     assert config.output is not None
     last = results["reprocess"]
-    lines = [query.table(config.output, TOP_TEN), *last.lines]
+    top_ten = CATALOGS[config.catalog.name].examples[0][1]
+    lines = [query.table(config.output, top_ten), *last.lines]
     return JobResult(_summaries(results), lines, max(result.exit_code for result in results.values()))
 
 

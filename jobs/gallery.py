@@ -15,17 +15,16 @@ from engine.checkpoint import Checkpoint
 from engine.commit import Manifest
 from engine.errors import EngineError
 from engine.infer import open_model
-from engine.schema import matrix
+from engine.schema import to_arrays
 from engine.sources.base import Source
-from engine.spectra.prepare import PrepareSpectra
-from engine.stage import UnitTable
+from engine.stage import PrepareConfig, Stage, UnitTable
 from engine.storage import Storage
 from engine.units import Unit
 from jobs import parts
 from jobs.config import JobConfig, Place
 from models.spec import ModelSpec
 
-Key = tuple[str, str, int]
+Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -33,28 +32,33 @@ class Reader:
     """What it takes to draw an object again: where it came from and what scored it."""
 
     source: Source
-    prepare: PrepareSpectra
+    prepare_config: PrepareConfig
+    key: tuple[str, ...]
     spec: ModelSpec
     settings: Any
     module: nn.Module
+
+    @property
+    def prepare(self) -> Stage:
+        """The stage that prepares rows for the model."""
+        return self.prepare_config.stage
 
 
 def make_reader(config: JobConfig, checkpoint: Checkpoint, spec: ModelSpec) -> Reader:
     """Return the reader for the configuration that a version was made with."""
     assert config.release is not None
-    prepare = parts.prepare_stage(config, checkpoint)
-    if not isinstance(prepare, PrepareSpectra):
-        raise EngineError("only spectra can be drawn", config.release.uri, config.release.source)
-    return Reader(config.release.open(), prepare, spec, *open_model(spec, checkpoint, "checkpoint"))
+    opened = open_model(spec, checkpoint, "checkpoint")
+    prepare = parts.prepare_config(config, checkpoint)
+    return Reader(config.release.open(), prepare, config.catalog.key, spec, *opened)
 
 
 def items(reader: Reader, place: Place, manifest: Manifest, num_items: int) -> tuple[list[GalleryItem], str]:
-    """Return spectra and reconstructions of the top objects, and what to say if some are not there.
+    """Return what the model made of the top objects, and what to say if some are not there.
 
     An object whose file is gone or has changed is left out, not an error: a report is never lost for a
     picture.
     """
-    top = _top(place, manifest.version, num_items)
+    top = _top(place, manifest.version, reader.key, num_items)
     units = _units(place, manifest, {row["source_uri"] for row in top})
     found: dict[Key, GalleryItem] = {}
     problems: list[str] = []
@@ -63,7 +67,7 @@ def items(reader: Reader, place: Place, manifest: Manifest, num_items: int) -> t
             found |= _draw(reader, unit, rows)
         except EngineError as error:
             problems.append(str(error))
-    ordered = [found[key] for key in map(_key, top) if key in found]
+    ordered = [found[key] for key in (_key(row, reader) for row in top) if key in found]
     missing = len(top) - len(ordered)
     note = (
         f"{missing} of {len(top)} objects could not be read again. {' '.join(problems[:1])}"
@@ -73,13 +77,13 @@ def items(reader: Reader, place: Place, manifest: Manifest, num_items: int) -> t
     return ordered, note
 
 
-def _key(row: Mapping[str, Any]) -> Key:
-    return row["survey"], row["program"], row["targetid"]
+def _key(row: Mapping[str, Any], reader: Reader) -> Key:
+    return tuple(row[name] for name in reader.key)
 
 
-def _top(place: Place, version: int, num_items: int) -> list[dict[str, Any]]:
+def _top(place: Place, version: int, key: Sequence[str], num_items: int) -> list[dict[str, Any]]:
     with open_catalog(place.uri, place.storage, version) as connection:
-        sql = f"SELECT survey, program, targetid, source_uri FROM top({num_items:d})"  # noqa: S608 - an integer
+        sql = f"SELECT {', '.join(key)}, source_uri FROM top({num_items:d})"  # noqa: S608 - names of our own
         return run_query(connection, sql).read_all().to_pylist()
 
 
@@ -106,24 +110,26 @@ def _by_unit(
 
 
 def _draw(reader: Reader, unit: Unit, rows: Sequence[Mapping[str, Any]]) -> dict[Key, GalleryItem]:
+    """Read a unit again as far as these rows go, and let the model reconstruct them."""
     read = reader.source.read(unit)
-    wanted = np.isin(read.rows["targetid"].to_numpy(), [row["targetid"] for row in rows])
+    name = reader.key[-1]  # names an object nearly alone; rows that share it do no harm
+    wanted = np.isin(read.rows[name].to_numpy(), [row[name] for row in rows])
     chosen = UnitTable(read.rows.filter(pa.array(wanted)), read.rejected, read.rows_in)
     table = reader.prepare.open()(chosen).rows
-    batch = {name: matrix(table, name) for name in ("flux", "ivar")}
-    model = _reconstruct(reader, batch)
-    wave = reader.prepare.config.wave
-    keys = [_key(row) for row in table.select(["survey", "program", "targetid"]).to_pylist()]
+    inputs = to_arrays(table, [column.name for column in reader.spec.reads(reader.settings)])
+    outputs = _reconstruct(reader, inputs)
+    keys = [_key(row, reader) for row in table.select(list(reader.key)).to_pylist()]
     return {
-        key: GalleryItem(
-            *key, wave=wave, flux=batch["flux"][i], ivar=batch["ivar"][i],
-            recon=model["recon"][i], sigma=model["sigma"][i], frame=reader.prepare.config.frame,
-        )
-        for i, key in enumerate(keys)
-    }  # fmt: skip
+        key: GalleryItem(key, _row(inputs, index), _row(outputs, index), reader.prepare_config)
+        for index, key in enumerate(keys)
+    }
 
 
-def _reconstruct(reader: Reader, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _row(arrays: Mapping[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
+    return {name: array[index] for name, array in arrays.items()}
+
+
+def _reconstruct(reader: Reader, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     spec = reader.spec
     if spec.reconstruct is None:
         raise EngineError(f"model '{spec.name}' reconstructs nothing")

@@ -19,7 +19,7 @@ from engine.log import ProgressLine
 from engine.pipeline import run_units
 from engine.schema import arrow_schema
 from engine.sources.base import Source
-from engine.stage import Resources, Stage, check
+from engine.stage import PrepareConfig, Resources, Stage, check
 from engine.storage import Storage
 from engine.units import Unit, content_hash, with_ids
 from jobs.config import JobConfig, Place
@@ -171,12 +171,12 @@ def open_checkpoint(config: JobConfig) -> tuple[Checkpoint, ModelSpec]:
     return checkpoint, spec
 
 
-def prepare_stage(config: JobConfig, checkpoint: Checkpoint) -> Stage:
-    """Return the stage that prepares rows of the release as the checkpoint's model was trained."""
+def prepare_config(config: JobConfig, checkpoint: Checkpoint) -> PrepareConfig:
+    """Return how rows of the release are to be prepared: as the checkpoint's model was trained."""
     assert config.checkpoint is not None
     assert config.release is not None
     where = f"{config.checkpoint.uri}: prepare"
-    return validate(config.release.kind.prepare_class, checkpoint.prepare, where).stage
+    return validate(config.release.kind.prepare_class, checkpoint.prepare, where)
 
 
 def infer_stages(config: JobConfig, checkpoint: Checkpoint, spec: ModelSpec) -> tuple[Stage, InferStage]:
@@ -192,4 +192,4 @@ def infer_stages(config: JobConfig, checkpoint: Checkpoint, spec: ModelSpec) -> 
         precision=infer.precision,
         resources=Resources(num_cpus=infer.num_cpus, num_gpus=infer.num_gpus),
     )
-    return prepare_stage(config, checkpoint), stage
+    return prepare_config(config, checkpoint).stage, stage

@@ -51,7 +51,7 @@ def write(place: Place, version: int | None, settings: ReportConfig, out: str = 
     try:
         checkpoint, spec = parts.open_checkpoint(_made_with(manifest, "checkpoint"))
         history = checkpoint.history
-        config = _made_with(manifest, "checkpoint", "release", "infer")
+        config = _made_with(manifest, "checkpoint", "release", "catalog")
         reader = gallery.make_reader(config, checkpoint, spec)
         items, note = gallery.items(reader, place, manifest, settings.gallery)
     except EngineError as error:

@@ -16,6 +16,7 @@ from engine.flags import LOW_COVERAGE, MISSING_B
 from engine.schema import arrow_schema
 from engine.spectra.grid import WAVE_OBS
 from engine.spectra.lines import lines_within
+from engine.spectra.prepare import SpectrumPrep
 from engine.stage import Rejection, UnitTable, rejected_table
 from engine.storage import Storage
 from engine.units import FileRef, Unit, with_ids
@@ -145,7 +146,8 @@ def gallery_item(row: dict[str, Any], seed: int = 0) -> GalleryItem:
     ivar = np.where(rng.random(wave.size) < 0.01, 0, noise**-2)
     flux = np.where(ivar > 0, recon + bump + noise * rng.normal(size=wave.size), 0)
     sigma = np.full(wave.size, 0.05)
-    return GalleryItem(row["survey"], row["program"], row["targetid"], wave, flux, ivar, recon, sigma)
+    key = tuple(row[name] for name in SPEC.key)
+    return GalleryItem(key, {"flux": flux, "ivar": ivar}, {"recon": recon, "sigma": sigma}, SpectrumPrep())
 
 
 def training_history(num_epochs: int = 8) -> list[dict[str, Any]]:

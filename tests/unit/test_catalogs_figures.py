@@ -6,21 +6,18 @@ import pytest
 
 from catalogs import charts
 from catalogs.figures import STYLE, new_figure, smooth, style, to_png, to_svg
-from catalogs.gallery import GalleryItem, residual, spectrum_png
 from catalogs.latent_map import principal_components, umap_points
+from catalogs.spectrum_picture import Spectrum, residual, spectrum_png
 from catalogs.statistics import Histogram, Rate
 from tests.catalogue import gallery_item, make_rows, training_history
 
 ROW = make_rows(1, seed=3).to_pylist()[0] | {"anomaly_rank": 1, "flag_names": []}
 
 
-def item(**changes: object) -> GalleryItem:
+def item(**changes: object) -> Spectrum:
     base = gallery_item(ROW)
-    fields = {
-        name: getattr(base, name)
-        for name in ("survey", "program", "targetid", "wave", "flux", "ivar", "recon", "sigma")
-    }
-    return GalleryItem(**fields | changes)  # pyright: ignore[reportArgumentType]
+    fields = {"wave": base.prepare.wave, **base.inputs, **base.outputs}
+    return Spectrum(**fields | changes)  # pyright: ignore[reportArgumentType]
 
 
 def is_png(uri: str) -> bool:

@@ -109,7 +109,7 @@ def test_gallery_follows_the_rank(full_report, root):
         ids = [str(row["targetid"]) for row in top_rows(con, 3)]
     places = [text.index(f"#{rank} · {targetid}") for rank, targetid in enumerate(ids, start=1)]
     assert places == sorted(places)
-    assert full_report.count("Spectrum, reconstruction and residual of") == 3
+    assert full_report.count("What the model was given and what it made of it") == 3
 
 
 def test_report_without_gallery_and_history_says_why(root, tmp_path):
@@ -121,7 +121,7 @@ def test_report_without_gallery_and_history_says_why(root, tmp_path):
 def test_report_is_the_same_on_every_run_and_says_that_there_is_no_gallery(root, tmp_path):
     first, second = (build_report(root, str(tmp_path / "r.html")) for _ in range(2))
     assert first == second
-    assert "No spectra were given" in first
+    assert "No objects were given" in first
 
 
 def test_texts_from_data_are_escaped(full_report):

@@ -1,8 +1,11 @@
+import dataclasses
+
 import duckdb
 import numpy as np
 import pytest
 from scipy import stats
 
+from catalogs.spectral_anomaly import SPEC
 from catalogs.statistics import (
     binomial_interval,
     flag_counts,
@@ -13,6 +16,7 @@ from catalogs.statistics import (
 )
 
 NUM_ROWS = 1000
+TOY = dataclasses.replace(SPEC, latent="latent", score="score")
 
 
 @pytest.fixture
@@ -90,18 +94,18 @@ def test_rates_leave_out_null_groups(con):
 
 
 def test_sample_is_the_same_on_every_run_and_spread_over_the_rows(con):
-    first, second = (latent_sample(con, "latent", "score", 100, seed=3) for _ in range(2))
+    first, second = (latent_sample(con, TOY, 100, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first.latent, second.latent)
-    other = latent_sample(con, "latent", "score", 100, seed=4)
+    other = latent_sample(con, TOY, 100, seed=4)
     assert not np.array_equal(first.latent, other.latent)
     assert first.latent.shape == (100, 2)
     assert 400 < first.score.mean() < 600
 
 
 def test_sample_leaves_out_latents_that_are_not_finite(con):
-    sample = latent_sample(con, "latent", "score", 2 * NUM_ROWS, seed=0)
-    assert len(sample.latent) == len(sample.score) == len(sample.spectype) == NUM_ROWS - 1
-    assert set(sample.spectype) == {"STAR", ""}
+    sample = latent_sample(con, TOY, 2 * NUM_ROWS, seed=0)
+    assert len(sample.latent) == len(sample.score) == len(sample.label) == NUM_ROWS - 1
+    assert set(sample.label) == {"STAR", ""}
 
 
 def test_flag_counts(con):
