@@ -26,7 +26,7 @@ from engine.sources.desi import IMAGES, DesiSource
 from engine.spectra.coadd import Arms, merge_arms
 from engine.spectra.grid import CAMERA_SLICES
 from engine.storage import Storage
-from engine.synthetic.desi import SynthesizeConfig, file_count, write_file
+from engine.synthetic.desi import SynthesizeConfig, task_count, write_task
 
 TARGET_RATIO = 10.0
 REPO = Path(__file__).parents[1]
@@ -66,8 +66,8 @@ def make_files(folder: Path, num_files: int, num_rows: int) -> list[Path]:
         num_spectra=num_files * num_rows, spectra_per_file=num_rows, survey="sv3", layout="flat",
         with_resolution=True, seed=7,
     )  # fmt: skip
-    for index in range(file_count(config)):
-        write_file(config, index, str(folder), Storage())
+    for index in range(task_count(config)):
+        write_task(config, index, str(folder), Storage())
     paths = sorted(folder.rglob("coadd-*.fits"))
     for path in paths:
         _add_target_column(path)

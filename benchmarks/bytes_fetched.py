@@ -17,7 +17,7 @@ from moto.server import ThreadedMotoServer
 
 from engine.sources.desi import DesiSource
 from engine.storage import Storage, StorageOptions
-from engine.synthetic.desi import SynthesizeConfig, write_file
+from engine.synthetic.desi import SynthesizeConfig, write_task
 
 TARGET_RATIO = 1.1
 
@@ -64,7 +64,7 @@ def measure(rows: int, options: StorageOptions) -> tuple[int, int, float, float,
     config = SynthesizeConfig(
         num_spectra=rows, spectra_per_file=rows, with_resolution=True, compress_mask=True
     )
-    write_file(config, 0, f"s3://{bucket}/release", Storage(options))
+    write_task(config, 0, f"s3://{bucket}/release", Storage(options))
     source = DesiSource(f"s3://{bucket}/release", options)
     (unit,) = source.plan()
     before = source._storage.num_requests

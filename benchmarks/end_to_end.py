@@ -26,7 +26,7 @@ import numpy as np
 import psutil
 
 from engine.storage import Storage
-from engine.synthetic.desi import SynthesizeConfig, file_count, write_file
+from engine.synthetic.desi import SynthesizeConfig, task_count, write_task
 
 CHECKPOINT = "checkpoints/spectral_vae_desi"
 CONFIG = "jobs/configs/desi.toml"
@@ -53,9 +53,9 @@ def make_release(folder: Path, num_spectra: int, spectra_per_file: int) -> Path:
     config = SynthesizeConfig(num_spectra=num_spectra, spectra_per_file=spectra_per_file, seed=20_000)
     root = folder / f"release-{num_spectra}"
     if not (root / "complete").exists():
-        write = partial(write_file, config, uri=str(root), storage=Storage())
+        write = partial(write_task, config, uri=str(root), storage=Storage())
         with get_context("spawn").Pool(2) as pool:
-            list(pool.imap_unordered(write, range(file_count(config))))
+            list(pool.imap_unordered(write, range(task_count(config))))
         (root / "complete").touch()
     return root
 

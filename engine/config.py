@@ -15,8 +15,8 @@ from engine.errors import ConfigError
 class Config(BaseModel):
     """Base of all configuration classes: frozen, keyword-only, no unknown keys."""
 
-    chosen_by_name: ClassVar[tuple[type[BaseModel], ...]] = ()
-    """Classes that a field may hold, which one another field says: their keys are known as well."""
+    chosen_by_name: ClassVar[Mapping[str, tuple[type[BaseModel], ...]]] = {}
+    """Field to the classes that it may hold, one of which another field chooses: their keys are known as well."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=False, use_attribute_docstrings=True, allow_inf_nan=False
@@ -102,10 +102,10 @@ def _known_keys(cls: type[BaseModel], section: Sequence[str | int]) -> list[str]
 
 
 def _classes_of(cls: type[BaseModel], name: str) -> list[type[BaseModel]]:
-    """Classes that a field may hold; those chosen by name where it holds any dict."""
+    """Classes that a field may hold."""
     if name not in cls.model_fields:
         return [cls]  # the index of a list
     annotation = cls.model_fields[name].annotation
     options = [annotation, *getattr(annotation, "__args__", ())]
-    found = [item for item in options if isinstance(item, type) and issubclass(item, BaseModel)]
-    return found or list(getattr(cls, "chosen_by_name", ()))
+    chosen = getattr(cls, "chosen_by_name", {}).get(name, ())
+    return [item for item in (*options, *chosen) if isinstance(item, type) and issubclass(item, BaseModel)]

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -30,7 +30,7 @@ from engine.ledger import LedgerRecord
 from engine.placement import PipelineConfig, plan_workers
 from engine.sealed import seal, unseal
 from engine.stage import Resources, Stage, UnitFunction, UnitTable
-from engine.units import Unit
+from engine.units import Unit, Work
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -63,46 +63,55 @@ class Sink(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Branch:
+    """What becomes of the rows of a unit once they are read: one catalogue of several."""
+
+    stages: tuple[Stage, ...]
+    sink: Sink
+
+
 def run_units(
-    units: Sequence[Unit],
+    work: Sequence[Work],
     source: Reader,
-    stages: Sequence[Stage],
-    sink: Sink,
+    branches: Sequence[Branch],
     config: PipelineConfig,
-    on_record: Callable[[LedgerRecord], None],
+    on_record: Callable[[int, LedgerRecord], None],
 ) -> None:
-    """Read, compute and write each unit somewhere on the cluster.
+    """Read each unit once, compute and write it in each branch that needs it, somewhere on the cluster.
 
     Workers that die are replaced and their units computed again; the ledger keeps one result.
 
     Parameters
     ----------
-    units
-        With ids; each becomes one task.
-    source, stages, sink
-        Picklable; a worker opens the stages once.
+    work
+        Units, with their ids in each branch; each becomes one task.
+    source, branches
+        Picklable; a worker opens the stages once. What all branches begin with is computed once.
     config
         Placement and sizes.
     on_record
-        Called in the driver for each unit as it finishes, in no fixed order.
+        Called in the driver with the number of the branch for each unit as it finishes, in no fixed order.
 
     Raises
     ------
     UnitError
         If a unit fails with anything but a rejection, naming it; or a stage cannot be opened.
     """
-    if not units:
+    if not work:
         return
-    plan = plan_workers(units, stages, config, ray.cluster_resources())
+    chains = [branch.stages for branch in branches]
+    plan = plan_workers(len(work), chains, config, ray.cluster_resources())
+    rest = [Branch(stages, b.sink) for stages, b in zip(plan.branch_stages, branches, strict=True)]
     is_fused = plan.placement == "fused"  # then tasks only name a unit, and actors read it
     with _quiet_context(), _clear_errors():
         dataset = ray.data.read_datasource(
-            UnitDatasource(units, name_unit if is_fused else partial(read_unit, source, plan.read_stages)),
-            override_num_blocks=len(units),
+            UnitDatasource(work, name_unit if is_fused else partial(read_unit, source, plan.read_stages)),
+            override_num_blocks=len(work),
             **_ray_resources(plan.reader),
         ).map_batches(
             UnitWorker,
-            fn_constructor_args=(source if is_fused else None, plan.worker_stages, sink),
+            fn_constructor_args=(source if is_fused else None, plan.shared_stages, rest),
             compute=ActorPoolStrategy(
                 size=plan.workers,
                 max_tasks_in_flight_per_actor=config.units_per_worker + WAITING_UNITS,
@@ -114,7 +123,7 @@ def run_units(
             **_ray_resources(plan.worker),
         )
         for row in dataset.iter_rows():
-            on_record(LedgerRecord.from_json(row["record"]))
+            on_record(row["branch"], LedgerRecord.from_json(row["record"]))
 
 
 def _ray_resources(resources: Resources) -> dict[str, Any]:
@@ -161,13 +170,13 @@ def _result(reference: Any) -> Any:
 class UnitDatasource(Datasource):
     """One read task a unit, planned beforehand: nothing is listed while it runs."""
 
-    def __init__(self, units: Sequence[Unit], read: Callable[[Unit], pa.Table]) -> None:
+    def __init__(self, work: Sequence[Work], read: Callable[[Work], pa.Table]) -> None:
         super().__init__()
-        self._units, self._read = list(units), read
+        self._work, self._read = list(work), read
 
     def estimate_inmemory_data_size(self) -> int:
         """Size of all files [bytes]."""
-        return sum(unit.num_bytes for unit in self._units)
+        return sum(work.unit.num_bytes for work in self._work)
 
     def get_read_tasks(
         self,
@@ -176,29 +185,30 @@ class UnitDatasource(Datasource):
         data_context: DataContext | None = None,  # noqa: ARG002
     ) -> list[ReadTask]:
         """Return one task a unit, each of one block of one row."""
-        return [self._task(unit, per_task_row_limit) for unit in self._units]
+        return [self._task(work, per_task_row_limit) for work in self._work]
 
-    def _task(self, unit: Unit, row_limit: int | None) -> ReadTask:
-        metadata = BlockMetadata(num_rows=1, size_bytes=unit.num_bytes, input_files=None, exec_stats=None)
-        return ReadTask(partial(_one_block, self._read, unit), metadata, per_task_row_limit=row_limit)
-
-
-def _one_block(read: Callable[[Unit], pa.Table], unit: Unit) -> list[pa.Table]:
-    with _naming(unit):
-        return [read(unit)]
+    def _task(self, work: Work, row_limit: int | None) -> ReadTask:
+        size = work.unit.num_bytes
+        metadata = BlockMetadata(num_rows=1, size_bytes=size, input_files=None, exec_stats=None)
+        return ReadTask(partial(_one_block, self._read, work), metadata, per_task_row_limit=row_limit)
 
 
-def name_unit(unit: Unit) -> pa.Table:
+def _one_block(read: Callable[[Work], pa.Table], work: Work) -> list[pa.Table]:
+    with _naming(work):
+        return [read(work)]
+
+
+def name_unit(work: Work) -> pa.Table:
     """Block that only names a unit, for actors that read it themselves."""
-    return pa.table({"unit": pa.array([unit.to_json()], pa.large_string())})
+    return pa.table({"work": pa.array([work.to_json()], pa.large_string())})
 
 
-def read_unit(source: Reader, stages: Sequence[Stage], unit: Unit) -> pa.Table:
+def read_unit(source: Reader, stages: Sequence[Stage], work: Work) -> pa.Table:
     """Read a unit, run the first stages on it, and seal it."""
-    table = source.read(unit)
+    table = source.read(work.unit)
     for stage in stages:
         table = stage.open()(table)
-    return seal(table, unit)
+    return seal(table, work)
 
 
 class UnitWorker:
@@ -212,47 +222,59 @@ class UnitWorker:
     ----------
     source
         Reads the units; None if they arrive sealed.
-    stages, sink
-        What is done with them.
+    shared
+        Stages that run once a unit.
+    branches
+        What is done with the outcome.
     """
 
-    def __init__(self, source: Reader | None, stages: Sequence[Stage], sink: Sink) -> None:
+    def __init__(self, source: Reader | None, shared: Sequence[Stage], branches: Sequence[Branch]) -> None:
         keep_freed_memory()
         pa.array(np.zeros(1))  # pyarrow imports pandas for its first array: now, not within a unit
-        self._source, self._sink = source, sink
-        self._functions: list[UnitFunction] = [stage.open() for stage in stages]
+        self._source, self._sinks = source, [branch.sink for branch in branches]
+        self._shared: list[UnitFunction] = [stage.open() for stage in shared]
+        self._own: list[list[UnitFunction]] = [[stage.open() for stage in b.stages] for b in branches]
         self._compute = threading.Lock()
         self._local = threading.local()
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Compute each unit of a block; return their ledger records as JSON."""
-        records = [self._run(block.slice(row, 1)) for row in range(block.num_rows)]
-        return pa.table({"record": pa.array(records, pa.large_string())})
+        """Compute each unit of a block; return the numbers of branches and their ledger records as JSON."""
+        done = [pair for row in range(block.num_rows) for pair in self._run(block.slice(row, 1))]
+        branches, records = zip(*done, strict=True)
+        return pa.table({"branch": pa.array(branches), "record": pa.array(records, pa.large_string())})
 
-    def _run(self, sealed: pa.Table) -> str:
-        unit = Unit.from_json(sealed["unit"][0].as_py())
+    def _run(self, sealed: pa.Table) -> Iterator[tuple[int, str]]:
+        work = Work.from_json(sealed["work"][0].as_py())
         started = time.monotonic()
-        with _naming(unit):
-            table = unseal(sealed) if self._source is None else self._own(self._source).read(unit)
-            with self._compute:
-                for function in self._functions:
-                    table = function(table)
-            seconds = {"worker_seconds": time.monotonic() - started}
-            return self._sink.write(unit, replace(table, stats=table.stats | seconds)).to_json()
+        with _naming(work):
+            table = unseal(sealed) if self._source is None else self._reader(self._source).read(work.unit)
+            table = self._computed(self._shared, table)
+            for number, unit in work.branches():
+                result = self._computed(self._own[number], table)
+                seconds = {"worker_seconds": time.monotonic() - started}
+                result = replace(result, stats=result.stats | seconds)
+                yield number, self._sinks[number].write(unit, result).to_json()
 
-    def _own(self, source: Reader) -> Reader:
+    def _computed(self, functions: Sequence[UnitFunction], table: UnitTable) -> UnitTable:
+        with self._compute:
+            for function in functions:
+                table = function(table)
+        return table
+
+    def _reader(self, source: Reader) -> Reader:
         if not hasattr(self._local, "source"):
             self._local.source = copy.deepcopy(source)
         return self._local.source
 
 
 @contextmanager
-def _naming(unit: Unit) -> Iterator[None]:
+def _naming(work: Work) -> Iterator[None]:
     """Put the unit's name into any error: Ray Data hands on nothing but text."""
     try:
         yield
     except Exception as error:
-        text = f"unit {unit.key} ({unit.id}) failed: {type(error).__name__}: {error}"
+        ids = ", ".join(filter(None, work.ids))
+        text = f"unit {work.unit.key} ({ids}) failed: {type(error).__name__}: {error}"
         raise UnitError(" ".join(text.split())) from error
 
 

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from engine.config import Config
 from engine.stage import Resources, Stage
-from engine.units import Unit
 
 CPU_STEP = 0.01
 """Smallest amount of CPU that Ray can tell apart from none."""
@@ -38,35 +37,38 @@ class WorkerPlan:
 
     placement: Literal["fused", "split"]
     read_stages: tuple[Stage, ...]
-    worker_stages: tuple[Stage, ...]
+    shared_stages: tuple[Stage, ...]
+    branch_stages: tuple[tuple[Stage, ...], ...]
     reader: Resources
     worker: Resources
     workers: int
 
 
 def plan_workers(
-    units: Sequence[Unit], stages: Sequence[Stage], config: PipelineConfig, cluster: Mapping[str, float]
+    num_units: int, branches: Sequence[Sequence[Stage]], config: PipelineConfig, cluster: Mapping[str, float]
 ) -> WorkerPlan:
     """Decide placement, number and size of workers so that all of them and a reader fit at once.
 
     If actors held every CPU, reading tasks would never start, and Ray would wait without a word
     (ray-project/ray#44687). So workers ask for a little less CPU than they use where there is no room.
     Ray runs a reading task inside the worker if both ask for the same: wanted when fused, where it only
-    names the unit, and avoided when split.
+    names the unit, and avoided when split. Stages that all branches begin with run once a unit.
 
     Parameters
     ----------
-    units, stages, config
-        What is to be run.
+    num_units, branches, config
+        What is to be run: the stages of each branch.
     cluster
         Total resources, as `ray.cluster_resources()` tells them.
     """
-    uses_gpu = any(stage.resources.num_gpus > 0 for stage in stages)
+    everything = [stage for stages in branches for stage in stages]
+    uses_gpu = any(stage.resources.num_gpus > 0 for stage in everything)
     placement = config.placement if config.placement != "auto" else ("split" if uses_gpu else "fused")
-    cut = _first_worker_stage(stages) if placement == "split" else 0
-    asked = _largest(stages[cut:], config)
+    common = _common_start(branches)
+    cut = min([len(common), *map(_first_worker_stage, branches)]) if placement == "split" else 0
+    asked = _largest([stage for stages in branches for stage in stages[cut:]], config)
     cpus = cluster.get("CPU", 1.0)
-    workers = min(config.workers or _fitting(asked, cluster, placement), len(units))
+    workers = min(config.workers or _fitting(asked, cluster, placement), num_units)
     if placement == "fused":
         num_cpus = min(asked.num_cpus, cpus / (workers + 1))
         reader = Resources(num_cpus, asked.num_gpus, asked.memory_gib)
@@ -75,12 +77,23 @@ def plan_workers(
         num_cpus = min(asked.num_cpus, (cpus - reader.num_cpus) / workers) - CPU_STEP
     return WorkerPlan(
         placement=placement,
-        read_stages=tuple(stages[:cut]),
-        worker_stages=tuple(stages[cut:]),
+        read_stages=common[:cut],
+        shared_stages=common[cut:],
+        branch_stages=tuple(tuple(stages[len(common) :]) for stages in branches),
         reader=reader,
         worker=Resources(max(num_cpus, CPU_STEP), asked.num_gpus, asked.memory_gib),
         workers=workers,
     )
+
+
+def _common_start(branches: Sequence[Sequence[Stage]]) -> tuple[Stage, ...]:
+    """Stages that all branches begin with."""
+    start: list[Stage] = []
+    for level in zip(*branches, strict=False):
+        if any(stage != level[0] for stage in level):
+            break
+        start.append(level[0])
+    return tuple(start)
 
 
 def _fitting(asked: Resources, cluster: Mapping[str, float], placement: str) -> int:

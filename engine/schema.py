@@ -95,7 +95,7 @@ def matrix(table: pa.Table, name: str) -> np.ndarray:
     column = table[name]
     length = column.type.list_size
     chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    flat = chunks[0] if len(chunks) == 1 else np.concatenate([*chunks, np.empty(0, np.float32)])
+    flat = chunks[0] if len(chunks) == 1 else np.concatenate(chunks or [np.empty(0, np.float32)])
     return flat.reshape(-1, length)
 
 

@@ -6,14 +6,14 @@ import numpy as np
 import pyarrow as pa
 
 from engine.stage import UnitTable
-from engine.units import Unit
+from engine.units import Work
 
 
-def seal(table: UnitTable, unit: Unit) -> pa.Table:
+def seal(table: UnitTable, work: Work) -> pa.Table:
     """Pack a unit's table into one row, with types and metadata as they are."""
     return pa.table(
         {
-            "unit": pa.array([unit.to_json()], pa.large_string()),
+            "work": pa.array([work.to_json()], pa.large_string()),
             "rows": _binary(_to_ipc(table.rows)),
             "rejected": _binary(_to_ipc(table.rejected)),
             "rows_in": pa.array([table.rows_in], pa.int64()),

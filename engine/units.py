@@ -7,7 +7,7 @@ result (checkpoint, configuration), so that a rerun computes only what has no re
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -54,6 +54,38 @@ class Unit:
         fields = json.loads(text)
         files = tuple(FileRef(**file) for file in fields.pop("files"))
         return Unit(files=files, missing=tuple(fields.pop("missing")), **fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A unit as it goes through a pipeline of one or several branches.
+
+    Parameters
+    ----------
+    unit
+        What is to be read.
+    ids
+        Its id in each branch, as each names it; empty where the branch has it already.
+    """
+
+    unit: Unit
+    ids: tuple[str, ...]
+
+    def branches(self) -> Iterator[tuple[int, Unit]]:
+        """Yield the number of each branch that needs the unit, and the unit with its id there."""
+        return (
+            (number, replace(self.unit, id=unit_id)) for number, unit_id in enumerate(self.ids) if unit_id
+        )
+
+    def to_json(self) -> str:
+        """Return it as JSON; `from_json` is the inverse."""
+        return json.dumps([self.unit.to_json(), self.ids])
+
+    @staticmethod
+    def from_json(text: str) -> "Work":
+        """Return what `to_json` wrote."""
+        unit, ids = json.loads(text)
+        return Work(Unit.from_json(unit), tuple(ids))
 
 
 def content_hash(value: Any, size: int = 16) -> str:

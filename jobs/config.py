@@ -1,9 +1,9 @@
 """One TOML file describes one release and everything done to it; every job reads the sections it needs."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from catalogs import CATALOGS
 from catalogs.options import ReportOptions
@@ -17,7 +17,7 @@ from engine.placement import PipelineConfig
 from engine.sources import SOURCES
 from engine.sources.base import Source
 from engine.storage import StorageOptions
-from engine.synthetic.desi import SynthesizeConfig
+from engine.synthetic import SYNTHETIC
 from engine.train.fit import FitConfig
 from engine.train.plan import TrainConfig
 from jobs.job import Options
@@ -43,7 +43,7 @@ class Place(Config):
 class ReleaseConfig(Place):
     """The release to read."""
 
-    chosen_by_name = tuple(source.config_class for source in SOURCES.values())
+    chosen_by_name: ClassVar = {"settings": tuple(source.config_class for source in SOURCES.values())}
 
     source: str = "desi"
     """Kind of release, a key of `engine.sources.SOURCES`."""
@@ -97,6 +97,30 @@ class InferConfig(Config):
     """GPUs of one worker; fractions share a card. 0 computes on CPUs, also where there are GPUs."""
 
 
+def _known_catalog(catalog: CatalogConfig) -> CatalogConfig:
+    """Give a catalogue the key of its kind, and that kind's preference unless one is set."""
+    spec = CATALOGS[_registered(catalog.name, CATALOGS, "catalogue")]
+    own = {"prefer": spec.prefer} if "prefer" not in catalog.model_fields_set else {}
+    return catalog.model_copy(update={"key": spec.key, **own})
+
+
+Catalog = Annotated[CatalogConfig, AfterValidator(_known_catalog)]
+"""Kind of catalogue, by its name in `catalogs.CATALOGS`, and its partitioning."""
+
+
+class ScoringConfig(Config):
+    """One of several models that score a release while it is read once."""
+
+    checkpoint: Place
+    """What is applied."""
+    output: Place
+    """Root of its catalogue."""
+    catalog: Catalog = Field(default=CatalogConfig(name="spectral_anomaly"), validate_default=True)
+    """Kind of catalogue and its partitioning."""
+    infer: InferConfig = InferConfig()
+    """How the model is applied."""
+
+
 class ReportConfig(Config):
     """What the report shows."""
 
@@ -111,14 +135,17 @@ class ReportConfig(Config):
 class JobConfig(Config):
     """The whole file. A job says which section it misses."""
 
-    chosen_by_name = tuple(source.prepare_class for source in SOURCES.values())
+    chosen_by_name: ClassVar = {
+        "prepare": tuple(source.prepare_class for source in SOURCES.values()),
+        "synthesize": tuple(SYNTHETIC.values()),
+    }
 
     seed: int = 1
     """Seed of everything random that has no seed of its own."""
-    synthesize: SynthesizeConfig | None = None
-    """Synthetic release, written to `release.uri`."""
     release: ReleaseConfig | None = None
     """Where the data are."""
+    synthesize: dict[str, Any] | None = None
+    """Synthetic release of that kind, written to `release.uri`: a class of `engine.synthetic.SYNTHETIC`."""
     prepare: dict[str, Any] = Field(default_factory=dict, validate_default=True)
     """What `ingest` does to the rows of the source, its `prepare_class`, e.g.
     `engine.spectra.prepare.SpectrumPrep`; a checkpoint brings its own."""
@@ -136,8 +163,11 @@ class JobConfig(Config):
     """How it is applied."""
     output: Place | None = None
     """Root of the catalogue."""
-    catalog: CatalogConfig = Field(default=CatalogConfig(name="spectral_anomaly"), validate_default=True)
-    """Kind of catalogue, by its name in `catalogs.CATALOGS`, and its partitioning."""
+    catalog: Catalog = Field(default=CatalogConfig(name="spectral_anomaly"), validate_default=True)
+    """Kind of catalogue and its partitioning."""
+    models: tuple[ScoringConfig, ...] = ()
+    """Instead of `checkpoint`, `output`, `catalog` and `infer`: several models that score the release in one pass,
+    each into a catalogue of its own."""
     max_rejected_fraction: float = Field(default=0.05, ge=0, le=1)
     """Exit code 3 if more of what was read than this is rejected for a fault; chosen cuts do not count."""
     report: ReportConfig = ReportConfig()
@@ -147,6 +177,16 @@ class JobConfig(Config):
     cluster: ClusterConfig = ClusterConfig()
     """Which Ray cluster."""
 
+    @field_validator("synthesize")
+    @classmethod
+    def _source_can_be_synthesized(
+        cls, settings: dict[str, Any] | None, info: ValidationInfo
+    ) -> dict[str, Any] | None:
+        if settings is None or not (release := info.data.get("release")):
+            return settings
+        kind = SYNTHETIC[_registered(release.source, SYNTHETIC, "kind of synthetic release")]
+        return kind.model_validate(settings).model_dump(mode="json")
+
     @field_validator("prepare")
     @classmethod
     def _prepare_fits_the_source(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
@@ -154,12 +194,15 @@ class JobConfig(Config):
             return settings  # no job that reads a release, or what is wrong with it is told already
         return release.kind.prepare_class.model_validate(settings).model_dump(mode="json")
 
-    @field_validator("catalog")
-    @classmethod
-    def _catalog_is_known(cls, catalog: CatalogConfig) -> CatalogConfig:
-        spec = CATALOGS[_registered(catalog.name, CATALOGS, "catalogue")]
-        own = {"prefer": spec.prefer} if "prefer" not in catalog.model_fields_set else {}
-        return catalog.model_copy(update={"key": spec.key, **own})
+    @model_validator(mode="after")
+    def _models_are_said_once(self) -> "JobConfig":
+        both = {"checkpoint", "output", "catalog", "infer"} & self.model_fields_set
+        if self.models and both:
+            raise ValueError(f"models is given, so {', '.join(sorted(both))} belong into its entries")
+        outputs = [scoring.output.uri for scoring in self.models]
+        if len(set(outputs)) < len(outputs):
+            raise ValueError("models: each needs an output of its own")
+        return self
 
 
 def load(options: Options, *sections: str) -> JobConfig:
@@ -179,6 +222,18 @@ def load(options: Options, *sections: str) -> JobConfig:
             expected=f"[{missing[0]}] with the keys of jobs/configs/desi.toml",
         )
     return config
+
+
+def load_scorings(options: Options) -> list[JobConfig]:
+    """Read the file of a job that scores: one configuration for each model, as if it were the only one."""
+    config = load(options, "release")
+    if not config.models:
+        return [load(options, "release", "checkpoint", "output")]
+    names = ScoringConfig.model_fields
+    return [
+        config.model_copy(update={"models": (), **{name: getattr(scoring, name) for name in names}})
+        for scoring in config.models
+    ]
 
 
 def model_of(config: JobConfig) -> tuple[ModelSpec, Any]:

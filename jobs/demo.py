@@ -17,7 +17,7 @@ STEPS = {
     "synthesize": synthesize.write,
     "ingest": ingest.stage,
     "train": train.fit,
-    "reprocess": reprocess.reprocess,
+    "reprocess": lambda config, options: reprocess.reprocess([config], options),
 }
 
 

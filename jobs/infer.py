@@ -3,7 +3,7 @@
 from catalogs import CATALOGS
 from engine.checkpoint import Checkpoint
 from jobs import parts
-from jobs.config import JobConfig, load
+from jobs.config import JobConfig, load_scorings
 from jobs.faults import judge
 from jobs.job import JobResult, Options
 from jobs.parts import Parts
@@ -11,11 +11,15 @@ from jobs.parts import Parts
 
 def run(options: Options) -> JobResult:
     """Compute the units that have no record."""
-    config = load(options, "release", "checkpoint", "output")
-    ready, _ = assemble(config, options)
+    configs = load_scorings(options)
+    ready = [assemble(config, options)[0] for config in configs]
     if options.plan:
-        return JobResult(parts.plan_summary(ready), parts.plan_lines(config, ready))
-    parts.run(config, ready, "infer")
+        return JobResult.joined([parts.plan(*pair) for pair in zip(configs, ready, strict=True)])
+    parts.run(configs[0], ready, "infer")
+    return JobResult.joined([_result(*pair) for pair in zip(configs, ready, strict=True)])
+
+
+def _result(config: JobConfig, ready: Parts) -> JobResult:
     records = ready.records()
     verdict = judge(ready.units, records, config.max_rejected_fraction)
     summary = {

@@ -64,8 +64,8 @@ def stage(config: JobConfig, options: Options) -> JobResult:
     salt = {"prepare": config.prepare, "job": "ingest"}
     ready = parts.assemble(config, stages, columns, config.staged, salt, options.limit)
     if options.plan:
-        return JobResult(parts.plan_summary(ready), parts.plan_lines(config, ready))
-    parts.run(config, ready, "ingest")
+        return parts.plan(config, ready)
+    parts.run(config, [ready], "ingest")
     manifest = publish(
         config.staged.uri,
         ready.storage,

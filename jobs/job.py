@@ -1,7 +1,7 @@
 """What a job is given and what it gives back."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,3 +41,12 @@ class JobResult:
     lines: list[str] = field(default_factory=list)
     exit_code: int = 0
     json_lines: Iterable[str] | None = None
+
+    @staticmethod
+    def joined(results: "Sequence[JobResult]") -> "JobResult":
+        """Return the outcome of several models as one; that of a single one as it is."""
+        if len(results) == 1:
+            return results[0]
+        lines = [line for result in results for line in result.lines]
+        summary = {"models": [result.summary for result in results]}
+        return JobResult(summary, lines, max(result.exit_code for result in results))

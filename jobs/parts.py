@@ -16,13 +16,14 @@ from engine.errors import CheckpointError, ConfigError, SourceError
 from engine.infer import InferStage, open_model
 from engine.ledger import Ledger, LedgerRecord
 from engine.log import ProgressLine
-from engine.pipeline import run_units
+from engine.pipeline import Branch, run_units
 from engine.schema import arrow_schema
 from engine.sources.base import Source
 from engine.stage import PrepareConfig, Resources, Stage, check
 from engine.storage import Storage
-from engine.units import Unit, content_hash, with_ids
+from engine.units import Unit, Work, content_hash, with_ids
 from jobs.config import JobConfig, Place
+from jobs.job import JobResult
 from models import MODELS
 from models.spec import ModelSpec
 
@@ -100,8 +101,10 @@ def _full_salt(
     return {"source": name, "settings": source.salt, "columns": content_hash(schema), **salt}
 
 
-def run(config: JobConfig, parts: Parts, name: str) -> float:
-    """Compute the pending units on Ray; the ledger says afterwards what is done.
+def run(config: JobConfig, branches: Sequence[Parts], name: str) -> float:
+    """Compute the pending units of one or several outputs of a release on Ray, reading each once.
+
+    The ledgers say afterwards what is done.
 
     Returns
     -------
@@ -109,32 +112,51 @@ def run(config: JobConfig, parts: Parts, name: str) -> float:
         When the first worker began [s, Unix time]: before that Ray and the workers were starting.
     """
     first = time.time()
-    if not parts.pending:
+    pending = [part for part in branches if part.pending]
+    if not pending:
         return first
-    parts.storage.check_writable(parts.output.uri)
+    for part in pending:
+        part.storage.check_writable(part.output.uri)
     starts: list[float] = []
 
-    def tell(record: LedgerRecord) -> None:
+    def tell(_: int, record: LedgerRecord) -> None:
         starts.append(time.time() - record.stats.get("worker_seconds", 0.0))
         line.advance(record.rows, record.rejected_rows)
 
-    with cluster.connect(config.cluster), ProgressLine(name, len(parts.pending)) as line:
-        cluster.preflight(parts.stages, config.cluster)
-        run_units(parts.pending, parts.source, parts.stages, parts.sink, config.pipeline, tell)
+    total = sum(len(part.pending) for part in pending)
+    with cluster.connect(config.cluster), ProgressLine(name, total) as line:
+        cluster.preflight([stage for part in pending for stage in part.stages], config.cluster)
+        made = [Branch(part.stages, part.sink) for part in pending]
+        run_units(_work(pending), pending[0].source, made, config.pipeline, tell)
     return min(starts, default=first)
+
+
+def _work(branches: Sequence[Parts]) -> list[Work]:
+    """Units that a branch needs, in the order of the plan, each with its id in those that need it."""
+    wanted = [{unit.id for unit in part.pending} for part in branches]
+    work: list[Work] = []
+    for units in zip(*(part.units for part in branches), strict=True):
+        ids = tuple(unit.id if unit.id in ids else "" for unit, ids in zip(units, wanted, strict=True))
+        work += [Work(units[0], ids)] if any(ids) else []
+    return work
+
+
+def plan(config: JobConfig, parts: Parts) -> JobResult:
+    """Say what a run would do, for programs and for people."""
+    return JobResult(plan_summary(parts), plan_lines(config, parts))
 
 
 def plan_lines(config: JobConfig, parts: Parts) -> list[str]:
     """Say what a run would do: units, bytes, stages and columns."""
     assert config.release is not None
-    plan = plan_summary(parts)
-    num_bytes, todo, missing = plan["bytes"], plan["pending_bytes"], plan["missing"]
+    facts = plan_summary(parts)
+    num_bytes, todo, missing = facts["bytes"], facts["pending_bytes"], facts["missing"]
     lines = [
         f"release:    {config.release.uri} ({config.release.source})",
-        f"units:      {plan['units']} ({num_bytes / 1e9:.3g} GB of files), to do {plan['pending']} ({todo / 1e9:.3g} GB)",
+        f"units:      {facts['units']} ({num_bytes / 1e9:.3g} GB of files), to do {facts['pending']} ({todo / 1e9:.3g} GB)",
         f"output:     {parts.output.uri}",
         f"stages:     read -> {' -> '.join(stage.name for stage in parts.stages)} -> write",
-        f"columns:    {', '.join(plan['columns'])}",
+        f"columns:    {', '.join(facts['columns'])}",
     ]
     return lines + ([f"missing:    {missing} files that an index names do not exist"] if missing else [])
 

@@ -13,7 +13,7 @@ from engine.flags import REASONS
 from engine.ledger import LedgerRecord
 from engine.pipeline import map_tasks
 from jobs import infer, report
-from jobs.config import JobConfig, load
+from jobs.config import JobConfig, load_scorings
 from jobs.faults import Verdict, judge
 from jobs.job import JobResult, Options
 from jobs.parts import Parts
@@ -25,7 +25,10 @@ ROWS_MERGED_HERE = 1_000_000
 
 def run(options: Options) -> JobResult:
     """Publish what `infer` has computed for this release and checkpoint."""
-    config = load(options, "release", "checkpoint", "output")
+    return JobResult.joined([_publish_one(config, options) for config in load_scorings(options)])
+
+
+def _publish_one(config: JobConfig, options: Options) -> JobResult:
     ready, checkpoint = infer.assemble(config, options)
     if options.plan:
         return _plan(config, ready)

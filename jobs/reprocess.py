@@ -4,26 +4,31 @@ Run it again after an interruption and it goes on; run it on an unchanged releas
 """
 
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
 from engine import cluster
 from jobs import infer, parts, publish
-from jobs.config import JobConfig, load
+from jobs.config import JobConfig, load_scorings
 from jobs.job import JobResult, Options
 
 
 def run(options: Options) -> JobResult:
-    """Do what `[release]`, `[checkpoint]` and `[output]` say."""
-    return reprocess(load(options, "release", "checkpoint", "output"), options)
+    """Do what `[release]`, `[checkpoint]` and `[output]` say, or `models` instead of the last two."""
+    return reprocess(load_scorings(options), options)
 
 
-def reprocess(config: JobConfig, options: Options) -> JobResult:
-    """`infer`, then `publish`."""
-    ready, checkpoint = infer.assemble(config, options)
+def reprocess(configs: Sequence[JobConfig], options: Options) -> JobResult:
+    """`infer`, then `publish`: one configuration for each model; all score the release in one pass."""
+    assembled = [infer.assemble(config, options) for config in configs]
+    ready = [pipeline for pipeline, _ in assembled]
     if options.plan:
-        return JobResult(parts.plan_summary(ready), parts.plan_lines(config, ready))
-    with cluster.connect(config.cluster) if ready.pending else nullcontext():
-        began = parts.run(config, ready, "reprocess")
-        result = publish.publish_version(config, ready, checkpoint)
-        return replace(result, summary=result.summary | {"work_s": time.time() - began})
+        return JobResult.joined([parts.plan(*pair) for pair in zip(configs, ready, strict=True)])
+    with cluster.connect(configs[0].cluster) if any(part.pending for part in ready) else nullcontext():
+        began = parts.run(configs[0], ready, "reprocess")
+        published = [
+            publish.publish_version(config, *each) for config, each in zip(configs, assembled, strict=True)
+        ]
+        seconds = {"work_s": time.time() - began}
+        return JobResult.joined([replace(done, summary=done.summary | seconds) for done in published])

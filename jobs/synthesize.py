@@ -1,5 +1,6 @@
 """Write a synthetic release in the real file layout, in parallel, with a truth table beside it."""
 
+import importlib
 from collections.abc import Iterable, Iterator
 from functools import partial
 
@@ -9,32 +10,33 @@ from engine import cluster
 from engine.log import ProgressLine
 from engine.pipeline import map_tasks
 from engine.storage import Storage
-from engine.synthetic.desi import file_count, write_file, write_truth
-from engine.synthetic.release import MAX_FILES
+from engine.synthetic import SYNTHETIC
 from jobs.config import JobConfig, load
 from jobs.job import JobResult, Options
 
 
 def run(options: Options) -> JobResult:
     """Write the release of `[synthesize]` to `release.uri`."""
-    return write(load(options, "synthesize", "release"), options)
+    return write(load(options, "release", "synthesize"), options)
 
 
 def write(config: JobConfig, options: Options) -> JobResult:
-    """Write the files that are asked for, one task each, and the truth table as they come."""
+    """Write what is asked for, one task after the other on all CPUs, and the truth table as they come."""
     assert config.synthesize is not None
     assert config.release is not None
-    wanted, place = config.synthesize, config.release
-    files = min(file_count(wanted), options.limit or MAX_FILES)
-    spectra = min(wanted.num_spectra, files * wanted.spectra_per_file)
-    summary = {"release": place.uri, "files": files, "spectra": spectra}
+    place, kind = config.release, config.release.source
+    wanted = SYNTHETIC[kind].model_validate(config.synthesize)
+    module = importlib.import_module(f"engine.synthetic.{kind}")
+    tasks = module.task_count(wanted)
+    tasks = tasks if options.limit is None else min(tasks, options.limit)
+    summary = {"release": place.uri, **module.describe(wanted, tasks)}
     if options.plan:
         return JobResult(summary, [f"{key}: {value}" for key, value in summary.items()])
     storage = Storage(place.storage)
     storage.check_writable(place.uri)
-    task = partial(write_file, wanted, uri=place.uri, storage=storage)
-    with cluster.connect(config.cluster), ProgressLine("synthesize", files) as line:
-        write_truth(_counted(map_tasks(task, range(files)), line), place.uri, storage)
+    task = partial(module.write_task, wanted, uri=place.uri, storage=storage)
+    with cluster.connect(config.cluster), ProgressLine("synthesize", tasks) as line:
+        module.write_truth(_counted(map_tasks(task, range(tasks)), line), place.uri, storage)
     return JobResult(summary, [f"release: {place.uri}"])
 
 

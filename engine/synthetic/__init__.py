@@ -1,1 +1,13 @@
-"""Synthetic spectroscopic releases with known truth: physics in plain numpy, files in `desi`."""
+"""Synthetic releases with known truth, in real file layouts.
+
+One module a kind, named as the source that reads it, with `describe`, `task_count`, `write_task` and
+`write_truth`; one line here. Modules are imported where they are used: drawing libraries take seconds.
+"""
+
+from engine.config import Config
+from engine.synthetic.release import SynthesizeConfig
+
+SYNTHETIC: dict[str, type[Config]] = {
+    "desi": SynthesizeConfig,
+}
+"""Kind to the settings of its releases."""

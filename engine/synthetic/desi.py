@@ -27,14 +27,22 @@ from engine.synthetic.release import (
     TRUTH_COLUMNS,
     FilePlan,
     SynthesizeConfig,
-    file_count,
     plan_file,
     simulate_config,
+    task_count,
 )
 from engine.synthetic.simulate import SimulatedSpectra, simulate
 from engine.synthetic.templates import load_bases
 
-__all__ = ["SynthesizeConfig", "file_count", "load_bases", "plan_file", "write_file", "write_truth"]
+__all__ = [
+    "SynthesizeConfig",
+    "describe",
+    "load_bases",
+    "plan_file",
+    "task_count",
+    "write_task",
+    "write_truth",
+]
 
 TRUTH_NAME = "truth.parquet"
 FLUX_UNIT = "10**-17 erg/(s cm2 Angstrom)"
@@ -42,7 +50,12 @@ IVAR_UNIT = "10**+34 (s2 cm4 Angstrom2) / erg2"
 _SPECTRA, _TABLES = 0, 1  # what a stream of random numbers of a file is for
 
 
-def write_file(
+def describe(config: SynthesizeConfig, tasks: int) -> dict[str, int]:
+    """Say what the first so many tasks write."""
+    return {"files": tasks, "spectra": min(config.num_spectra, tasks * config.spectra_per_file)}
+
+
+def write_task(
     config: SynthesizeConfig, index: int, uri: str, storage: Storage, bases: Bases | None = None
 ) -> pa.Table:
     """Write one coadd and its redrock file.
@@ -52,7 +65,7 @@ def write_file(
     config
         The release.
     index
-        Which file, 0 to `file_count(config)` - 1.
+        Which file, 0 to `task_count(config)` - 1.
     uri
         Root of the release.
     storage
@@ -92,7 +105,7 @@ def write_truth(truth: Iterable[pa.Table], uri: str, storage: Storage) -> str:
     Parameters
     ----------
     truth
-        What `write_file` returned, in the order of the files for a result that does not depend on timing. Each
+        What `write_task` returned, in the order of the files for a result that does not depend on timing. Each
         table is compressed as it comes; only the compressed bytes (some 40 a row) are held.
     """
     target = Storage.join(uri, TRUTH_NAME)

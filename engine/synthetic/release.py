@@ -124,20 +124,20 @@ class FilePlan:
         return f"{folder}{slash}redrock-{name.removeprefix('coadd-')}"
 
 
-def file_count(config: SynthesizeConfig) -> int:
+def task_count(config: SynthesizeConfig) -> int:
     """Return the number of coadds of the release."""
     return -(-config.num_spectra // config.spectra_per_file)
 
 
 def plan_file(config: SynthesizeConfig, index: int) -> FilePlan:
-    """Describe file `index`, 0 to `file_count` - 1. Every third is of bright time.
+    """Describe file `index`, 0 to `task_count` - 1. Every third is of bright time.
 
     Raises
     ------
     ValueError
         If there is no such file, or the layout has no room for it.
     """
-    count = file_count(config)
+    count = task_count(config)
     room = MAX_FILES if config.layout == "tiles" else NUM_CELLS
     if not 0 <= index < count or count > room:
         raise ValueError(f"file {index} of {count}: layout '{config.layout}' has room for {room} files")
@@ -171,7 +171,7 @@ def _coadd_path(
 
 def _damage(config: SynthesizeConfig, index: int) -> Damage:
     """Damage of a file: the k-th of n broken ones stands at (k + 1/2) / n of the release."""
-    count, num = file_count(config), min(config.num_broken_files, file_count(config))
+    count, num = task_count(config), min(config.num_broken_files, task_count(config))
     broken = [(2 * k + 1) * count // (2 * num) for k in range(num)]
     return DAMAGES[broken.index(index) % len(DAMAGES)] if index in broken else ""
 

@@ -14,6 +14,7 @@ from engine.commit import CatalogConfig, FragmentSink, publish
 from engine.errors import CheckpointError
 from engine.ledger import Ledger
 from engine.pipeline import (
+    Branch,
     UnitDatasource,
     UnitError,
     UnitWorker,
@@ -26,7 +27,7 @@ from engine.placement import PipelineConfig
 from engine.sealed import seal, unseal
 from engine.stage import UnitTable
 from engine.storage import Storage, StorageOptions
-from engine.units import Unit
+from engine.units import Unit, Work
 from tests.toy import COLUMNS, SOURCE_COLUMNS, TOY_KEY, ToySource, ToyStage, toy_units, write_all
 
 CONFIG = CatalogConfig(max_rows_per_partition=50, key=TOY_KEY)
@@ -52,7 +53,8 @@ def run(root: Path, source: ToySource, stages=STAGES, **settings) -> list:
     records: list = []
     sink = FragmentSink(str(root), StorageOptions(), COLUMNS)
     config = PipelineConfig(**{"workers": 2, **settings})
-    run_units(toy_units(source), source, stages, sink, config, records.append)
+    work = [Work(unit, (unit.id,)) for unit in toy_units(source)]
+    run_units(work, source, [Branch(tuple(stages), sink)], config, lambda _, record: records.append(record))
     return records
 
 
@@ -63,7 +65,7 @@ def test_sealed_unit_keeps_rows_types_and_metadata():
     source = ToySource(num_units=2, sizes=TINY_AND_HUGE)
     for unit in toy_units(source):
         table = source.read(unit)
-        block = seal(table, unit)
+        block = seal(table, Work(unit, (unit.id,)))
         assert block.num_rows == 1
         back = unseal(pickle.loads(pickle.dumps(block)))
         assert back.rows.equals(table.rows)
@@ -74,22 +76,23 @@ def test_sealed_unit_keeps_rows_types_and_metadata():
 
 def test_unsealing_copies_nothing():
     unit = toy_units(ToySource())[0]
-    block = seal(ToySource().read(unit), unit)
+    block = seal(ToySource().read(unit), Work(unit, (unit.id,)))
     data = block["rows"].chunk(0).buffers()[2]
     values = unseal(block).rows["ra"].chunk(0).buffers()[1]
     assert data.address <= values.address < data.address + data.size
 
 
 def test_two_units_in_one_block_are_refused():
-    units = toy_units(ToySource())
-    blocks = pa.concat_tables([seal(ToySource().read(unit), unit) for unit in units[:2]])
+    works = [Work(unit, (unit.id,)) for unit in toy_units(ToySource())]
+    blocks = pa.concat_tables([seal(ToySource().read(work.unit), work) for work in works[:2]])
     with pytest.raises(ValueError, match="one row, got 2"):
         unseal(blocks)
 
 
 def test_datasource_makes_one_task_of_one_block_a_unit():
     source = ToySource(num_units=5)
-    datasource = UnitDatasource(toy_units(source), lambda unit: read_unit(source, [ToyStage()], unit))
+    works = [Work(unit, (unit.id,)) for unit in toy_units(source)]
+    datasource = UnitDatasource(works, lambda work: read_unit(source, [ToyStage()], work))
     for parallelism in (1, 5, 200):
         tasks = datasource.get_read_tasks(parallelism)
         assert [task.metadata.num_rows for task in tasks] == [1] * 5
@@ -100,11 +103,12 @@ def test_datasource_makes_one_task_of_one_block_a_unit():
 def test_error_names_the_unit():
     source = ToySource(broken="toy-2")
     units = toy_units(source)
-    worker = UnitWorker(source, [], FragmentSink("unused", StorageOptions(), SOURCE_COLUMNS))
+    branch = Branch((), FragmentSink("unused", StorageOptions(), SOURCE_COLUMNS))
+    worker = UnitWorker(source, [], [branch])
     with pytest.raises(
         UnitError, match=rf"unit toy-2 \({units[2].id}\) failed: RuntimeError: the reader is broken"
     ):
-        worker(name_unit(units[2]))
+        worker(name_unit(Work(units[2], (units[2].id,))))
 
 
 class CountingSource(ToySource):
@@ -123,9 +127,10 @@ class CountingSource(ToySource):
 
 def test_worker_threads_do_not_share_a_source(tmp_path):
     shared = CountingSource()
-    worker = UnitWorker(shared, [ToyStage()], FragmentSink(str(tmp_path), StorageOptions(), COLUMNS))
+    sink = FragmentSink(str(tmp_path), StorageOptions(), COLUMNS)
+    worker = UnitWorker(shared, [ToyStage()], [Branch((), sink)])
     units = toy_units(ToySource(num_units=8))
-    threads = [threading.Thread(target=worker, args=(name_unit(unit),)) for unit in units]
+    threads = [threading.Thread(target=worker, args=(name_unit(Work(unit, (unit.id,))),)) for unit in units]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -14,7 +14,7 @@ from engine.sources.desi import DesiSource
 from engine.spectra.prepare import PrepareSpectra, SpectrumPrep
 from engine.stage import UnitTable, check, columns_by_name, run_local
 from engine.storage import Storage
-from engine.synthetic.desi import SynthesizeConfig, write_file
+from engine.synthetic.desi import SynthesizeConfig, write_task
 from jobs.config import load, model_of
 from jobs.ingest import AddSplit
 from jobs.job import Options
@@ -39,7 +39,7 @@ def staged(prepare: PrepareSpectra, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("release")
     config = SynthesizeConfig(num_spectra=96, spectra_per_file=48, seed=3)
     for index in range(2):
-        write_file(config, index, str(folder), Storage())
+        write_task(config, index, str(folder), Storage())
     sorted(folder.rglob("redrock-*.fits*"))[0].unlink()
     source = DesiSource(str(folder))
     stages = [prepare, AddSplit(*columns_by_name(source.columns, source.split_by))]

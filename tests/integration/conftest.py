@@ -15,7 +15,7 @@ import torch
 from engine.checkpoint import Checkpoint, save
 from engine.spectra.prepare import SpectrumPrep, prepare
 from engine.storage import Storage
-from engine.synthetic.desi import SynthesizeConfig, file_count, write_file, write_truth
+from engine.synthetic.desi import SynthesizeConfig, task_count, write_task, write_truth
 from engine.synthetic.population import SimulateConfig
 from engine.synthetic.simulate import simulate
 from jobs.__main__ import main
@@ -53,7 +53,7 @@ def make_release(folder: Path, num_files: int = 4, rows: int = 30, seed: int = 7
     config = SynthesizeConfig(
         num_spectra=num_files * rows, spectra_per_file=rows, anomaly_fraction=0.1, seed=seed
     )
-    truth = [write_file(config, index, str(folder), Storage()) for index in range(file_count(config))]
+    truth = [write_task(config, index, str(folder), Storage()) for index in range(task_count(config))]
     write_truth(truth, str(folder), Storage())
     return folder
 

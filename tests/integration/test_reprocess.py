@@ -39,7 +39,7 @@ def test_last_lines_name_report_and_catalogue(
     *_, report, catalogue = capsys.readouterr().out.strip().splitlines()
     assert catalogue == f"catalogue: {published}"
     html = Path(report.removeprefix("report: ")).read_text()
-    assert html.count("Spectrum, reconstruction and residual of") == 3
+    assert html.count("What the model was given and what it made of it") == 3
     assert "could not be read again" not in html
 
 
@@ -100,6 +100,30 @@ def test_killed_driver_resumes_to_the_same_bytes(site: Site, published: Path, mo
     assert {path: path.stat().st_mtime_ns for path in done} == done, "a finished unit was computed again"
     assert data_files(output) == data_files(published)
     assert len(list((output / "versions").iterdir())) == 1
+
+
+def test_two_models_in_one_pass_are_two_catalogues_as_if_alone(
+    site: Site, published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = make_checkpoint(site.folder / "second", seed=5)
+    assert site.run("reprocess", "alone", "-o", f"checkpoint.uri={other}") == 0
+    assert site.run("infer", "first", "--limit", "2") == 0, "the first model has some units already"
+    config = site.folder / "two.toml"
+    outputs = {"first": site.checkpoint, "second-scores": other}
+    models = "".join(
+        f"""[[models]]\ncheckpoint.uri = "{checkpoint}"\noutput.uri = "{site.folder / name}"\n"""
+        for name, checkpoint in outputs.items()
+    )
+    rest = site.config.read_text().replace("[output]", "[unused]").replace("[checkpoint]", "[gone]")
+    kept = [part for part in rest.split("\n        [") if not part.startswith(("unused", "gone"))]
+    config.write_text("\n[".join(kept) + "\n" + models)
+    capsys.readouterr()
+    assert main(["reprocess", str(config), "--plan", "--json"]) == 0
+    plans = json.loads(capsys.readouterr().out)["models"]
+    assert [plan["pending"] for plan in plans] == [plans[0]["units"] - 2, plans[1]["units"]]
+    assert main(["reprocess", str(config)]) == 0
+    assert data_files(site.folder / "first") == data_files(published)
+    assert data_files(site.folder / "second-scores") == data_files(site.folder / "alone")
 
 
 def test_another_checkpoint_leaves_no_old_row(site: Site, published: Path) -> None:

@@ -1,7 +1,8 @@
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from engine.config import Config, load, parse_overrides
 from engine.errors import ConfigError
@@ -18,13 +19,18 @@ class Other(Config):
 
 
 class Outer(Config):
-    chosen_by_name = (Other,)
+    chosen_by_name: ClassVar = {"settings": (Other,)}
 
     required: float
     inner: Inner = Inner()
     maybe: Other | None = None
     several: tuple[Inner, ...] = ()
     settings: dict[str, int] = Field(default_factory=dict)
+
+    @field_validator("settings")
+    @classmethod
+    def _fit(cls, value: dict[str, int]) -> dict[str, int]:
+        return Other.model_validate(value).model_dump()
 
 
 def _file(folder: Path, text: str) -> str:
@@ -58,6 +64,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         ("inner.required = 1", "inner.required: unknown key\n"),
         ("inner.wide = 1", "inner.wide: unknown key (did you mean 'width'?)"),
         ("maybe.widee = 1", "maybe.widee: unknown key (did you mean 'wide'?)"),
+        ("settings.wied = 1", "settings.wied: unknown key (did you mean 'wide'?)"),
         ("several = [{widt = 1}]", "several.0.widt: unknown key (did you mean 'width'?)"),
     ],
 )

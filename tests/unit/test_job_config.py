@@ -8,7 +8,7 @@ import pytest
 from engine.errors import ConfigError
 from engine.sources import SOURCES, DesiSource
 from engine.units import FileRef, Unit, with_ids
-from jobs.config import JobConfig, ReleaseConfig, load
+from jobs.config import JobConfig, Place, ReleaseConfig, load, load_scorings
 from jobs.job import Options
 
 UNITS = [
@@ -105,3 +105,17 @@ def test_another_selection_leaves_the_ids_of_units(selection: dict[str, Any]) ->
 def test_cuts_written_out_as_their_defaults_are_the_defaults() -> None:
     assert ids(cuts={"targets_only": True, "min_exposures": 1}) == ids()
     assert len(set(ids())) == len(UNITS)
+
+
+def test_models_are_said_in_one_place(tmp_path: Path) -> None:
+    path = tmp_path / "two.toml"
+    entry = '[[models]]\ncheckpoint.uri = "c"\noutput.uri = "{}"\n'
+    path.write_text('release.uri = "r"\n' + entry.format("one") + entry.format("two"))
+    first, second = load_scorings(Options(target=str(path)))
+    assert (first.output, second.output) == (Place(uri="one"), Place(uri="two"))
+    assert first.catalog.key == ("survey", "program", "targetid")
+    with pytest.raises(ConfigError, match="models is given, so output belong into its entries"):
+        load_scorings(Options(target=str(path), overrides=("output.uri=three",)))
+    with pytest.raises(ConfigError, match="an output of its own"):
+        load_scorings(Options(target=str(path), overrides=('models=[{checkpoint.uri="c", output.uri="o"}, '
+                                                           '{checkpoint.uri="d", output.uri="o"}]',)))  # fmt: skip

@@ -2,7 +2,7 @@ import pytest
 
 from engine.placement import PipelineConfig, plan_workers
 from engine.stage import Resources
-from tests.toy import ToySource, ToyStage, toy_units
+from tests.toy import ToyStage
 
 GPU = Resources(num_cpus=1, num_gpus=1)
 
@@ -14,7 +14,7 @@ GPU = Resources(num_cpus=1, num_gpus=1)
 def test_a_reader_always_finds_room_beside_the_workers(cpus, placement, asked, workers):
     config = PipelineConfig(placement=placement, workers=workers)
     stages = [ToyStage(resources=Resources(num_cpus=asked))]
-    plan = plan_workers(toy_units(ToySource(num_units=300)), stages, config, {"CPU": cpus})
+    plan = plan_workers(300, [stages], config, {"CPU": cpus})
     assert plan.workers >= 1
     assert 0 < plan.worker.num_cpus <= asked
     assert plan.workers * plan.worker.num_cpus + plan.reader.num_cpus <= cpus + 1e-9
@@ -22,13 +22,24 @@ def test_a_reader_always_finds_room_beside_the_workers(cpus, placement, asked, w
 
 
 def test_placement_follows_the_gpu():
-    units, config = toy_units(ToySource(num_units=9)), PipelineConfig()
+    units, config = 9, PipelineConfig()
     cpu, gpu = ToyStage(), ToyStage(resources=GPU)
-    on_cpu = plan_workers(units, [cpu, cpu], config, {"CPU": 2})
+    on_cpu = plan_workers(units, [[cpu, cpu]], config, {"CPU": 2})
     assert (on_cpu.placement, on_cpu.workers, on_cpu.read_stages) == ("fused", 2, ())
-    on_gpu = plan_workers(units, [cpu, gpu], config, {"CPU": 32, "GPU": 4})
+    on_gpu = plan_workers(units, [[cpu, gpu]], config, {"CPU": 32, "GPU": 4})
     assert (on_gpu.placement, on_gpu.workers, on_gpu.read_stages) == ("split", 4, (cpu,))
     assert on_gpu.worker.num_gpus == 1
-    assert plan_workers(units[:1], [cpu], config, {"CPU": 64}).workers == 1
-    forced = plan_workers(units, [cpu, cpu], PipelineConfig(placement="split"), {"CPU": 2})
-    assert (forced.workers, len(forced.read_stages), len(forced.worker_stages)) == (1, 1, 1)
+    assert plan_workers(1, [[cpu]], config, {"CPU": 64}).workers == 1
+    forced = plan_workers(units, [[cpu, cpu]], PipelineConfig(placement="split"), {"CPU": 2})
+    assert (forced.workers, len(forced.read_stages), len(forced.shared_stages)) == (1, 1, 1)
+
+
+def test_what_branches_begin_with_alike_runs_once():
+    first, same, other = ToyStage(), ToyStage(), ToyStage(resources=Resources(num_cpus=0.5))
+    fused = plan_workers(9, [[first, other], [same, first], [first]], PipelineConfig(), {"CPU": 2})
+    assert (fused.read_stages, fused.shared_stages) == ((), (first,))
+    assert fused.branch_stages == ((other,), (first,), ())
+    gpu = ToyStage(resources=GPU)
+    split = plan_workers(9, [[first, gpu], [same, other, gpu]], PipelineConfig(), {"CPU": 8, "GPU": 1})
+    assert (split.read_stages, split.shared_stages) == ((first,), ())
+    assert split.branch_stages == ((gpu,), (other, gpu))

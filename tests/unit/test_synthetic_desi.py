@@ -17,14 +17,14 @@ from engine.sources.desi import DesiConfig, DesiSource
 from engine.sources.desi_config import DesiCuts
 from engine.spectra.grid import CAMERA_SLICES, WAVE_OBS
 from engine.storage import Storage
-from engine.synthetic.desi import write_file, write_truth
+from engine.synthetic.desi import write_task, write_truth
 from engine.synthetic.release import (
     DAMAGES,
     FAULTY_FIBERS,
     TRUTH_COLUMNS,
     SynthesizeConfig,
-    file_count,
     plan_file,
+    task_count,
 )
 from engine.synthetic.templates import load_bases
 
@@ -35,7 +35,7 @@ STORAGE = Storage()
 
 
 def write(config: SynthesizeConfig, folder) -> pa.Table:
-    return pa.concat_tables([write_file(config, i, str(folder), STORAGE) for i in range(file_count(config))])
+    return pa.concat_tables([write_task(config, i, str(folder), STORAGE) for i in range(task_count(config))])
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_tables_agree_with_each_other_and_with_the_truth(release):
 
 def test_targetids_are_unique_large_and_differ_between_seeds(release, tmp_path):
     ids = release[1]["targetid"].to_numpy()
-    other = write_file(SMALL.model_copy(update={"seed": 2}), 0, str(tmp_path), STORAGE)["targetid"].to_numpy()
+    other = write_task(SMALL.model_copy(update={"seed": 2}), 0, str(tmp_path), STORAGE)["targetid"].to_numpy()
     assert len(np.unique(np.concatenate([ids, other]))) == len(ids) + len(other)
     assert (ids > 2**53).all()
     assert len(np.unique(ids.astype(np.float64))) < len(ids)  # a reader that goes through float is caught
@@ -116,7 +116,7 @@ def test_last_file_holds_what_is_left(release):
 
 
 def test_a_file_does_not_depend_on_the_others_nor_on_when_it_is_written(release, tmp_path):
-    write_file(SMALL, 2, str(tmp_path), STORAGE)
+    write_task(SMALL, 2, str(tmp_path), STORAGE)
     for path in (plan_file(SMALL, 2).path, plan_file(SMALL, 2).redrock_path):
         assert (tmp_path / path).read_bytes() == (release[0] / path).read_bytes()
     assert not (tmp_path / plan_file(SMALL, 0).path).exists()
@@ -181,7 +181,7 @@ def test_other_layouts_are_read_too(tmp_path, layout, pattern):
 
 def test_tiles_hold_fibres_of_one_petal(tmp_path):
     config = SMALL.model_copy(update={"layout": "tiles", "num_spectra": 400, "spectra_per_file": 20})
-    truth = write_file(config, 14, str(tmp_path), STORAGE)
+    truth = write_task(config, 14, str(tmp_path), STORAGE)
     assert set(truth["fiber"].to_numpy() // 500) == {4}
     assert plan_file(config, 14).path.startswith("tiles/cumulative/1001/")
 
@@ -260,7 +260,7 @@ def test_real_bases_give_spectra_of_their_class(shared_data, tmp_path):
         update={"bases_uri": str(shared_data / "templates"), "bases_fraction": 1.0, "anomaly_fraction": 0.0}
     )
     bases = load_bases(config.bases_uri, STORAGE)
-    truth = write_file(config, 0, str(tmp_path), STORAGE, bases)
+    truth = write_task(config, 0, str(tmp_path), STORAGE, bases)
     assert truth.num_rows == 30
     star = bases.table["STAR-A"]
     mean = star.coefficients.mean(axis=0) @ star.vectors
