@@ -1,13 +1,18 @@
 """Local files with the guarantees that `engine.storage` gives for objects: whole or not at all."""
 
 import errno
+import io
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from engine.locations import FileInfo
+
+COPY_BYTES = 4 << 20
+"""Bytes that are held at once when a file is copied."""
 
 
 class LocalFiles:
@@ -42,17 +47,17 @@ class LocalFiles:
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file and rename it into place."""
-        temporary = _write_temporary(path, data)
-        try:
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path)
+        _rename(_write_temporary(path, io.BytesIO(data)), path)
+
+    def put_file(self, path: str, source: str) -> None:
+        """Copy a file and rename the copy into place."""
+        with open(source, "rb") as data:
+            temporary = _write_temporary(path, data)
+        _rename(temporary, path)
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a file and link it into place; False if there is one already."""
-        temporary = _write_temporary(path, data)
+        temporary = _write_temporary(path, io.BytesIO(data))
         try:
             os.link(temporary, path)
             _sync_folder(path)
@@ -103,14 +108,23 @@ def _is_loop(folder: str) -> bool:
     return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
 
 
-def _write_temporary(path: str, data: bytes) -> Path:
+def _rename(temporary: Path, path: str) -> None:
+    try:
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path)
+
+
+def _write_temporary(path: str, data: BinaryIO) -> Path:
     """Write beside the target, so that a rename or link is atomic. Not `tempfile`: its mode is 0600."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "xb") as file:
-            file.write(data)
+            shutil.copyfileobj(data, file, COPY_BYTES)
             file.flush()
             os.fsync(file.fileno())
     except OSError:

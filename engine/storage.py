@@ -3,7 +3,7 @@
 `s3://bucket/key`, `file:///absolute/path` and plain local paths mean the same everywhere in the
 project. Credentials come from the environment (`AWS_*`) alone and are never held here.
 
-Not here: multi-part uploads, versions of objects, rights. Listing and reading go straight to the
+Not here: versions of objects, rights. Listing and reading go straight to the
 server every time; nothing is cached.
 """
 
@@ -123,6 +123,11 @@ class Storage:
         """Write a file or object as a whole: readers see the old content or the new, nothing between."""
         backend, path = self._backend(uri)
         _explained(lambda: backend.put(path, data), uri, "write")
+
+    def put_file(self, uri: str, path: str) -> None:
+        """Write a file or object from a local file of any size, as a whole like `put`, with little memory."""
+        backend, target = self._backend(uri)
+        _explained(lambda: backend.put_file(target, path), uri, "write")
 
     def put_if_absent(self, uri: str, data: bytes) -> bool:
         """Create a file or object unless there is one; of many callers at once one gets True.
