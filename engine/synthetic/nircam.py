@@ -25,7 +25,15 @@ from engine.synthetic.field.population import row_sources, rows_of_tiles
 from engine.synthetic.field.psf import load_psfs
 from engine.synthetic.field.sources import Profile, Source, half_light_radius
 
-__all__ = ["FieldConfig", "Mosaic", "field_truth", "simulate_field", "task_count", "write_task", "write_truth"]
+__all__ = [
+    "FieldConfig",
+    "Mosaic",
+    "field_truth",
+    "simulate_field",
+    "task_count",
+    "write_task",
+    "write_truth",
+]
 
 TRUTH_NAME = "truth.parquet"
 
@@ -105,7 +113,7 @@ def _write_channel(
     return paths
 
 
-def _strips(config: FieldConfig, index: int, channel: int, storage: Storage):  # noqa: ANN202
+def _strips(config: FieldConfig, index: int, channel: int, storage: Storage):
     return field_strips(config, index, channel, load_psfs(config.psf_uri, storage), _stamps(config))
 
 

@@ -40,7 +40,9 @@ def make(kind: str, object_id: int, place: tuple[float, float], rng: np.random.G
     host = _host(object_id, place, rng)
     if kind in ARTEFACTS:
         return _spoil(host, kind, rng)
-    return {"merger": _merger, "band_swap": _swap, "ero": _ero, "dropout": _dropout, "lens": _lens}[kind](host, rng)
+    return {"merger": _merger, "band_swap": _swap, "ero": _ero, "dropout": _dropout, "lens": _lens}[kind](
+        host, rng
+    )
 
 
 def _host(object_id: int, place: tuple[float, float], rng: np.random.Generator) -> Source:
@@ -117,7 +119,14 @@ def _dropout(host: Source, rng: np.random.Generator) -> Source:
     disk = Profile(0, 1.0, rng.uniform(0.05, 0.2), 1.0, rng.uniform(0.5, 1.0), rng.uniform(0, 180))
     z = float(rng.uniform(16.0, 19.0))
     return replace(
-        host, kind="dropout", z=z, flux=flux, profiles=(disk,), blobs=(), anomaly="dropout", strength=float(mag)
+        host,
+        kind="dropout",
+        z=z,
+        flux=flux,
+        profiles=(disk,),
+        blobs=(),
+        anomaly="dropout",
+        strength=float(mag),
     )
 
 
@@ -127,11 +136,13 @@ def _lens(host: Source, rng: np.random.Generator) -> Source:
     z = float(rng.uniform(0.4, 1.2))
     total = fluxes(rng.uniform(BRIGHTEST - 0.5, FAINTEST - 1.0))
     share = rng.uniform(0.2, 0.5)
-    behind = _colours(0.2, 0.05, 60.0, z + float(rng.uniform(1.0, 2.5)), rng)
+    behind = _colours(0.08, 0.02, 60.0, z + float(rng.uniform(1.0, 2.5)), rng)
     flux = total * np.stack([_colours(0.93, 0.02, 0.1, z, rng), share * behind])
     galaxy = Profile(0, 1.0, 0.6 * radius, 4.0, rng.uniform(0.6, 0.95), rng.uniform(0, 180))
     middle, width = rng.uniform(0.0, 2.0 * np.pi), np.radians(rng.uniform(60.0, 140.0))
-    angle = np.concatenate([middle + width * np.linspace(-0.5, 0.5, 20), middle + np.pi + 0.15 * np.arange(-1, 2)])
+    angle = np.concatenate(
+        [middle + width * np.linspace(-0.5, 0.5, 20), middle + np.pi + 0.15 * np.arange(-1, 2)]
+    )
     reach = np.concatenate([np.full(20, 1.1), np.full(3, 0.8)]) * radius
     weight = np.concatenate([np.cos(np.linspace(-1.2, 1.2, 20)) / 20, np.full(3, 0.04)])
     arc = Blobs(1, 0.05, weight / weight.sum(), reach * np.cos(angle), reach * np.sin(angle))
@@ -143,7 +154,11 @@ def _lens(host: Source, rng: np.random.Generator) -> Source:
 def _spoil(host: Source, kind: str, rng: np.random.Generator) -> Source:
     """Put an artefact of the detector near a normal galaxy: within its cutout, in one band."""
     band = int(rng.integers(len(BANDS)))
-    low, high, size = {"snowball": (20.0, 80.0, 0.25), "wisp": (1.5, 4.0, 1.2), "bad_column": (4.0, 15.0, 2.5)}[kind]
+    low, high, size = {
+        "snowball": (20.0, 80.0, 0.25),
+        "wisp": (3.0, 10.0, 1.2),
+        "bad_column": (4.0, 15.0, 2.5),
+    }[kind]
     strength = float(rng.uniform(low, high))
     offset, turn = rng.uniform(0.1, 0.5), rng.uniform(0.0, 2.0 * np.pi)
     artefact = Artefact(

@@ -1,6 +1,5 @@
 """The six wide NIRCam bands of the synthetic field: edges, depth, and electrons by flux."""
 
-
 import numpy as np
 
 FloatArray = np.ndarray
@@ -69,5 +68,3 @@ COUNT_SLOPE = 0.24
 COUNTS_AT_26 = 45.0
 """Galaxies a square arcminute and magnitude at F200W = 26, and the slope of its logarithm: dN/dm rises to the
 limit about as in Windhorst et al. (2023), AJ 165, 13 (2e4 a square degree at 22, 5e5 at 28)."""
-
-

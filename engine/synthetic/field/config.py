@@ -78,7 +78,7 @@ class FieldConfig(Config):
     cosmos_uri: str = ""
     """Local folder with a GalSim `RealGalaxyCatalog` for `cosmos_fraction` of the galaxies; empty: none."""
     cosmos_fraction: float = Field(default=0.3, ge=0, le=1)
-    """Share of the normal galaxies that look like a COSMOS galaxy; needs `cosmos_uri`."""
+    """Share of the normal galaxies beyond magnitude 24 that look like a COSMOS galaxy; needs `cosmos_uri`."""
     uncovered_px: int = Field(default=0, ge=0)
     """Width of the frame without data, on the grid of the short wavelengths; half of it in the long ones."""
     fill: Literal["nan", "zero"] = "nan"

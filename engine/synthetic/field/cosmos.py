@@ -4,11 +4,16 @@ from functools import lru_cache
 from pathlib import Path
 
 import galsim
+import numpy as np
 
 from engine.errors import ConfigError
 
-ACS_FWHM_ARCSEC = 0.10
-"""Resolution that is left in the galaxies: theirs. More would bring up their noise."""
+LEFT_FWHM_ARCSEC = 0.16
+"""Gaussian resolution that the galaxies get back before they shrink: with ACS's own 0.1 their noise would rise."""
+FAINTEST_STAMP = 24.0
+"""Fainter COSMOS galaxies (F814W) are too noisy to be the image of anything."""
+BRIGHTEST_REAL = 24.0
+"""Galaxies of the field brighter than this (F200W) would show the noise of their stamp."""
 LARGEST_SCALE = 0.6
 """Galaxies are shrunk to this size at least, so that NIRCam does not see further than ACS did."""
 
@@ -29,20 +34,21 @@ class Stamps:
 
     def __init__(self, folder: str) -> None:
         self.catalogue = _open(Path(folder.removeprefix("file://")))
+        self._numbers = np.flatnonzero(np.asarray(self.catalogue.mag) < FAINTEST_STAMP)
         self._galaxy = lru_cache(maxsize=512)(self._load)
 
     def __len__(self) -> int:
-        return self.catalogue.nobjects
+        return len(self._numbers)
 
     def profile(self, number: int, half_light: float, angle: float) -> galsim.GSObject:
         """Galaxy of unit flux and a half-light radius [arcsec] as far as it can, turned by `angle` [deg]."""
         galaxy, own = self._galaxy(number)
         scale = min(half_light / own, LARGEST_SCALE)
-        smooth = galsim.Gaussian(fwhm=ACS_FWHM_ARCSEC * scale)
+        smooth = galsim.Gaussian(fwhm=LEFT_FWHM_ARCSEC * scale)
         return galsim.Convolve(galaxy.dilate(scale).rotate(angle * galsim.degrees), smooth)
 
     def _load(self, number: int) -> tuple[galsim.GSObject, float]:
-        galaxy = galsim.RealGalaxy(self.catalogue, index=number, flux=1.0)
+        galaxy = galsim.RealGalaxy(self.catalogue, index=int(self._numbers[number]), flux=1.0)
         return galaxy, float(galaxy.original_gal.calculateHLR())
 
 

@@ -17,7 +17,7 @@ from engine.synthetic.field.mosaic import add_patch, draw_light, pixel_error
 from engine.synthetic.field.noise import REACH, drizzle_kernel
 from engine.synthetic.field.population import draw_sources, galaxy_density
 from engine.synthetic.field.psf import load_psfs
-from engine.synthetic.field.render import Renderer
+from engine.synthetic.field.render import STAMP_SIZES, Renderer
 from engine.synthetic.field.sources import Source
 
 CHUNK = 64
@@ -62,7 +62,11 @@ class CutoutMaker:
     """
 
     def __init__(
-        self, config: FieldConfig, size_px: int = 96, faintest_mag: float = 27.5, storage: Storage | None = None
+        self,
+        config: FieldConfig,
+        size_px: int = 96,
+        faintest_mag: float = 27.5,
+        storage: Storage | None = None,
     ) -> None:
         self.config, self.size_px = config, size_px
         self.pixel_arcsec = PIXEL_ARCSEC[config.layout][0]
@@ -71,8 +75,10 @@ class CutoutMaker:
         self._neighbours = config.model_copy(update={"anomaly_fraction": 0.0})
         psfs = load_psfs(config.psf_uri, storage or Storage())
         channels = [tuple(BANDS.index(name) for name in names) for names in GROUPS]
+        largest = next((num for num in STAMP_SIZES if num >= 2 * size_px), STAMP_SIZES[-1])
         self._renderers = [
-            Renderer([psfs[band] for band in bands], bands, self.pixel_arcsec, self._stamps) for bands in channels
+            Renderer([psfs[band] for band in bands], bands, self.pixel_arcsec, self._stamps, largest)
+            for bands in channels
         ]
 
     def chunk(self, number: int) -> Cutouts:
@@ -142,7 +148,11 @@ class CutoutMaker:
 
 
 def training_cutouts(
-    num: int, config: FieldConfig, size_px: int = 96, faintest_mag: float = 27.5, storage: Storage | None = None
+    num: int,
+    config: FieldConfig,
+    size_px: int = 96,
+    faintest_mag: float = 27.5,
+    storage: Storage | None = None,
 ) -> Iterator[Cutouts]:
     """Yield `num` cutouts in chunks of `CHUNK` (the last one cut); more of them begin with the same ones."""
     maker = CutoutMaker(config, size_px, faintest_mag, storage)

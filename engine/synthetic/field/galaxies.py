@@ -58,7 +58,9 @@ def draw(mag: FloatArray, rng: np.random.Generator) -> Galaxies:
     bulge_share = np.where(is_old, rng.uniform(0.4, 1.0, num), rng.beta(1.2, 4.0, num))
     is_clumpy = ~is_old & (rng.uniform(size=num) < np.clip(0.15 + 0.15 * z, 0.0, 0.55))
     clump_share = np.where(is_clumpy, rng.uniform(0.05, 0.3, num), 0.0)
-    shares = np.stack([bulge_share, (1 - bulge_share) * (1 - clump_share), (1 - bulge_share) * clump_share], 1)
+    shares = np.stack(
+        [bulge_share, (1 - bulge_share) * (1 - clump_share), (1 - bulge_share) * clump_share], 1
+    )
     size = _disk_size(mag, is_old, rng)
     return Galaxies(
         z=z,

@@ -57,7 +57,9 @@ def wcs_header(config: FieldConfig, index: int, grid: Grid) -> fits.Header:
     return header
 
 
-def sky_positions(config: FieldConfig, index: int, u: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
+def sky_positions(
+    config: FieldConfig, index: int, u: FloatArray, v: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Right ascension and declination [deg] of places [arcsec] from the mosaic's lower left corner."""
     grid = channel_grid(config, 0)
     wcs = WCS(wcs_header(config, index, grid))
@@ -113,7 +115,9 @@ def _image_header(
 ) -> fits.Header:
     """Header of a float32 image; no data needed."""
     first = ("SIMPLE", True) if is_primary else ("XTENSION", "IMAGE")
-    header = fits.Header([first, ("BITPIX", -32), ("NAXIS", 2), ("NAXIS1", grid.width), ("NAXIS2", grid.height)])
+    header = fits.Header(
+        [first, ("BITPIX", -32), ("NAXIS", 2), ("NAXIS1", grid.width), ("NAXIS2", grid.height)]
+    )
     if is_primary:
         header["EXTEND"] = True
     else:

@@ -64,7 +64,11 @@ def channel_grid(config: FieldConfig, channel: int) -> Grid:
 
 
 def field_strips(
-    config: FieldConfig, index: int, channel: int, psfs: Sequence[galsim.GSObject], stamps: Stamps | None = None
+    config: FieldConfig,
+    index: int,
+    channel: int,
+    psfs: Sequence[galsim.GSObject],
+    stamps: Stamps | None = None,
 ) -> Iterator[tuple[int, int, Strip]]:
     """Yield (first row, band, strip) from the lowest row up, bands of a channel in turn.
 

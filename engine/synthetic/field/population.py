@@ -9,6 +9,7 @@ import numpy as np
 from engine.synthetic.field import anomalies, galaxies
 from engine.synthetic.field.bands import COUNT_SLOPE, COUNTS_AT_26, FloatArray, fluxes
 from engine.synthetic.field.config import PIXEL_ARCSEC, FieldConfig
+from engine.synthetic.field.cosmos import BRIGHTEST_REAL
 from engine.synthetic.field.seds import blackbody_colours
 from engine.synthetic.field.sources import POINT, Source
 
@@ -78,8 +79,10 @@ def draw_sources(
     num = num_galaxies + num_stars
     places = corner + side * rng.uniform(size=(num, 2))
     is_real = rng.uniform(size=num_galaxies) < (config.cosmos_fraction if stamps else 0.0)
-    stamp = np.where(is_real, rng.integers(max(stamps, 1), size=num_galaxies), -1)
-    normal = galaxies.draw(galaxies.draw_magnitudes(num_galaxies, config.faintest_mag, rng), rng)
+    drawn = rng.integers(max(stamps, 1), size=num_galaxies)
+    mag = galaxies.draw_magnitudes(num_galaxies, config.faintest_mag, rng)
+    stamp = np.where(is_real & (mag > BRIGHTEST_REAL), drawn, -1)
+    normal = galaxies.draw(mag, rng)
     kinds = anomalies.draw_kinds(config, num, rng)
     starlight = star_fluxes(num_stars, rng)
     found = []

@@ -43,15 +43,17 @@ def _file_of(name: str, files: Sequence[str], psf_uri: str) -> str:
     matching = [uri for uri in files if name in uri.rpartition("/")[2].lower()]
     if len(matching) != 1:
         hint = "One file a band, with the band's name in the file's."
-        raise SourceError("no PSF, or several", psf_uri, f"{len(matching)} files for {name}", "1", hint, "not_found")
+        raise SourceError(
+            "no PSF, or several", psf_uri, f"{len(matching)} files for {name}", "1", hint, "not_found"
+        )
     return matching[0]
 
 
 def _given_psf(band: int, uri: str, storage: Storage) -> galsim.GSObject:
     """Interpolate the image of a WebbPSF file (`DET_DIST` if there is one, else the first image)."""
     with fits.open(io.BytesIO(storage.read(uri))) as hdus:
-        images = {hdu.name: hdu for hdu in reversed(hdus) if getattr(hdu, "data", None) is not None}
-        hdu = images.get("DET_DIST", next(reversed(images.values()), None))
+        images = {hdu.name: hdu for hdu in hdus if getattr(hdu, "data", None) is not None}
+        hdu = images.get("DET_DIST", next(iter(images.values()), None))
         scale = float(hdu.header.get("PIXELSCL", 0.0)) if hdu is not None else 0.0
         expected = float(DETECTOR_PIXEL_ARCSEC[band])
         if hdu is None or abs(scale / expected - 1.0) > WIDEST_OFFSET:
@@ -75,7 +77,10 @@ def pupil_psf(band: int) -> galsim.GSObject:
     transfer = np.fft.fftshift(ifft2(spectrum).real)[1:, 1:]
     per_arcsec = np.radians(1.0 / 3600.0) * 2.0 * np.pi / (1e-6 * PIVOT_MICRON[band])
     image = galsim.ImageCD(
-        (transfer / transfer.max()).astype(complex), xmin=1 - num, ymin=1 - num, scale=PUPIL_STEP_M * per_arcsec
+        (transfer / transfer.max()).astype(complex),
+        xmin=1 - num,
+        ymin=1 - num,
+        scale=PUPIL_STEP_M * per_arcsec,
     )
     return galsim.Convolve(galsim.InterpolatedKImage(image), galsim.Pixel(float(DETECTOR_PIXEL_ARCSEC[band])))
 

@@ -9,7 +9,7 @@ stamp's edge comes in again on the other side: the sum of a stamp is the flux of
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 
 import galsim
 import numpy as np
@@ -53,12 +53,15 @@ class Renderer:
         Pixel [arcsec]; pixel 0 begins at 0 arcsec.
     stamps
         COSMOS galaxies for the profiles that want one.
+    largest
+        Largest stamp [pixel], one of `STAMP_SIZES`.
     """
 
     psfs: Sequence[galsim.GSObject]
     bands: tuple[int, ...]
     scale: float
     stamps: Stamps | None = None
+    largest: int = STAMP_SIZES[-1]
     _psf_transforms: dict[int, FloatArray] = field(default_factory=dict)
     _wings: FloatArray | None = None
 
@@ -71,7 +74,9 @@ class Renderer:
         """2 where a PSF has power beyond the Nyquist frequency of the grid, else 1."""
         nyquist = np.pi / self.scale
         beyond = nyquist * np.linspace(1.0, 2.0, 32)
-        powers = [abs(psf.kValue(k * direction)) for psf in self._effective for k in beyond for direction in _AXES]
+        powers = [
+            abs(psf.kValue(k * direction)) for psf in self._effective for k in beyond for direction in _AXES
+        ]
         return 2 if max(powers) > LEAST_POWER else 1
 
     def draw(self, source: Source) -> Stamp:
@@ -97,7 +102,7 @@ class Renderer:
         return round(place / self.scale - 0.5) - num // 2
 
     def stamp_size(self, source: Source) -> int:
-        """Smallest of `STAMP_SIZES` that holds all that is above `EDGE_RMS`; the largest if none does."""
+        """Smallest of `STAMP_SIZES` that holds all that is above `EDGE_RMS`; `largest` if none does."""
         rms = background_rms_njy(self.scale)[list(self.bands)]
         flux = source.flux[:, list(self.bands)]
         limit = EDGE_RMS * rms
@@ -109,7 +114,7 @@ class Renderer:
             if flux[blobs.sed].any():
                 reach = max(reach, float(np.hypot(blobs.dx, blobs.dy).max()) + 4 * blobs.sigma)
         wanted = 2 * (reach / self.scale + 4)
-        return next((num for num in STAMP_SIZES if num >= wanted), STAMP_SIZES[-1])
+        return next((num for num in STAMP_SIZES if wanted <= num <= self.largest), self.largest)
 
     def _psf_reach(self, contrast: FloatArray) -> float:
         """Radius [arcsec] beyond which no PSF is above 1 / contrast [G] of the flux in a pixel."""
@@ -144,24 +149,56 @@ class Renderer:
         shapes = np.zeros((len(source.flux), rows, rows // 2 + 1), np.complex64)
         for part in source.profiles:
             if source.flux[part.sed].any():
-                shapes[part.sed] += np.float32(part.weight) * _transform(self._profile(part), num, self._sampling, self.scale)
+                shapes[part.sed] += self._profile(part, num)
         for blobs in source.blobs:
             if source.flux[blobs.sed].any():
                 shapes[blobs.sed] += _blobs(blobs, num, self._sampling, self.scale)
         return shapes
 
-    def _profile(self, part: Profile) -> galsim.GSObject:
-        """Unit-flux profile of a part at its place."""
-        if part.stamp >= 0:
+    def _profile(self, part: Profile, num: int) -> FloatArray:
+        """Transform [M, M / 2 + 1] of a part at its place."""
+        if part.stamp < 0:
+            shape = part.weight * sersic_transform(part, *_frequencies(num, self._sampling, self.scale))
+        else:
             assert self.stamps is not None
-            return self.stamps.profile(part.stamp, part.half_light, part.angle).shift(part.dx, part.dy)
-        size = part.half_light * part.axis_ratio**0.5
-        shape = (
-            galsim.Exponential(half_light_radius=size)
-            if part.index == 1.0
-            else galsim.Sersic(part.index, half_light_radius=size)
-        )
-        return shape.shear(q=part.axis_ratio, beta=part.angle * galsim.degrees).shift(part.dx, part.dy)
+            real = self.stamps.profile(part.stamp, part.half_light, part.angle)
+            shape = part.weight * _transform(real, num, self._sampling, self.scale)
+        if part.dx or part.dy:
+            shape = shape * _shift(num, self._sampling, part.dx / self.scale, part.dy / self.scale)
+        return shape
+
+
+def sersic_transform(part: Profile, along: FloatArray, across: FloatArray) -> FloatArray:
+    """Transform float32 [len(across), len(along)] of a Sersic profile at angular frequencies [rad/arcsec].
+
+    Exponential disks in closed form; others by interpolation in a table of GalSim's.
+    """
+    turn = np.radians(part.angle)
+    first, second = part.half_light, part.half_light * part.axis_ratio
+    cosine, sine = np.float32(np.cos(turn)), np.float32(np.sin(turn))
+    major = along * (first * cosine) + (across * (first * sine))[:, None]
+    minor = (across * (second * cosine))[:, None] - along * (second * sine)
+    squared = major * major + minor * minor  # (wavenumber x half-light radius)^2 in the frame of the ellipse
+    if part.index == 1.0:
+        base = 1.0 + squared * np.float32(sersic_b(1.0) ** -2)
+        return 1.0 / (base * np.sqrt(base))
+    places, values = _sersic_table(part.index)
+    return np.interp(np.log(np.maximum(squared, 1e-12)), places, values).astype(np.float32)
+
+
+@cache
+def _sersic_table(index: float) -> tuple[FloatArray, FloatArray]:
+    """Logarithm of (wavenumber x half-light radius)^2 and the transform there."""
+    profile = galsim.Sersic(index, half_light_radius=1.0)
+    wavenumber = np.geomspace(1e-3, 1e4, 2400)
+    return 2.0 * np.log(wavenumber), np.array([profile.kValue(k, 0.0).real for k in wavenumber])
+
+
+@lru_cache(maxsize=64)
+def _frequencies(num: int, sampling: int, scale: float) -> tuple[FloatArray, FloatArray]:
+    """Angular frequencies [rad/arcsec] of the columns [M / 2 + 1] and rows [M] of a transform, float32."""
+    half, step = sampling * num // 2, 2.0 * np.pi / (num * scale)
+    return (step * np.arange(half + 1)).astype(np.float32), (step * np.arange(-half, half)).astype(np.float32)
 
 
 def _transform(shape: galsim.GSObject, num: int, sampling: int, scale: float) -> FloatArray:
@@ -176,13 +213,14 @@ def _shift(num: int, sampling: int, x: float, y: float) -> FloatArray:
     half = sampling * num // 2
     along, across = np.arange(half + 1), np.arange(-half, half)
     step = -2j * np.pi / num
-    return np.exp(step * y * across).astype(np.complex64)[:, None] * np.exp(step * x * along).astype(np.complex64)
+    return np.exp(step * y * across).astype(np.complex64)[:, None] * np.exp(step * x * along).astype(
+        np.complex64
+    )
 
 
 def _blobs(blobs: Blobs, num: int, sampling: int, scale: float) -> FloatArray:
     """Transform [M, M / 2 + 1] complex64 of round Gaussians: a product of matrices."""
-    half, step = sampling * num // 2, 2.0 * np.pi / (num * scale)
-    along, across = step * np.arange(half + 1), step * np.arange(-half, half)
+    along, across = _frequencies(num, sampling, scale)
     columns = np.exp(-0.5 * np.square(blobs.sigma * along) - 1j * np.outer(blobs.dx, along))
     rows = np.exp(-0.5 * np.square(blobs.sigma * across) - 1j * np.outer(blobs.dy, across))
     return rows.T.astype(np.complex64) @ (blobs.weight[:, None] * columns).astype(np.complex64)
@@ -192,7 +230,9 @@ def _fold(transform: FloatArray, num: int) -> FloatArray:
     """Fold a transform [..., M, M / 2 + 1] to that of the sampled stamp [..., N, N / 2 + 1] as `irfft2` wants it."""
     if transform.shape[-2] == num:
         return np.fft.ifftshift(transform, axes=-2)
-    rows = transform[..., :num, :] + transform[..., num:, :]  # row r: frequencies r - N and r, the same to N pixels
+    rows = (
+        transform[..., :num, :] + transform[..., num:, :]
+    )  # row r: frequencies r - N and r, the same to N pixels
     mirrored = np.roll(rows[..., ::-1, :], 1, axis=-2)[..., num : num // 2 - 1 : -1]
     return rows[..., : num // 2 + 1] + mirrored.conj()
 
