@@ -5,7 +5,7 @@ Tasks do not depend on each other: they may be done in any order, anywhere, agai
 
 import io
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +113,9 @@ def _write_channel(
     return paths
 
 
-def _strips(config: FieldConfig, index: int, channel: int, storage: Storage):
+def _strips(
+    config: FieldConfig, index: int, channel: int, storage: Storage
+) -> Iterator[tuple[int, int, Strip]]:
     return field_strips(config, index, channel, load_psfs(config.psf_uri, storage), _stamps(config))
 
 
@@ -131,8 +133,8 @@ def simulate_field(config: FieldConfig, index: int = 0, storage: Storage | None 
         scale = channel_grid(config, channel).pixel_arcsec
         for name, strips in parts.items():
             planes = ("noiseless", "science", "error", "covered")
-            whole = [np.concatenate([getattr(strip, plane) for strip in strips]) for plane in planes]
-            mosaics[name] = Mosaic(*whole, scale)
+            whole = {plane: np.concatenate([getattr(strip, plane) for strip in strips]) for plane in planes}
+            mosaics[name] = Mosaic(**whole, pixel_arcsec=scale)
     return mosaics
 
 

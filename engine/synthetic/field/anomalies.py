@@ -77,7 +77,7 @@ def _merger(host: Source, rng: np.random.Generator) -> Source:
 
 
 def _tail(sed: int, turn: float, apart: float, size: float, rng: np.random.Generator) -> Blobs:
-    """A tail that leaves one galaxy and bends around the pair: a spiral of blobs that fade outwards."""
+    """Draw a tail that leaves one galaxy and bends around the pair: a spiral of blobs that fade outwards."""
     along = np.linspace(0.0, 1.0, 16)
     angle = turn + rng.choice([-1.0, 1.0]) * (0.4 + 1.8 * along)
     radius = apart / 2 + size * (0.8 + 2.2 * along)
@@ -85,7 +85,7 @@ def _tail(sed: int, turn: float, apart: float, size: float, rng: np.random.Gener
     return Blobs(sed, 0.35 * size, weight / weight.sum(), radius * np.cos(angle), radius * np.sin(angle))
 
 
-def _swap(host: Source, rng: np.random.Generator) -> Source:
+def _swap(host: Source, rng: np.random.Generator) -> Source:  # noqa: ARG001 - makers share a signature
     """LW fluxes permuted: of the permutations that which changes a band most, the same for all parts."""
     light = host.total_flux[LW]
     orders = list(permutations(range(3)))[1:]
@@ -111,7 +111,7 @@ def _ero(host: Source, rng: np.random.Generator) -> Source:
 
 
 def _dropout(host: Source, rng: np.random.Generator) -> Source:
-    """A compact galaxy without any light at short wavelengths."""
+    """Make a compact galaxy without any light at short wavelengths."""
     mag = rng.uniform(BRIGHTEST + 1.0, FAINTEST + 0.5)
     slope = rng.uniform(0.0, 0.8)
     lw = mag + slope * np.log(PIVOT_MICRON[5] / PIVOT_MICRON[LW]) / np.log(PIVOT_MICRON[5] / PIVOT_MICRON[3])
@@ -131,7 +131,7 @@ def _dropout(host: Source, rng: np.random.Generator) -> Source:
 
 
 def _lens(host: Source, rng: np.random.Generator) -> Source:
-    """An early-type galaxy with the arc and counter-image of a blue one behind it, on its Einstein ring."""
+    """Make an early-type galaxy with the arc and counter-image of a blue one behind it, on its Einstein ring."""
     radius = rng.uniform(0.5, 1.0)
     z = float(rng.uniform(0.4, 1.2))
     total = fluxes(rng.uniform(BRIGHTEST - 0.5, FAINTEST - 1.0))

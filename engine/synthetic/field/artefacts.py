@@ -18,17 +18,17 @@ def draw_artefact(source: Source, scale: float) -> tuple[int, int, FloatArray]:
     across, up = (left + pixels - x) * scale, (low + pixels - y)[:, None] * scale
     shape = {"snowball": _snowball, "wisp": _wisp, "bad_column": _bad_column}[artefact.kind]
     peak = artefact.peak * (scale / RMS_PIXEL_ARCSEC) ** 2
-    return left, low, (peak * shape(artefact, across, up, scale)).astype(np.float32)
+    return left, low, (peak * shape(artefact, across, up)).astype(np.float32)
 
 
-def _snowball(artefact: Artefact, x: FloatArray, y: FloatArray, scale: float) -> FloatArray:
+def _snowball(artefact: Artefact, x: FloatArray, y: FloatArray) -> FloatArray:
     """Remnant of a large cosmic ray: a ring with sharp edges around a core that jump detection took out."""
     radius = np.hypot(x, y)
     ring = (radius <= artefact.size) & (radius > 0.5 * artefact.size)
     return ring + 0.15 * np.exp(-radius / artefact.size) * (radius <= 2.0 * artefact.size)
 
 
-def _wisp(artefact: Artefact, x: FloatArray, y: FloatArray, scale: float) -> FloatArray:
+def _wisp(artefact: Artefact, x: FloatArray, y: FloatArray) -> FloatArray:
     """Stray light (wisp or claw): a bent ridge, soft along and across."""
     turn = np.radians(artefact.angle)
     along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
@@ -38,6 +38,6 @@ def _wisp(artefact: Artefact, x: FloatArray, y: FloatArray, scale: float) -> Flo
     return fall * (np.hypot(x, y) <= 2.0 * artefact.size)
 
 
-def _bad_column(artefact: Artefact, x: FloatArray, y: FloatArray, scale: float) -> FloatArray:
-    """A column, two pixels wide after drizzling, that is too bright."""
-    return ((np.abs(x) <= scale) & (np.abs(y) <= artefact.size)).astype(float)
+def _bad_column(artefact: Artefact, x: FloatArray, y: FloatArray) -> FloatArray:
+    """Draw a column, two pixels of 0.03 arcsec wide, that is too bright."""
+    return ((np.abs(x) <= RMS_PIXEL_ARCSEC) & (np.abs(y) <= artefact.size)).astype(float)

@@ -86,6 +86,9 @@ class FieldConfig(Config):
     strip_rows: int = Field(default=512, ge=16)
     """Rows that are made at once: sets the memory, not the result."""
 
+    def __hash__(self) -> int:  # that of pydantic's frozen models, which type checkers do not see
+        return hash(self.model_dump_json())
+
     @field_validator("anomaly_kinds")
     @classmethod
     def _check_kinds(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import galsim
 import numpy as np
@@ -45,11 +46,12 @@ class Stamps:
         galaxy, own = self._galaxy(number)
         scale = min(half_light / own, LARGEST_SCALE)
         smooth = galsim.Gaussian(fwhm=LEFT_FWHM_ARCSEC * scale)
-        return galsim.Convolve(galaxy.dilate(scale).rotate(angle * galsim.degrees), smooth)
+        return galsim.Convolution(galaxy.dilate(scale).rotate(angle * galsim.degrees), smooth)
 
     def _load(self, number: int) -> tuple[galsim.GSObject, float]:
         galaxy = galsim.RealGalaxy(self.catalogue, index=int(self._numbers[number]), flux=1.0)
-        return galaxy, float(galaxy.original_gal.calculateHLR())
+        original: Any = galaxy.original_gal
+        return galaxy, float(original.calculateHLR())
 
 
 def _open(folder: Path) -> galsim.RealGalaxyCatalog:
@@ -57,7 +59,7 @@ def _open(folder: Path) -> galsim.RealGalaxyCatalog:
     for table in tables:
         if table.stem.endswith(("_fits", "_selection")):
             continue
-        catalogue = galsim.RealGalaxyCatalog(table.name, dir=str(folder))
+        catalogue: Any = galsim.RealGalaxyCatalog(table.name, dir=str(folder))
         if Path(catalogue.gal_file_name[0]).is_file():
             return catalogue
     raise ConfigError(

@@ -3,7 +3,7 @@
 # B = cutouts, S = pixels of a cutout, bands in the order of `BANDS`
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import correlate1d
@@ -162,5 +162,5 @@ def training_cutouts(
 
 def _first(cutouts: Cutouts, num: int) -> Cutouts:
     """Return the first `num` of the cutouts."""
-    arrays = (cutouts.science, cutouts.error, cutouts.mask, cutouts.noiseless, cutouts.dx, cutouts.dy)
-    return Cutouts(*(array[:num] for array in arrays), cutouts.pixel_arcsec, cutouts.sources[:num])
+    names = ("science", "error", "mask", "noiseless", "dx", "dy", "sources")
+    return replace(cutouts, **{name: getattr(cutouts, name)[:num] for name in names})

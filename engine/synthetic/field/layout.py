@@ -150,7 +150,7 @@ class MosaicFile:
         for header in headers:
             self._file.write(header.tostring().encode("ascii"))
             if header["NAXIS"] == 2:
-                width, height = int(header["NAXIS1"]), int(header["NAXIS2"])
+                width, height = (int(str(header[key])) for key in ("NAXIS1", "NAXIS2"))
                 self._planes.append(_Plane(self._file.tell(), width))
                 size = 4 * width * height
                 self._file.seek(-(-size // BLOCK_BYTES) * BLOCK_BYTES, 1)

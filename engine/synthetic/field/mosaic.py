@@ -97,7 +97,7 @@ def field_strips(
 def _near(
     config: FieldConfig, index: int, grid: Grid, rows: tuple[int, int], stamps: int
 ) -> Iterator[Source]:
-    """Sources whose stamps may touch the rows, always in the same order."""
+    """Yield sources whose stamps may touch the rows, always in the same order."""
     reach = (STAMP_SIZES[-1] // 2 + 1) * grid.pixel_arcsec
     low, high = rows[0] * grid.pixel_arcsec - reach, rows[1] * grid.pixel_arcsec + reach
     last = min(int(high // TILE_ARCSEC), rows_of_tiles(config) - 1)

@@ -33,7 +33,7 @@ def field_arcsec(config: FieldConfig) -> tuple[float, float]:
 
 
 def rows_of_tiles(config: FieldConfig) -> int:
-    """Number of rows of tiles that a field touches."""
+    """Count the rows of tiles that a field touches."""
     return int(np.ceil(field_arcsec(config)[1] / TILE_ARCSEC))
 
 
@@ -67,7 +67,7 @@ def tile_sources(config: FieldConfig, index: int, column: int, row: int, stamps:
 
 
 def pairing(column: int, row: int) -> int:
-    """Number of a tile, which does not depend on the size of the field (Cantor's pairing)."""
+    """Return the number of a tile, which does not depend on the size of the field (Cantor's pairing)."""
     return (column + row) * (column + row + 1) // 2 + row
 
 

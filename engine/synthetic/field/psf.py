@@ -7,11 +7,11 @@ the light that falls into it. All of them hold all light: unit sum.
 import io
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import galsim
 import numpy as np
 from astropy.io import fits
-from scipy.fft import fft2, ifft2
 
 from engine.errors import SourceError
 from engine.storage import Storage
@@ -52,7 +52,7 @@ def _file_of(name: str, files: Sequence[str], psf_uri: str) -> str:
 def _given_psf(band: int, uri: str, storage: Storage) -> galsim.GSObject:
     """Interpolate the image of a WebbPSF file (`DET_DIST` if there is one, else the first image)."""
     with fits.open(io.BytesIO(storage.read(uri))) as hdus:
-        images = {hdu.name: hdu for hdu in hdus if getattr(hdu, "data", None) is not None}
+        images: dict[str, Any] = {hdu.name: hdu for hdu in list[Any](hdus) if hdu.data is not None}
         hdu = images.get("DET_DIST", next(iter(images.values()), None))
         scale = float(hdu.header.get("PIXELSCL", 0.0)) if hdu is not None else 0.0
         expected = float(DETECTOR_PIXEL_ARCSEC[band])
@@ -73,8 +73,8 @@ def pupil_psf(band: int) -> galsim.GSObject:
     wavefront error, the secondary mirror's supports, the width of the band.
     """
     num = PUPIL_PIXELS
-    spectrum = np.abs(fft2(pupil(), s=(2 * num, 2 * num))) ** 2
-    transfer = np.fft.fftshift(ifft2(spectrum).real)[1:, 1:]
+    spectrum = np.abs(np.fft.fft2(pupil(), s=(2 * num, 2 * num))) ** 2
+    transfer = np.fft.fftshift(np.fft.ifft2(spectrum).real)[1:, 1:]
     per_arcsec = np.radians(1.0 / 3600.0) * 2.0 * np.pi / (1e-6 * PIVOT_MICRON[band])
     image = galsim.ImageCD(
         (transfer / transfer.max()).astype(complex),
@@ -82,7 +82,9 @@ def pupil_psf(band: int) -> galsim.GSObject:
         ymin=1 - num,
         scale=PUPIL_STEP_M * per_arcsec,
     )
-    return galsim.Convolve(galsim.InterpolatedKImage(image), galsim.Pixel(float(DETECTOR_PIXEL_ARCSEC[band])))
+    return galsim.Convolution(
+        galsim.InterpolatedKImage(image), galsim.Pixel(float(DETECTOR_PIXEL_ARCSEC[band]))
+    )
 
 
 def pupil() -> FloatArray:

@@ -67,7 +67,7 @@ class Renderer:
 
     @cached_property
     def _effective(self) -> list[galsim.GSObject]:
-        return [galsim.Convolve(psf, galsim.Pixel(self.scale)) for psf in self.psfs]
+        return [galsim.Convolution(psf, galsim.Pixel(self.scale)) for psf in self.psfs]
 
     @cached_property
     def _sampling(self) -> int:
@@ -88,7 +88,7 @@ class Renderer:
         shapes = self._transforms(source, num)
         shapes *= _shift(num, self._sampling, x - left, y - low)
         total = np.tensordot(flux.T, shapes, axes=1) * self._psf_transform(num)
-        light = irfft2(_fold(total, num), s=(num, num), overwrite_x=True)
+        light = np.asarray(irfft2(_fold(total, num), s=(num, num), overwrite_x=True))
         return Stamp(left, low, light)
 
     def touches(self, source: Source, rows: tuple[int, int]) -> bool:
@@ -128,7 +128,7 @@ class Renderer:
         """Largest value of a PSF at or beyond radii of 0, 1, 2... pixels."""
         num = STAMP_SIZES[-1]
         middle = self._psf_transform(num)[band] * _shift(num, self._sampling, num / 2, num / 2)
-        image = irfft2(_fold(middle, num), s=(num, num))
+        image = np.asarray(irfft2(_fold(middle, num), s=(num, num)))
         offset = np.arange(num) - num // 2
         radius = np.hypot(offset[:, None], offset).astype(int).ravel()
         highest = np.zeros(num)
@@ -136,7 +136,7 @@ class Renderer:
         return np.maximum.accumulate(highest[::-1])[::-1]
 
     def _psf_transform(self, num: int) -> FloatArray:
-        """Transforms of the effective PSFs [G, M, M / 2 + 1] complex64."""
+        """Return the transforms of the effective PSFs [G, M, M / 2 + 1] complex64."""
         if num not in self._psf_transforms:
             self._psf_transforms[num] = np.stack(
                 [_transform(psf, num, self._sampling, self.scale) for psf in self._effective]
@@ -144,7 +144,7 @@ class Renderer:
         return self._psf_transforms[num]
 
     def _transforms(self, source: Source, num: int) -> FloatArray:
-        """Transforms [S, M, M / 2 + 1] of the light of each SED, 1 in the centre."""
+        """Return transforms [S, M, M / 2 + 1] of the light of each SED, 1 in the centre."""
         rows = self._sampling * num
         shapes = np.zeros((len(source.flux), rows, rows // 2 + 1), np.complex64)
         for part in source.profiles:

@@ -112,7 +112,7 @@ def _transmission(rest: FloatArray, z: FloatArray) -> FloatArray:
 
 
 def _line_light(params: SedParams, rng: np.random.Generator) -> FloatArray:
-    """What lines add to the numerator [B, 6] of `galaxy_colours`."""
+    """Return what lines add to the numerator [B, 6] of `galaxy_colours`."""
     ratio = lines.ratios(params.log_oh, np.zeros(len(params.z), bool), rng)
     continuum = _starlight(params.age, np.full((len(params.z), 1, 1), lines.LINES["Hbeta"]))[:, :, 0]
     flux = lines.attenuate(params.hbeta_ew[:, None] * continuum * ratio, params.ebv / STARS_TO_GAS_EBV)
