@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 CLASSES = ("GALAXY", "QSO", "STAR", "all")
-"""Order of classes in the tables; `all` is the fallback."""
+"""Order of the classes of spectra in the tables; the last, `all`, is the fallback."""
 
 LEVELS = np.concatenate([np.linspace(0, 0.99, 100), 1 - np.logspace(-2, -4, 41)[1:], [1.0]])
 """Cumulative probabilities at which quantiles are kept: finer where it matters."""
@@ -84,7 +84,7 @@ class Judgement(NamedTuple):
 
 @dataclass(frozen=True)
 class Calibration:
-    """Quantile tables and tails of S scores in the K classes of `CLASSES`.
+    """Quantile tables and tails of S scores in K classes.
 
     Parameters
     ----------
@@ -96,12 +96,15 @@ class Calibration:
         [S, K, 4], the fields of `Tail`.
     counts
         [K] calibration rows.
+    classes
+        The K class names; the last is the fallback, of all rows.
     """
 
     names: tuple[str, ...]
     quantiles: np.ndarray
     tails: np.ndarray
     counts: np.ndarray
+    classes: tuple[str, ...] = CLASSES
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Tables as float32 arrays to keep in a checkpoint."""
@@ -118,7 +121,7 @@ class Calibration:
         scores
             [B], high = anomalous; NaN stays NaN.
         classes
-            [B] indices into `CLASSES`, as `usable_classes` gives them.
+            [B] indices into `classes`, as `usable_classes` gives them.
 
         Returns
         -------
@@ -136,17 +139,17 @@ class Calibration:
             beyond[chosen] = scores[chosen] > table[-1]
         return Judgement(100 * (1 - 10.0**-log10_p), log10_p, beyond)
 
-    def usable_classes(self, spectype: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def usable_classes(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Table index of each row and whether it had to fall back to `all`, [B] each.
 
         Parameters
         ----------
-        spectype
+        labels
             [B] strings or None; unknown ones and classes with too few rows fall back.
         """
-        usable = {name: i for i, name in enumerate(CLASSES[:-1]) if np.isfinite(self.quantiles[0, i, 0])}
-        fallback = len(CLASSES) - 1
-        index = np.array([usable.get(s, fallback) for s in spectype], np.int64)
+        usable = {n: i for i, n in enumerate(self.classes[:-1]) if np.isfinite(self.quantiles[0, i, 0])}
+        fallback = len(self.classes) - 1
+        index = np.array([usable.get(label, fallback) for label in labels], np.int64)
         return index, index == fallback
 
 
@@ -160,7 +163,10 @@ def _log10_p(table: np.ndarray, tail: Tail, scores: np.ndarray) -> np.ndarray:
 
 
 def fit_calibration(
-    scores: Mapping[str, np.ndarray], spectype: np.ndarray, min_class_rows: int
+    scores: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    min_class_rows: int,
+    classes: tuple[str, ...] = CLASSES,
 ) -> Calibration:
     """Make tables from held-out normal objects.
 
@@ -168,10 +174,12 @@ def fit_calibration(
     ----------
     scores
         Name to [N] scores, high = anomalous; rows with a NaN are left out.
-    spectype
-        [N] strings or None.
+    labels
+        [N] class of each row, or None.
     min_class_rows
         A class with fewer rows gets no table of its own.
+    classes
+        Names of the classes; the last takes all rows, whatever their label.
 
     Raises
     ------
@@ -181,22 +189,25 @@ def fit_calibration(
     names = tuple(scores)
     values = np.stack([scores[name] for name in names])
     finite = np.isfinite(values).all(0)
-    values, spectype = values[:, finite], np.asarray(spectype, object)[finite]
+    values, labels = values[:, finite], np.asarray(labels, object)[finite]
     if values.shape[1] <= MIN_EXCEEDANCES:
         raise ValueError(f"{values.shape[1]} calibration rows are too few, need {MIN_EXCEEDANCES + 1}")
-    quantiles = np.full((len(names), len(CLASSES), len(LEVELS)), np.nan)
-    tails = np.full((len(names), len(CLASSES), len(Tail._fields)), np.nan)
-    counts = np.zeros(len(CLASSES))
-    for k, label in enumerate(CLASSES):
-        chosen = spectype == label if label != "all" else np.ones(len(spectype), bool)
+    quantiles = np.full((len(names), len(classes), len(LEVELS)), np.nan)
+    tails = np.full((len(names), len(classes), len(Tail._fields)), np.nan)
+    counts = np.zeros(len(classes))
+    for k, label in enumerate(classes):
+        is_fallback = k == len(classes) - 1
+        chosen = np.ones(len(labels), bool) if is_fallback else labels == label
         counts[k] = chosen.sum()
-        if label == "all" or counts[k] >= max(min_class_rows, MIN_EXCEEDANCES + 1):
+        if is_fallback or counts[k] >= max(min_class_rows, MIN_EXCEEDANCES + 1):
             quantiles[:, k] = np.quantile(values[:, chosen], LEVELS, axis=1).T
             tails[:, k] = [fit_tail(row) for row in values[:, chosen]]
-    return Calibration(names, quantiles, tails, counts)
+    return Calibration(names, quantiles, tails, counts, classes)
 
 
-def calibration_from_arrays(names: tuple[str, ...], arrays: Mapping[str, np.ndarray]) -> Calibration:
+def calibration_from_arrays(
+    names: tuple[str, ...], arrays: Mapping[str, np.ndarray], classes: tuple[str, ...] = CLASSES
+) -> Calibration:
     """Tables as `Calibration.arrays` gave them.
 
     Raises
@@ -205,9 +216,9 @@ def calibration_from_arrays(names: tuple[str, ...], arrays: Mapping[str, np.ndar
         If they are missing or of other shapes.
     """
     expected = {
-        "quantiles": (len(names), len(CLASSES), len(LEVELS)),
-        "tails": (len(names), len(CLASSES), len(Tail._fields)),
-        "counts": (len(CLASSES),),
+        "quantiles": (len(names), len(classes), len(LEVELS)),
+        "tails": (len(names), len(classes), len(Tail._fields)),
+        "counts": (len(classes),),
     }
     for key, shape in expected.items():
         found = arrays.get(f"calibration_{key}")
@@ -215,4 +226,4 @@ def calibration_from_arrays(names: tuple[str, ...], arrays: Mapping[str, np.ndar
             got = "nothing" if found is None else found.shape
             raise ValueError(f"calibration_{key}: got {got}, expected an array {shape}; fit the scores anew")
     tables = {key: arrays[f"calibration_{key}"].astype(np.float64) for key in expected}
-    return Calibration(names, **tables)
+    return Calibration(names, **tables, classes=classes)

@@ -6,6 +6,8 @@ search costs less than a decoder pass, and an approximate one would make scores 
 
 # N reference objects, B queries, D latents, k neighbours
 
+from collections.abc import Iterable
+
 import faiss
 import numpy as np
 
@@ -72,3 +74,15 @@ class Neighbours:
         is_self = distance[:, 0] < SELF_DISTANCE * (1 + np.linalg.norm(queries, axis=1))
         total = distance.sum(1) - np.where(is_self, distance[:, 0], distance[:, -1])
         return (total / self._num_neighbours).astype(np.float32)
+
+
+def random_rows(parts: Iterable[np.ndarray], num_rows: int, seed: int) -> np.ndarray:
+    """Keep `num_rows` random rows of a stream of [rows, D] arrays: those that drew the smallest keys."""
+    random = np.random.default_rng(seed)
+    kept, keys = np.empty((0, 0), np.float32), np.empty(0)
+    for rows in parts:
+        keys = np.concatenate([keys, random.random(len(rows))])
+        kept = np.concatenate([kept.reshape(-1, rows.shape[1]), rows])
+        chosen = np.argsort(keys, kind="stable")[:num_rows]
+        kept, keys = kept[chosen], keys[chosen]
+    return kept

@@ -17,7 +17,7 @@ from torch import Tensor
 from engine.column import Column
 from engine.flags import BEYOND_CALIBRATION, CLASS_FALLBACK, LOW_COVERAGE
 from models.scoring.calibration import Calibration, calibration_from_arrays, fit_calibration
-from models.scoring.isolation import Neighbours
+from models.scoring.isolation import Neighbours, random_rows
 from models.scoring.ranking import rank
 from models.scoring.reconstruction import (
     DrawScorer,
@@ -221,7 +221,9 @@ def fit(
         If there are too few rows for either.
     """
     scoring = config.scoring
-    latents = _sample((scorer.latent_mean(b["flux"], b["ivar"]) for b in reference), scoring)
+    latents = random_rows(
+        (scorer.latent_mean(b["flux"], b["ivar"]) for b in reference), scoring.num_reference, scoring.seed
+    )
     if len(latents) <= scoring.num_neighbours:
         raise ValueError(
             f"reference has {len(latents)} rows, need more than num_neighbours = {scoring.num_neighbours}"
@@ -239,18 +241,6 @@ def fit(
     scores = {name: np.concatenate([part[name] for part in oriented]) for name in SCORES}
     calibration = fit_calibration(scores, np.concatenate(spectype), scoring.min_class_rows)
     return {"latent_reference": latents, **calibration.arrays()}
-
-
-def _sample(latents: Iterable[np.ndarray], scoring: ScoringConfig) -> np.ndarray:
-    """Keep `num_reference` random rows of a stream: those that drew the smallest keys."""
-    random = np.random.default_rng(scoring.seed)
-    kept, keys = np.empty((0, 0), np.float32), np.empty(0)
-    for rows in latents:
-        keys = np.concatenate([keys, random.random(len(rows))])
-        kept = np.concatenate([kept.reshape(-1, rows.shape[1]), rows])
-        chosen = np.argsort(keys, kind="stable")[: scoring.num_reference]
-        kept, keys = kept[chosen], keys[chosen]
-    return kept
 
 
 def _oriented(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

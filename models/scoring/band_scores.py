@@ -1,0 +1,380 @@
+"""Scores of objects whose LW bands were predicted from their SW bands: measurement, fitting, and the predictor.
+
+The network is seen only as a function from SW cutouts to a prediction. What is measured in torch, in mini-batches, are
+sums over pixels; what they mean is worked out in numpy, with what `fit` learned from normal objects:
+
+- principal axes of the features, and a sample of normal objects along them (isolation);
+- `coherence`, the part of the predicted variance that pixels of one aperture have in common;
+- percentiles of pixels that the reference score M is measured in;
+- the distribution of each score in classes of signal to noise, for what is normal depends on it.
+"""
+
+# B objects, S pixels a side, D latents, F features; arrays of bands are [B, 3] LW or [B, 6] all
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.flags import BEYOND_CALIBRATION, CLASS_FALLBACK, NOT_SCORED
+from models.scoring.aperture import aperture_weights, magnitude_residual, photometry, usable_weights
+from models.scoring.band_columns import BAND_SCORES, COMBINED, SCORES, BandScoringConfig
+from models.scoring.calibration import Calibration, calibration_from_arrays, fit_calibration
+from models.scoring.cutouts import BANDS, LW, LW_BANDS, PIVOT_UM, SW, Cutouts, cutouts
+from models.scoring.isolation import Neighbours, random_rows
+from models.scoring.ranking import rank, union
+from models.spec import Batch, Predict
+
+M_PERCENTILES = (10, 90)
+"""Percentiles of the target band between which M is measured."""
+M_PIXEL_STEP = 37
+"""One pixel of so many is taken for those percentiles; odd, so that columns of a cutout alternate."""
+
+MEDIAN_CHI2 = 0.454936
+"""Median of chi-square with one degree of freedom."""
+MIN_COHERENCE_ROWS = 20
+
+Raw = dict[str, np.ndarray]
+
+
+class Prediction(NamedTuple):
+    """Predicted LW flux and its intrinsic scatter [nJy], [B, 3, S, S] each; features of the input, [B, F]."""
+
+    flux: Tensor
+    sigma: Tensor
+    features: Tensor
+
+
+PredictBands = Callable[[Cutouts], Prediction]
+
+
+class Scorer:
+    """Sums over pixels of objects under one network.
+
+    Parameters
+    ----------
+    config
+        How to score.
+    size
+        Pixels a side.
+    predict
+        From SW cutouts to the prediction; the network in eval mode, on `device`.
+    device
+        Where to compute.
+    """
+
+    def __init__(self, config: BandScoringConfig, size: int, predict: PredictBands, device: torch.device) -> None:
+        self.config, self._size, self._predict, self._device = config, size, predict, device
+
+    def __call__(self, batch: Batch) -> Raw:
+        """Measure a batch of any size."""
+        rows, total = self.config.batch_rows, len(batch["science"])
+        parts: list[dict[str, Tensor]] = []
+        with torch.inference_mode():
+            for start in range(0, max(total, 1), rows):
+                parts.append(self._score({k: v[start : start + rows] for k, v in batch.items()}))
+        return {key: torch.cat([part[key] for part in parts]).cpu().numpy() for key in parts[0]}
+
+    def _score(self, batch: Batch) -> dict[str, Tensor]:
+        images = cutouts(batch, self._size, self._device)
+        weights = apertures(self.config, batch, images)
+        measured = photometry(images, weights)
+        prediction = self._predict(images.bands(SW))
+        target = images.bands(LW)
+        residual = torch.where(target.usable, target.science - prediction.flux, 0)
+        variance = target.error.square() + prediction.sigma.square()
+        num_pixels = target.usable.sum((2, 3))
+        out = {
+            "flux": measured.flux,
+            "flux_error": measured.error,
+            "fraction": measured.fraction,
+            "chi2": (residual.square() / variance).sum((2, 3)),
+            "num_pixels": num_pixels,
+            "absolute": residual.abs().sum((2, 3)) * self._size**2 / num_pixels,
+            "features": prediction.features,
+        } | _predicted(prediction, target, weights)
+        if self.config.write_predicted:
+            out["predicted"] = prediction.flux.flatten(1)
+        if self.config.write_residual:
+            out["residual"] = torch.where(target.usable, residual, torch.nan).flatten(1)
+        return out
+
+
+def apertures(config: BandScoringConfig, batch: Batch, images: Cutouts) -> Tensor:
+    """Weights of the pixels in each object's circle, [B, S, S]."""
+    device, size = images.science.device, images.science.shape[-1]
+    dx, dy, scale = (
+        torch.tensor(np.asarray(batch[name], np.float32), device=device)
+        for name in ("dx", "dy", "pixel_scale")
+    )
+    return aperture_weights(size, dx, dy, config.aperture_radius_arcsec / scale)
+
+
+def _predicted(prediction: Prediction, target: Cutouts, weights: Tensor) -> dict[str, Tensor]:
+    """Flux predicted in the same usable pixels, and its error if pixels err alike or independently."""
+    good = usable_weights(target.usable, weights)
+    fraction = good.sum((2, 3)) / weights.sum((1, 2))[:, None]
+    return {
+        "predicted_flux": (good * prediction.flux).sum((2, 3)) / fraction,
+        "coherent_error": (good * prediction.sigma).sum((2, 3)) / fraction,
+        "independent_error": (good.square() * prediction.sigma.square()).sum((2, 3)).sqrt() / fraction,
+    }
+
+
+def magnitude_residuals(
+    config: BandScoringConfig, batch: Batch, images: Cutouts, flux: Tensor
+) -> np.ndarray:
+    """Measured minus predicted aperture magnitudes for predicted LW fluxes [B, 3, S, S].
+
+    Returns
+    -------
+    numpy.ndarray
+        [B, 3] as `magnitude_residual` defines it, NaN where the band was not observed.
+    """
+    weights, target = apertures(config, batch, images), images.bands(LW)
+    measured = photometry(target, weights)
+    predicted = photometry(target._replace(science=flux), weights)
+    arrays = (part.cpu().numpy() for part in (measured.flux, predicted.flux, measured.error))
+    observed = measured.fraction.cpu().numpy() >= config.min_aperture_fraction
+    with np.errstate(invalid="ignore"):
+        return np.where(observed, magnitude_residual(*arrays), np.nan)
+
+
+def is_observed(raw: Raw, config: BandScoringConfig) -> np.ndarray:
+    """Whether enough of the aperture is usable, for each band; [B, 6]."""
+    return raw["fraction"] >= config.min_aperture_fraction
+
+
+def predicted_error(raw: Raw, coherence: np.ndarray) -> np.ndarray:
+    """Standard deviation of predicted aperture fluxes [nJy], [B, 3].
+
+    The variance of a sum whose terms all have the correlation `coherence`, [3], with each other.
+    """
+    shared, own = raw["coherent_error"] ** 2, raw["independent_error"] ** 2
+    return np.sqrt(coherence * shared + (1 - coherence) * own)
+
+
+def fit_coherence(raw: Raw, chosen: np.ndarray) -> np.ndarray:
+    """Find, for each LW band, the correlation that makes the median squared significance that of a normal.
+
+    Only objects whose prediction may be less certain than their measurement say something about it; with
+    fewer than 20 of them it is 1, which errs to caution.
+
+    Parameters
+    ----------
+    raw
+        Of normal objects.
+    chosen
+        [B, 3] bands that were observed.
+
+    Returns
+    -------
+    numpy.ndarray
+        [3], each in [0, 1].
+    """
+    found = np.ones(len(LW_BANDS), np.float32)
+    for band in range(len(LW_BANDS)):
+        error = raw["flux_error"][:, LW][:, band]
+        rows = chosen[:, band] & (raw["coherent_error"][:, band] > error)
+        if rows.sum() >= MIN_COHERENCE_ROWS:
+            part = {key: raw[key][rows, band] for key in ("coherent_error", "independent_error")}
+            squared = (raw["flux"][rows, LW][:, band] - raw["predicted_flux"][rows, band]) ** 2
+            found[band] = _solve_coherence(part, squared, error[rows])
+    return found
+
+
+def _solve_coherence(errors: Raw, squared: np.ndarray, noise: np.ndarray) -> float:
+    """Bisect: the median falls as the correlation grows."""
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = np.float64((low + high) / 2)
+        significance = squared / (noise**2 + predicted_error(errors, middle) ** 2)
+        low, high = (middle, high) if np.median(significance) > MEDIAN_CHI2 else (low, middle)
+    return float((low + high) / 2)
+
+
+class Normal(NamedTuple):
+    """What `fit` learned but the calibration, as arrays."""
+
+    latent_centre: np.ndarray
+    latent_axes: np.ndarray
+    latent_reference: np.ndarray
+    coherence: np.ndarray
+    m_bounds: np.ndarray
+
+
+def fit(
+    scorer: Scorer, reference: Iterable[Batch], held_out: Iterable[Batch], num_threads: int
+) -> dict[str, np.ndarray]:
+    """Learn what is normal; see the module.
+
+    Parameters
+    ----------
+    scorer
+        Of the trained network.
+    reference
+        Batches of training objects, for the latent space and the percentiles of M.
+    held_out
+        Batches of objects that were not trained on.
+    num_threads
+        Threads of the neighbour search.
+
+    Raises
+    ------
+    ValueError
+        If there are too few rows for either.
+    """
+    config = scorer.config
+    pixels: list[np.ndarray] = []
+    features = random_rows(_features(scorer, reference, pixels), config.num_reference, config.seed)
+    smallest = max(config.num_neighbours, config.num_latent)
+    if len(features) <= smallest:
+        raise ValueError(
+            f"reference has {len(features)} rows that can be scored, need more than the larger of num_neighbours and "
+            f"num_latent = {smallest}"
+        )
+    centre, axes = _principal_axes(features, config.num_latent)
+    bounds = np.nanpercentile(np.concatenate(pixels, 1), M_PERCENTILES, axis=1).T
+    parts = [scorer(batch) for batch in held_out]
+    if not parts:
+        raise ValueError("held_out has no rows: percentiles need some that were not trained on")
+    raw = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    coherence = fit_coherence(raw, is_observed(raw, config)[:, LW])
+    normal = Normal(centre, axes, (features - centre) @ axes, coherence, bounds)
+    scores = _scores(config, normal, raw, Neighbours(normal.latent_reference, config.num_neighbours, num_threads))
+    labels = _labels(config, scores["input_snr"])
+    oriented = {name: _oriented(scores, name) for name in SCORES}
+    calibration = fit_calibration(oriented, labels, config.min_class_rows, config.classes)
+    arrays = {key: np.asarray(value, np.float32) for key, value in normal._asdict().items()}
+    return arrays | calibration.arrays()
+
+
+def _features(scorer: Scorer, batches: Iterable[Batch], pixels: list[np.ndarray]) -> Iterable[np.ndarray]:
+    """Features of objects that can be scored; some LW pixels of each go to `pixels`, [3, n], NaN if masked."""
+    for batch in batches:
+        shape = (len(batch["science"]), len(BANDS), -1)
+        images, masks = (np.asarray(batch[n]).reshape(shape)[:, LW, ::M_PIXEL_STEP] for n in ("science", "mask"))
+        pixels.append(np.where(masks, np.nan, images).transpose(1, 0, 2).reshape(len(LW_BANDS), -1))
+        raw = scorer(batch)
+        yield raw["features"][is_observed(raw, scorer.config)[:, SW].all(1)]
+
+
+def _principal_axes(features: np.ndarray, num_latent: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [F] and axes [F, D] along which the features have unit variance, or none where they do not vary."""
+    centre = features.mean(0)
+    _, singular, axes = np.linalg.svd(features - centre, full_matrices=False)
+    sigma = singular[:num_latent] / np.sqrt(len(features) - 1)
+    inverse = np.where(sigma > 1e-5 * sigma[0], 1 / np.maximum(sigma, np.finfo(np.float32).tiny), 0)
+    return centre, axes[:num_latent].T * inverse
+
+
+def _scores(config: BandScoringConfig, normal: Normal, raw: Raw, neighbours: Neighbours) -> Raw:
+    """Columns before calibration; NaN where a band, or what it is predicted from, was not observed."""
+    observed = is_observed(raw, config)
+    scored = observed[:, SW].all(1)
+    flux, error = (np.where(observed, raw[name], np.nan) for name in ("flux", "flux_error"))
+    hidden = ~(scored[:, None] & observed[:, LW])
+    out: Raw = {f"flux_{band}": flux[:, i] for i, band in enumerate(BANDS)}
+    out |= {f"flux_error_{band}": error[:, i] for i, band in enumerate(BANDS)}
+    out["input_snr"] = np.sqrt((np.maximum(flux[:, SW] / error[:, SW], 0) ** 2).sum(1))
+    bands = _band_scores(normal, raw, flux[:, LW], error[:, LW])
+    bands = {name: np.where(hidden, np.nan, values) for name, values in bands.items()}
+    out |= {f"{name}_{band}": v[:, i] for name, v in bands.items() for i, band in enumerate(LW_BANDS)}
+    out["aperture_chi2"] = _mean(bands["flux_residual_sigma"] ** 2, ~hidden)
+    out["reduced_chi2"] = _mean(bands["reduced_chi2"], ~hidden * raw["num_pixels"])
+    out["m_residual"] = _mean(bands["m_residual"], ~hidden)
+    latent = ((raw["features"] - normal.latent_centre) @ normal.latent_axes).astype(np.float32)
+    out["latent_mean"] = np.where(scored[:, None], latent, np.nan)
+    out["latent_distance"] = np.where(scored, neighbours.mean_distance(latent), np.nan)
+    return out
+
+
+def _band_scores(normal: Normal, raw: Raw, flux: np.ndarray, error: np.ndarray) -> Raw:
+    """Scores of the LW bands, [B, 3] each."""
+    predicted, sigma = raw["predicted_flux"], predicted_error(raw, normal.coherence)
+    low, high = normal.m_bounds.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "flux_predicted": predicted,
+            "flux_predicted_error": sigma,
+            "mag_residual": magnitude_residual(flux, predicted, error),
+            "flux_residual_sigma": (flux - predicted) / np.hypot(error, sigma),
+            "reduced_chi2": raw["chi2"] / raw["num_pixels"],
+            # Follow-up of Pearce-Casey et al. (2023), notebook cGAN_Lens_Finding: (sum |y - y'| - mu1) / (mu2 - mu1).
+            "m_residual": (raw["absolute"] - low) / (high - low),
+        }
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean over bands; NaN where all weights are 0."""
+    with np.errstate(invalid="ignore"):
+        return np.where(weights > 0, values * weights, 0).sum(1) / weights.sum(1)
+
+
+def _labels(config: BandScoringConfig, snr: np.ndarray) -> np.ndarray:
+    """Calibration class of each row; None where the signal to noise is not known."""
+    names = np.array([*config.classes[:-1], None], object)
+    index = np.searchsorted(config.snr_edges, snr, side="right")
+    return names[np.where(np.isfinite(snr), index, len(names) - 1)]
+
+
+def _oriented(scores: Raw, name: str) -> np.ndarray:
+    """Return a score with high meaning anomalous: both signs of a significance are."""
+    return np.abs(scores[name]) if name.startswith("flux_residual_sigma") else scores[name]
+
+
+def predictor(scorer: Scorer, fitted: Mapping[str, np.ndarray], num_threads: int) -> Predict:
+    """Make the function from cutouts to all columns of `band_columns.columns`.
+
+    Raises
+    ------
+    ValueError
+        If `fitted` is not what `fit` returned for this configuration.
+    """
+    config = scorer.config
+    normal = Normal(**{name: _fitted(fitted, name) for name in Normal._fields})
+    if normal.latent_reference.shape[1:] != (config.num_latent,):
+        got = normal.latent_reference.shape
+        raise ValueError(f"latent_reference: got {got}, expected [N, {config.num_latent}]; fit the scores anew")
+    neighbours = Neighbours(normal.latent_reference, config.num_neighbours, num_threads)
+    calibration = calibration_from_arrays(SCORES, fitted, config.classes)
+
+    def predict(batch: Batch) -> dict[str, np.ndarray]:
+        raw = scorer(batch)
+        return _publish(config, calibration, _scores(config, normal, raw, neighbours), raw)
+
+    return predict
+
+
+def _fitted(fitted: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in fitted:
+        raise ValueError(f"{name}: got nothing, expected an array; fit the scores anew")
+    return fitted[name]
+
+
+def _publish(
+    config: BandScoringConfig, calibration: Calibration, scores: Raw, raw: Raw
+) -> dict[str, np.ndarray]:
+    """Calibrate, rank, and give each value the declared name and type."""
+    classes, fallback = calibration.usable_classes(_labels(config, scores["input_snr"]))
+    judged = {name: calibration.judge(name, _oriented(scores, name), classes) for name in SCORES}
+    log10_p = {name: judgement.log10_p for name, judgement in judged.items()}
+    out: dict[str, Any] = dict(scores)
+    out |= {f"{column.name}_percentile": judged[column.name].percentile for column in COMBINED}
+    out |= rank(log10_p, config.on_manifold, config.off_manifold)
+    of_band = {band: union(log10_p, [n for n in BAND_SCORES if n.endswith(band)]) for band in LW_BANDS}
+    out |= {f"score_{band}": score for band, score in of_band.items()}
+    out["worst_wave"] = _worst_wave(np.stack(list(of_band.values()), 1))
+    out |= {name: raw[name] for name in ("predicted", "residual") if name in raw}
+    not_scored = ~is_observed(raw, config)[:, SW].all(1)
+    flags = not_scored * NOT_SCORED.value + (fallback & ~not_scored) * CLASS_FALLBACK.value
+    flags |= np.any([judgement.beyond for judgement in judged.values()], axis=0) * BEYOND_CALIBRATION.value
+    return {k: v.astype(np.float32, copy=False) for k, v in out.items()} | {"flags": flags.astype(np.int32)}
+
+
+def _worst_wave(scores: np.ndarray) -> np.ndarray:
+    """Pivot wavelength of the band with the largest of the scores [B, 3]; NaN where all are NaN."""
+    index = np.where(np.isfinite(scores), scores, -np.inf).argmax(1)
+    return np.where(np.isfinite(scores).any(1), np.array(PIVOT_UM[LW])[index], np.nan)
