@@ -26,7 +26,7 @@ from models.band_gan_losses import (
 )
 from models.band_gan_networks import Discriminator, Generator, Output
 from models.scoring import band_columns, band_scores
-from models.scoring.band_scores import Prediction
+from models.scoring.band_sums import Prediction, Scorer, magnitude_residuals
 from models.scoring.cutouts import LW, LW_BANDS, SW, Cutouts, cutout_input, cutouts
 from models.spec import Batch, ModelSpec, Predict
 from models.training import (
@@ -207,7 +207,7 @@ class BandGANTask:
 
     def _magnitudes(self, batch: Batch, images: Cutouts, output: Output) -> dict[str, float]:
         flux = _generator(self.modules[GENERATOR]).flux(output)
-        residual = band_scores.magnitude_residuals(self._config.scoring, batch, images, flux)
+        residual = magnitude_residuals(self._config.scoring, batch, images, flux)
         metrics: dict[str, float] = {}
         for band, values in zip(LW_BANDS, residual.T, strict=True):
             values = values[np.isfinite(values)]
@@ -247,14 +247,14 @@ def _writes(config: BandGANConfig) -> tuple[Column, ...]:
     return band_columns.columns(config.scoring, config.size)
 
 
-def _scorer(config: BandGANConfig, module: nn.Module, device: torch.device) -> band_scores.Scorer:
+def _scorer(config: BandGANConfig, module: nn.Module, device: torch.device) -> Scorer:
     generator = _generator(module).eval()
 
     def predict(inputs: Cutouts) -> Prediction:
         output = generator(inputs)
         return Prediction(generator.flux(output), generator.sigma(output), output.features)
 
-    return band_scores.Scorer(config.scoring, config.size, predict, device)
+    return Scorer(config.scoring, config.size, predict, device)
 
 
 def _fit(

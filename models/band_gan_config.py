@@ -26,7 +26,7 @@ class BandGANConfig:
     """Pixels a side that the networks see, by bilinear interpolation; 0: those of the cutout."""
     stretch: Literal["asinh", "linear"] = "asinh"
     """Of (flux - offset) / scale."""
-    offset_njy: Bands = (0.0,) * len(BANDS)
+    offset_njy: Bands = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     """Flux that becomes 0, for each band [nJy per pixel]."""
     scale_njy: Bands = NOISE_NJY
     """Unit of flux, for each band [nJy per pixel]. With asinh, about the noise. The same for all objects, so that
@@ -101,7 +101,9 @@ class BandGANConfig:
         for name in ("dropout", "learning_rate_warmup_fraction", "beta1"):
             _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         _check(min(self.scale_njy) > 0, "scale_njy", self.scale_njy, "positive")
-        _check(self.nll_weight + self.l1_weight > 0, "l1_weight", self.l1_weight, "positive if nll_weight is 0")
+        _check(
+            self.nll_weight + self.l1_weight > 0, "l1_weight", self.l1_weight, "positive if nll_weight is 0"
+        )
 
     @property
     def pixels(self) -> int:

@@ -7,7 +7,7 @@ All means run over all pixels of a batch, usable or not, so that the mean over w
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from models.band_gan_networks import Output
 from models.band_gan_stretch import Stretch

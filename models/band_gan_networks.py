@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from models.band_gan_config import BandGANConfig
 from models.band_gan_stretch import Stretch
@@ -73,7 +73,9 @@ class Generator(nn.Module):
         mean = _resized(mean, size)
         if not self._has_variance:
             return Output(mean, torch.full_like(mean, -torch.inf), features)
-        log_variance = LOG_VARIANCE_RANGE * torch.tanh((log_variance + LOG_VARIANCE_START) / LOG_VARIANCE_RANGE)
+        log_variance = LOG_VARIANCE_RANGE * torch.tanh(
+            (log_variance + LOG_VARIANCE_START) / LOG_VARIANCE_RANGE
+        )
         return Output(mean, _resized(log_variance, size), features)
 
     def flux(self, output: Output) -> Tensor:

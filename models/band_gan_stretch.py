@@ -39,13 +39,15 @@ class Stretch(nn.Module):
         return linear * self.scale + self.offset
 
     def slope(self, stretched: Tensor) -> Tensor:
-        """Derivative of `inverse` [nJy]."""
+        """Return the derivative of `inverse` [nJy]."""
         if self._is_asinh:
             return torch.cosh(stretched.clamp(-LIMIT, LIMIT)) * self.scale
         return self.scale.expand_as(stretched)
 
 
-def percentile_bounds(flux: np.ndarray, mask: np.ndarray, low: float = 10, high: float = 90) -> tuple[float, float]:
+def percentile_bounds(
+    flux: np.ndarray, mask: np.ndarray, low: float = 10, high: float = 90
+) -> tuple[float, float]:
     """Percentiles of the positive usable pixels of a band: the published normalisation, made consistent.
 
     Pearce-Casey et al. (2023) find them in a histogram of log10(flux) and apply the logarithms to linear data.

@@ -39,8 +39,10 @@ def make_cutouts(rows: int, size: int = 32, seed: int = 0, noise: float = 1.0) -
     mask = (rng.random(images.shape) < 0.1) & (rng.random((rows, 1, 1, 1)) < 0.2)
     science = np.where(mask, 0, images + error * rng.normal(size=images.shape))
     flat = {"science": science, "error": np.where(mask, 0, error)}
-    batch = {name: values.reshape(rows, -1).astype(np.float32) for name, values in flat.items()}
-    batch |= {"mask": mask.reshape(rows, -1), "dx": dx, "dy": dy}
+    batch = {
+        name: values.reshape(rows, len(BANDS) * size**2).astype(np.float32) for name, values in flat.items()
+    }
+    batch |= {"mask": mask.reshape(rows, len(BANDS) * size**2), "dx": dx, "dy": dy}
     return batch | {"pixel_scale": np.full(rows, PIXEL_SCALE, np.float32)}
 
 

@@ -1,5 +1,6 @@
 """Columns of scores of predicted bands, and how they are asked for."""
 
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,9 +19,7 @@ COMBINED = (
 )  # fmt: skip
 """Scores of an object before calibration."""
 
-BAND_SCORES = tuple(
-    f"{name}_{band}" for band in LW_BANDS for name in ("flux_residual_sigma", "reduced_chi2")
-)
+BAND_SCORES = tuple(f"{name}_{band}" for band in LW_BANDS for name in ("flux_residual_sigma", "reduced_chi2"))
 """Scores of a band before calibration."""
 
 SCORES = (*(column.name for column in COMBINED), *BAND_SCORES)
@@ -83,7 +82,7 @@ class BandScoringConfig:
     def classes(self) -> tuple[str, ...]:
         """Calibration classes: intervals of signal to noise, and all."""
         bounds = ("0", *(f"{edge:g}" for edge in self.snr_edges), "inf")
-        return (*(f"snr {low}-{high}" for low, high in zip(bounds, bounds[1:], strict=False)), "all")
+        return (*(f"snr {low}-{high}" for low, high in itertools.pairwise(bounds)), "all")
 
 
 def columns(config: BandScoringConfig, size: int) -> tuple[Column, ...]:
@@ -142,5 +141,7 @@ def _predicted(band: str) -> tuple[Column, ...]:
 def _images(config: BandScoringConfig, size: int) -> tuple[Column, ...]:
     pixels = len(LW_BANDS) * size * size
     predicted = Column("predicted", "float32", "Predicted LW cutouts, order band, y, x", "nJy", pixels)
-    residual = Column("residual", "float32", "Measured minus predicted LW cutouts, NaN where not usable", "nJy", pixels)
+    residual = Column(
+        "residual", "float32", "Measured minus predicted LW cutouts, NaN where not usable", "nJy", pixels
+    )
     return (predicted,) * config.write_predicted + (residual,) * config.write_residual

@@ -1,7 +1,7 @@
-"""Scores of objects whose LW bands were predicted from their SW bands: measurement, fitting, and the predictor.
+"""Scores of objects whose LW bands were predicted from their SW bands: fitting, and the predictor.
 
-The network is seen only as a function from SW cutouts to a prediction. What is measured in torch, in mini-batches, are
-sums over pixels; what they mean is worked out in numpy, with what `fit` learned from normal objects:
+`models.scoring.band_sums` gives sums over pixels; what they mean is worked out here, with what `fit` learned from normal
+objects:
 
 - principal axes of the features, and a sample of normal objects along them (isolation);
 - `coherence`, the part of the predicted variance that pixels of one aperture have in common;
@@ -11,18 +11,17 @@ sums over pixels; what they mean is worked out in numpy, with what `fit` learned
 
 # B objects, S pixels a side, D latents, F features; arrays of bands are [B, 3] LW or [B, 6] all
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from engine.flags import BEYOND_CALIBRATION, CLASS_FALLBACK, NOT_SCORED
-from models.scoring.aperture import aperture_weights, magnitude_residual, photometry, usable_weights
+from models.scoring.aperture import magnitude_residual
 from models.scoring.band_columns import BAND_SCORES, COMBINED, SCORES, BandScoringConfig
+from models.scoring.band_sums import Raw, Scorer
 from models.scoring.calibration import Calibration, calibration_from_arrays, fit_calibration
-from models.scoring.cutouts import BANDS, LW, LW_BANDS, PIVOT_UM, SW, Cutouts, cutouts
+from models.scoring.cutouts import BANDS, LW, LW_BANDS, PIVOT_UM, SW
 from models.scoring.isolation import Neighbours, random_rows
 from models.scoring.ranking import rank, union
 from models.spec import Batch, Predict
@@ -36,119 +35,19 @@ MEDIAN_CHI2 = 0.454936
 """Median of chi-square with one degree of freedom."""
 MIN_COHERENCE_ROWS = 20
 
-Raw = dict[str, np.ndarray]
-
-
-class Prediction(NamedTuple):
-    """Predicted LW flux and its intrinsic scatter [nJy], [B, 3, S, S] each; features of the input, [B, F]."""
-
-    flux: Tensor
-    sigma: Tensor
-    features: Tensor
-
-
-PredictBands = Callable[[Cutouts], Prediction]
-
-
-class Scorer:
-    """Sums over pixels of objects under one network.
-
-    Parameters
-    ----------
-    config
-        How to score.
-    size
-        Pixels a side.
-    predict
-        From SW cutouts to the prediction; the network in eval mode, on `device`.
-    device
-        Where to compute.
-    """
-
-    def __init__(self, config: BandScoringConfig, size: int, predict: PredictBands, device: torch.device) -> None:
-        self.config, self._size, self._predict, self._device = config, size, predict, device
-
-    def __call__(self, batch: Batch) -> Raw:
-        """Measure a batch of any size."""
-        rows, total = self.config.batch_rows, len(batch["science"])
-        parts: list[dict[str, Tensor]] = []
-        with torch.inference_mode():
-            for start in range(0, max(total, 1), rows):
-                parts.append(self._score({k: v[start : start + rows] for k, v in batch.items()}))
-        return {key: torch.cat([part[key] for part in parts]).cpu().numpy() for key in parts[0]}
-
-    def _score(self, batch: Batch) -> dict[str, Tensor]:
-        images = cutouts(batch, self._size, self._device)
-        weights = apertures(self.config, batch, images)
-        measured = photometry(images, weights)
-        prediction = self._predict(images.bands(SW))
-        target = images.bands(LW)
-        residual = torch.where(target.usable, target.science - prediction.flux, 0)
-        variance = target.error.square() + prediction.sigma.square()
-        num_pixels = target.usable.sum((2, 3))
-        out = {
-            "flux": measured.flux,
-            "flux_error": measured.error,
-            "fraction": measured.fraction,
-            "chi2": (residual.square() / variance).sum((2, 3)),
-            "num_pixels": num_pixels,
-            "absolute": residual.abs().sum((2, 3)) * self._size**2 / num_pixels,
-            "features": prediction.features,
-        } | _predicted(prediction, target, weights)
-        if self.config.write_predicted:
-            out["predicted"] = prediction.flux.flatten(1)
-        if self.config.write_residual:
-            out["residual"] = torch.where(target.usable, residual, torch.nan).flatten(1)
-        return out
-
-
-def apertures(config: BandScoringConfig, batch: Batch, images: Cutouts) -> Tensor:
-    """Weights of the pixels in each object's circle, [B, S, S]."""
-    device, size = images.science.device, images.science.shape[-1]
-    dx, dy, scale = (
-        torch.tensor(np.asarray(batch[name], np.float32), device=device)
-        for name in ("dx", "dy", "pixel_scale")
-    )
-    return aperture_weights(size, dx, dy, config.aperture_radius_arcsec / scale)
-
-
-def _predicted(prediction: Prediction, target: Cutouts, weights: Tensor) -> dict[str, Tensor]:
-    """Flux predicted in the same usable pixels, and its error if pixels err alike or independently."""
-    good = usable_weights(target.usable, weights)
-    fraction = good.sum((2, 3)) / weights.sum((1, 2))[:, None]
-    return {
-        "predicted_flux": (good * prediction.flux).sum((2, 3)) / fraction,
-        "coherent_error": (good * prediction.sigma).sum((2, 3)) / fraction,
-        "independent_error": (good.square() * prediction.sigma.square()).sum((2, 3)).sqrt() / fraction,
-    }
-
-
-def magnitude_residuals(
-    config: BandScoringConfig, batch: Batch, images: Cutouts, flux: Tensor
-) -> np.ndarray:
-    """Measured minus predicted aperture magnitudes for predicted LW fluxes [B, 3, S, S].
-
-    Returns
-    -------
-    numpy.ndarray
-        [B, 3] as `magnitude_residual` defines it, NaN where the band was not observed.
-    """
-    weights, target = apertures(config, batch, images), images.bands(LW)
-    measured = photometry(target, weights)
-    predicted = photometry(target._replace(science=flux), weights)
-    arrays = (part.cpu().numpy() for part in (measured.flux, predicted.flux, measured.error))
-    observed = measured.fraction.cpu().numpy() >= config.min_aperture_fraction
-    with np.errstate(invalid="ignore"):
-        return np.where(observed, magnitude_residual(*arrays), np.nan)
-
 
 def is_observed(raw: Raw, config: BandScoringConfig) -> np.ndarray:
     """Whether enough of the aperture is usable, for each band; [B, 6]."""
     return raw["fraction"] >= config.min_aperture_fraction
 
 
-def predicted_error(raw: Raw, coherence: np.ndarray) -> np.ndarray:
-    """Standard deviation of predicted aperture fluxes [nJy], [B, 3].
+def is_scored(raw: Raw, config: BandScoringConfig) -> np.ndarray:
+    """Whether all SW bands were observed, [B]."""
+    return np.asarray(is_observed(raw, config)[:, SW].all(1))
+
+
+def predicted_error(raw: Raw, coherence: np.ndarray | float) -> np.ndarray:
+    """Return the standard deviation of predicted aperture fluxes [nJy], [B, 3].
 
     The variance of a sum whose terms all have the correlation `coherence`, [3], with each other.
     """
@@ -189,7 +88,7 @@ def _solve_coherence(errors: Raw, squared: np.ndarray, noise: np.ndarray) -> flo
     """Bisect: the median falls as the correlation grows."""
     low, high = 0.0, 1.0
     for _ in range(20):
-        middle = np.float64((low + high) / 2)
+        middle = (low + high) / 2
         significance = squared / (noise**2 + predicted_error(errors, middle) ** 2)
         low, high = (middle, high) if np.median(significance) > MEDIAN_CHI2 else (low, middle)
     return float((low + high) / 2)
@@ -243,7 +142,9 @@ def fit(
     raw = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     coherence = fit_coherence(raw, is_observed(raw, config)[:, LW])
     normal = Normal(centre, axes, (features - centre) @ axes, coherence, bounds)
-    scores = _scores(config, normal, raw, Neighbours(normal.latent_reference, config.num_neighbours, num_threads))
+    scores = _scores(
+        config, normal, raw, Neighbours(normal.latent_reference, config.num_neighbours, num_threads)
+    )
     labels = _labels(config, scores["input_snr"])
     oriented = {name: _oriented(scores, name) for name in SCORES}
     calibration = fit_calibration(oriented, labels, config.min_class_rows, config.classes)
@@ -255,10 +156,12 @@ def _features(scorer: Scorer, batches: Iterable[Batch], pixels: list[np.ndarray]
     """Features of objects that can be scored; some LW pixels of each go to `pixels`, [3, n], NaN if masked."""
     for batch in batches:
         shape = (len(batch["science"]), len(BANDS), -1)
-        images, masks = (np.asarray(batch[n]).reshape(shape)[:, LW, ::M_PIXEL_STEP] for n in ("science", "mask"))
+        images, masks = (
+            np.asarray(batch[n]).reshape(shape)[:, LW, ::M_PIXEL_STEP] for n in ("science", "mask")
+        )
         pixels.append(np.where(masks, np.nan, images).transpose(1, 0, 2).reshape(len(LW_BANDS), -1))
         raw = scorer(batch)
-        yield raw["features"][is_observed(raw, scorer.config)[:, SW].all(1)]
+        yield raw["features"][is_scored(raw, scorer.config)]
 
 
 def _principal_axes(features: np.ndarray, num_latent: int) -> tuple[np.ndarray, np.ndarray]:
@@ -273,7 +176,7 @@ def _principal_axes(features: np.ndarray, num_latent: int) -> tuple[np.ndarray, 
 def _scores(config: BandScoringConfig, normal: Normal, raw: Raw, neighbours: Neighbours) -> Raw:
     """Columns before calibration; NaN where a band, or what it is predicted from, was not observed."""
     observed = is_observed(raw, config)
-    scored = observed[:, SW].all(1)
+    scored = is_scored(raw, config)
     flux, error = (np.where(observed, raw[name], np.nan) for name in ("flux", "flux_error"))
     hidden = ~(scored[:, None] & observed[:, LW])
     out: Raw = {f"flux_{band}": flux[:, i] for i, band in enumerate(BANDS)}
@@ -337,7 +240,9 @@ def predictor(scorer: Scorer, fitted: Mapping[str, np.ndarray], num_threads: int
     normal = Normal(**{name: _fitted(fitted, name) for name in Normal._fields})
     if normal.latent_reference.shape[1:] != (config.num_latent,):
         got = normal.latent_reference.shape
-        raise ValueError(f"latent_reference: got {got}, expected [N, {config.num_latent}]; fit the scores anew")
+        raise ValueError(
+            f"latent_reference: got {got}, expected [N, {config.num_latent}]; fit the scores anew"
+        )
     neighbours = Neighbours(normal.latent_reference, config.num_neighbours, num_threads)
     calibration = calibration_from_arrays(SCORES, fitted, config.classes)
 
@@ -368,7 +273,7 @@ def _publish(
     out |= {f"score_{band}": score for band, score in of_band.items()}
     out["worst_wave"] = _worst_wave(np.stack(list(of_band.values()), 1))
     out |= {name: raw[name] for name in ("predicted", "residual") if name in raw}
-    not_scored = ~is_observed(raw, config)[:, SW].all(1)
+    not_scored = ~is_scored(raw, config)
     flags = not_scored * NOT_SCORED.value + (fallback & ~not_scored) * CLASS_FALLBACK.value
     flags |= np.any([judgement.beyond for judgement in judged.values()], axis=0) * BEYOND_CALIBRATION.value
     return {k: v.astype(np.float32, copy=False) for k, v in out.items()} | {"flags": flags.astype(np.int32)}

@@ -63,9 +63,13 @@ def cutouts(batch: Batch, size: int, device: torch.device) -> Cutouts:
     """
     length = len(BANDS) * size * size
     if batch["science"].shape[1:] != (length,):
-        raise ValueError(f"science is {batch['science'].shape}, must be [rows, {length}]: {size} pixels a side")
+        raise ValueError(
+            f"science is {batch['science'].shape}, must be [rows, {length}]: {size} pixels a side"
+        )
     # A copy: the arrays are read-only views of Arrow memory, which torch may not share.
-    science, error = (torch.tensor(np.asarray(batch[n], np.float32), device=device) for n in ("science", "error"))
+    science, error = (
+        torch.tensor(np.asarray(batch[n], np.float32), device=device) for n in ("science", "error")
+    )
     usable = ~torch.tensor(np.asarray(batch["mask"], bool), device=device)
     usable &= torch.isfinite(science) & torch.isfinite(error) & (error > 0)
     science, error = torch.where(usable, science, 0), torch.where(usable, error, 1)

@@ -81,7 +81,9 @@ def test_photutils_exact_overlap_agrees_to_the_sampling() -> None:
 
 def test_area_is_that_of_the_circle_and_nothing_lies_outside() -> None:
     dx, dy, radius = geometry()
-    _, weights = measured(*(np.ones((ROWS, 1, SIZE, SIZE)),) * 2, np.ones((ROWS, 1, SIZE, SIZE), bool), dx, dy, radius)
+    _, weights = measured(
+        *(np.ones((ROWS, 1, SIZE, SIZE)),) * 2, np.ones((ROWS, 1, SIZE, SIZE), bool), dx, dy, radius
+    )
     np.testing.assert_allclose(weights.sum((1, 2)), np.pi * radius**2, rtol=0.02)
     at = np.arange(SIZE) - SIZE // 2
     for row in range(ROWS):

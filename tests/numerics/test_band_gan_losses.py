@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional
 
 from models.band_gan import BandGANTask
 from models.band_gan_config import NOISE_NJY, PRESETS, BandGANConfig, l1_only
@@ -58,7 +58,9 @@ def example(rows: int = 4, size: int = 8, seed: int = 0) -> tuple[Output, Cutout
     error = torch.rand(shape, generator=generator) + 0.1
     usable = torch.rand(shape, generator=generator) > 0.2
     output = Output(
-        torch.randn(shape, generator=generator), torch.randn(shape, generator=generator) - 1, torch.zeros(rows, 2)
+        torch.randn(shape, generator=generator),
+        torch.randn(shape, generator=generator) - 1,
+        torch.zeros(rows, 2),
     )
     return output, Cutouts(science * usable, torch.where(usable, error, 1), usable)
 
@@ -86,7 +88,7 @@ def test_nll_is_that_of_a_normal_in_flux_over_usable_pixels(stretch: Stretch) ->
 def test_absolute_difference_is_of_stretched_values_for_each_band() -> None:
     output, target = example()
     wanted = [
-        F.l1_loss(
+        functional.l1_loss(
             output.mean[:, b] * target.usable[:, b], ASINH(target.science)[:, b] * target.usable[:, b]
         )
         for b in range(3)
@@ -130,7 +132,7 @@ def test_fitted_mean_has_no_bias_where_the_stretch_bends(true_flux: float) -> No
 def test_adversarial_losses_are_cross_entropies() -> None:
     generator = torch.Generator().manual_seed(0)
     real, fake = (3 * torch.randn(4, 3, 5, 5, generator=generator) for _ in range(2))
-    entropy = F.binary_cross_entropy_with_logits
+    entropy = functional.binary_cross_entropy_with_logits
     wanted = 0.5 * (entropy(real, torch.ones_like(real)) + entropy(fake, torch.zeros_like(fake)))
     torch.testing.assert_close(discriminator_loss(real, fake), wanted)
     torch.testing.assert_close(generator_loss(fake), entropy(fake, torch.ones_like(fake)))
