@@ -1,8 +1,9 @@
 """Conditional GAN that predicts the long-wavelength NIRCam bands of an object from its short-wavelength ones.
 
-After Pearce-Casey et al. (2023, arXiv:2310.09073), who train pix2pix (Isola et al. 2017, arXiv:1611.07004) on CEERS and
-call anomalous what it predicts badly. Ours differs by default: native size, asinh stretch and linear output, a variance
-for each pixel, and a discriminator that judges the prediction with noise. Not here: scores (`models.scoring`).
+After Pearce-Casey et al. (2023, arXiv:2310.09073), who train pix2pix (Isola et al. 2017, arXiv:1611.07004)
+on CEERS and call anomalous what it predicts badly. Ours differs by default: native size, asinh stretch and
+linear output, a variance for each pixel, and a discriminator that judges the prediction with noise. Not here:
+scores (`models.scoring`).
 """
 
 import contextlib
@@ -46,9 +47,9 @@ GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 class BandGANTask:
     """Modules, optimisers and step of the band GAN; see `models.spec.TrainTask`.
 
-    A step trains the discriminator on the prediction as it is, then the generator against it. Each wrapped module is
-    called once, so that each backward pass synchronises the gradients of one network; where the generator is judged, it
-    is by the discriminator without its wrapping and without gradients of its weights.
+    A step trains the discriminator on the prediction as it is, then the generator against it. Each wrapped
+    module is called once, so that each backward pass synchronises the gradients of one network; where the
+    generator is judged, it is by the discriminator without its wrapping and without gradients of its weights.
 
     What is random in step n depends on (seed, n) alone, so a resumed run repeats an uninterrupted one.
     """
@@ -98,20 +99,22 @@ class BandGANTask:
     def evaluate(self, batch: Batch) -> dict[str, float]:
         """Metrics without augmentation, noise and dropout.
 
-        `loss` has no adversarial term: that depends on how good the discriminator is, and does not say which epoch is
-        best. `l1_*` are in stretched units; `mag_bias_*` and `mag_scatter_*`, median and 1.4826 times the median absolute
-        deviation of measured minus predicted aperture magnitudes, are left out where no object has the band.
+        `loss` has no adversarial term: that depends on how good the discriminator is, and does not say which
+        epoch is best. `l1_*` are in stretched units; `mag_bias_*` and `mag_scatter_*`, median and 1.4826 times
+        the median absolute deviation of measured minus predicted aperture magnitudes, are left out where no
+        object has the band.
         """
         with torch.no_grad(), self._evaluating():
             images = cutouts(batch, self._config.size, self._device)
             inputs, target = images.bands(SW), images.bands(LW)
             with self._precision():
                 output = self.modules[GENERATOR](inputs)
-                parts = self._parts(output, target)
-                if self._config.adversarial_weight:
-                    flux = _generator(self.modules[GENERATOR]).flux(output) * target.usable
-                    real, fake = self.modules[DISCRIMINATOR](inputs, target.usable, target.science, flux)
-                    parts["discriminator"] = discriminator_loss(real, fake)
+            parts = self._parts(output, target)
+            if self._config.adversarial_weight:
+                flux = _generator(self.modules[GENERATOR]).flux(output) * target.usable
+                with self._precision():
+                    logits = self.modules[DISCRIMINATOR](inputs, target.usable, target.science, flux)
+                parts["discriminator"] = discriminator_loss(*logits)
         return to_floats(parts) | self._magnitudes(batch, images, output)
 
     def state_dict(self) -> dict[str, Any]:
@@ -225,7 +228,7 @@ def _networks(config: BandGANConfig) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _build(config: BandGANConfig) -> nn.Module:
-    """Both networks under their names, or the generator alone where there is no other: as checkpoints name weights."""
+    """Both networks under their names, or the generator alone: as checkpoints name the weights."""
     networks = dict(_networks(config))
     return nn.ModuleDict(networks) if len(networks) > 1 else networks[GENERATOR]
 
@@ -271,7 +274,7 @@ def _predictor(
 
 
 def _reconstruct(config: BandGANConfig, module: nn.Module, batch: Batch) -> dict[str, np.ndarray]:
-    """Give the predicted LW bands and their scatter [nJy], [B, 3 * S * S] each; noise is not in the scatter."""
+    """Give the predicted LW bands and their scatter beside noise [nJy], [B, 3 * S * S] each."""
     generator = _generator(module).eval()
     with torch.inference_mode():
         images = cutouts(batch, config.size, next(module.parameters()).device)

@@ -29,14 +29,15 @@ class BandGANConfig:
     offset_njy: Bands = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     """Flux that becomes 0, for each band [nJy per pixel]."""
     scale_njy: Bands = NOISE_NJY
-    """Unit of flux, for each band [nJy per pixel]. With asinh, about the noise. The same for all objects, so that
-    colours keep their meaning where the depth differs."""
+    """Unit of flux, for each band [nJy per pixel]. With asinh, about the noise. The same for all objects, so
+    that colours keep their meaning where the depth differs."""
     noise_input: bool = True
-    """Whether the generator is told how far each pixel can be trusted: scale^2 / (scale^2 + error^2), 0 if masked."""
+    """Whether the generator is told how far each pixel can be trusted: scale^2 / (scale^2 + error^2), or 0
+    if it is masked."""
     levels: int = 4
     """Times that the generator halves the image."""
     width: int = 32
-    """Channels of the first level; they double at each level up to 8 times that. Cost goes with the square."""
+    """Channels of the first level; they double at each level up to 8 times. Cost goes with the square."""
     norm: Literal["group", "batch"] = "group"
     """Normalisation. group: over channels and pixels of one image, the same in training and evaluation."""
     dropout: float = 0.0
@@ -54,7 +55,8 @@ class BandGANConfig:
     adversarial_weight: float = 0.02
     """Weight of the adversarial term; 0: no discriminator."""
     adversarial_noise: bool = True
-    """Whether the prediction gets the noise of the error map before it is judged; else its smoothness gives it away."""
+    """Whether the prediction gets the noise of the error map before it is judged; else its smoothness gives
+    it away."""
     augment: bool = True
     """Whether each step turns or flips its images, one of the 8 symmetries of the square."""
     learning_rate: float = 1e-3
@@ -164,9 +166,10 @@ PRESETS: Mapping[str, BandGANConfig] = {
         grad_clip_norm=0.0,
     ),
 }
-"""Configurations by name. `published` is Pearce-Casey et al. (2023) without the defects of their released notebook: the
-generator has an adversarial gradient, the discriminator is conditional, and the output is linear instead of Tanh, so
-that cores brighter than the upper percentile can be reached."""
+"""Configurations by name. `published` is Pearce-Casey et al. (2023) without the defects of their released notebook:
+the generator has an adversarial gradient, the discriminator is conditional, percentiles are applied in flux,
+where they were taken in its logarithm, and the output is linear instead of Tanh, so that cores brighter than
+the upper percentile can be reached. Losses are taken at the native size, 256 pixels are inside the networks."""
 
 
 def l1_only(config: BandGANConfig) -> BandGANConfig:

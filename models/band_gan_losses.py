@@ -1,6 +1,6 @@
 """Losses of the band GAN, and the symmetries of a square that its images are turned by.
 
-All means run over all pixels of a batch, usable or not, so that the mean over workers is that of the joined batch.
+All means run over all pixels of a batch, usable or not: so the mean over workers is that of the joined batch.
 """
 
 # B objects, S pixels a side
@@ -21,8 +21,9 @@ def gaussian_nll(output: Output, stretch: Stretch, target: Cutouts) -> Tensor:
 
     N(flux; inverse(mean), scatter + error^2) in units of the stretch's scale, 0 where not usable (Nix & Weigend
     1994, Eq. 5, with the variance split in two). In flux and not in stretched values: noise is symmetric in
-    flux, so the mean has no bias where the stretch is not linear. The scatter is that of the stretched value times
-    the slope of the stretch; the slope is held fixed, or a network could lower its loss by predicting too bright.
+    flux, so the mean has no bias where the stretch is not linear. The scatter is that of the stretched value
+    times the slope of the stretch; the slope is held fixed, or a network could lower its loss by predicting
+    too bright.
 
     Parameters
     ----------

@@ -91,7 +91,8 @@ class Generator(nn.Module):
         return inputs.usable * typical / (typical + inputs.error.square())
 
     def _network(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        x, skipped = images, list[Tensor]()
+        skipped: list[Tensor] = []
+        x = images
         for down in self.down:
             x = down(x)
             skipped.append(x)

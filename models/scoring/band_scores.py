@@ -272,8 +272,9 @@ def _publish(
     of_band = {band: union(log10_p, [n for n in BAND_SCORES if n.endswith(band)]) for band in LW_BANDS}
     out |= {f"score_{band}": score for band, score in of_band.items()}
     out["worst_wave"] = _worst_wave(np.stack(list(of_band.values()), 1))
-    out |= {name: raw[name] for name in ("predicted", "residual") if name in raw}
     not_scored = ~is_scored(raw, config)
+    for name in {"predicted", "residual"} & raw.keys():
+        out[name] = np.where(not_scored[:, None], np.float32(np.nan), raw[name])
     flags = not_scored * NOT_SCORED.value + (fallback & ~not_scored) * CLASS_FALLBACK.value
     flags |= np.any([judgement.beyond for judgement in judged.values()], axis=0) * BEYOND_CALIBRATION.value
     return {k: v.astype(np.float32, copy=False) for k, v in out.items()} | {"flags": flags.astype(np.int32)}

@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 
 from engine.flags import BEYOND_CALIBRATION, CLASS_FALLBACK, NOT_SCORED
+from engine.train.epochs import module_weights
 from models.band_gan import SPEC
 from models.band_gan_config import NOISE_NJY, BandGANConfig
 from models.scoring.band_columns import SCORES, BandScoringConfig, columns
@@ -189,6 +190,7 @@ def test_images_are_written_if_asked_for(fitted) -> None:
     config = dataclasses.replace(CONFIG, write_predicted=True, write_residual=True)
     batch = objects(4, 9)
     hide_band(batch, 2, S, 5)
+    hide_band(batch, 3, S, 0)
     out = predictor(Scorer(config, S, predict, CPU), fitted, 1)(batch)
     declared = {column.name: column for column in columns(config, S)}
     assert (
@@ -197,10 +199,11 @@ def test_images_are_written_if_asked_for(fitted) -> None:
     assert declared["predicted"].unit == "nJy"
     images = by_band(batch["science"], S)
     predicted = out["predicted"].reshape(4, 3, S, S)
-    np.testing.assert_allclose(predicted[:, 0], images[:, :3].mean(1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(predicted[:3, 0], images[:3, :3].mean(1), rtol=1e-4, atol=1e-5)
     residual = out["residual"].reshape(4, 3, S, S)
     np.testing.assert_allclose(residual[0], images[0, 3:] - predicted[0], rtol=1e-4, atol=1e-5)
     assert np.isnan(residual[2, 2]).all()
+    assert np.isnan([predicted[3], residual[3]]).all()
     assert not {"predicted", "residual"} & {column.name for column in columns(CONFIG, S)}
 
 
@@ -243,20 +246,17 @@ def test_every_calibrated_score_is_a_column() -> None:
 def test_trained_network_predicts_better_than_a_mean_colour_and_finds_swapped_bands() -> None:
     torch.set_num_threads(1)
     config = BandGANConfig(
-        size=S, width=8, levels=2, discriminator_width=8, learning_rate=4e-3, precision="float32",
-        scoring=dataclasses.replace(CONFIG, min_class_rows=100),
+        size=S, width=8, levels=2, discriminator_width=8, learning_rate=6e-3, precision="float32", scoring=CONFIG
     )  # fmt: skip
     task = SPEC.task(config, 0)
     task.start(CPU, 200)
-    train = make_cutouts(800, S, 1)
+    train = make_cutouts(600, S, 1)
     for step in range(200):
-        chosen = np.random.default_rng(step).choice(800, 16, replace=False)
+        chosen = np.random.default_rng(step).choice(600, 16, replace=False)
         task.step({name: values[chosen] for name, values in train.items()}, step)
     module = SPEC.build(config)
-    module.load_state_dict(
-        {f"{name}.{k}": v for name, m in task.modules.items() for k, v in m.state_dict().items()}
-    )
-    fitted = SPEC.fit(config, module, [train], [make_cutouts(800, S, 2)])
+    module.load_state_dict(module_weights(task.modules))
+    fitted = SPEC.fit(config, module, [train], [make_cutouts(600, S, 2)])
     predict_all = SPEC.predictor(config, module, fitted, CPU)
     batch = make_cutouts(300, S, 3)
     out = predict_all(batch)
@@ -264,13 +264,15 @@ def test_trained_network_predicts_better_than_a_mean_colour_and_finds_swapped_ba
     for band in LW_BANDS:
         colour = -2.5 * np.log10(out[f"flux_{band}"] / out["flux_f200w"])[bright]
         residual = out[f"mag_residual_{band}"][bright]
-        assert _mad(residual) < 0.5 * _mad(colour), band
-        assert abs(np.median(residual)) < 0.1, band
-    for row in range(150):
+        assert _mad(residual) < 0.75 * _mad(colour), band
+        assert abs(np.median(residual)) < 0.15, band
+    red = bright & (out["flux_f444w"] > 2 * out["flux_f277w"])
+    assert red.sum() > 30
+    for row in np.flatnonzero(red):
         swap_bands(batch, row, S, 3, 5)
-    swapped = predict_all(batch)["off_manifold_score"]
-    assert np.median(swapped[:150][bright[:150]]) > 2.5
-    assert np.median(swapped[150:]) < 1
+    swapped = predict_all(batch)["off_manifold_score"][red]
+    assert np.median(out["off_manifold_score"]) < 1
+    assert np.median(swapped) > 2
 
 
 def _mad(values: np.ndarray) -> float:
