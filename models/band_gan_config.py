@@ -46,8 +46,8 @@ class BandGANConfig:
     """Whether the last layer sees the input, and adds to a linear mixture of its bands."""
     discriminator_layers: int = 2
     """Times that the discriminator halves the image: 2, 3: it judges patches of 34, 70 pixels."""
-    discriminator_width: int = 32
-    """Channels of its first layer."""
+    discriminator_width: int = 16
+    """Channels of its first layer. With as many as the generator has, it costs as much to train."""
     nll_weight: float = 1.0
     """Weight of the Gaussian negative log likelihood; 0: the generator gives no variance."""
     l1_weight: float = 1.0
@@ -70,7 +70,7 @@ class BandGANConfig:
     beta1: float = 0.5
     """Decay of Adam's first moment; that of the second is 0.999."""
     grad_clip_norm: float = 1.0
-    """Largest norm of the generator's gradient; 0: any."""
+    """Largest norm of the gradient of each network; 0: any."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of convolutions in training. auto: bfloat16 where the device computes with it natively."""
     scoring: BandScoringConfig = field(default_factory=BandScoringConfig)

@@ -31,6 +31,9 @@ M_PERCENTILES = (10, 90)
 M_PIXEL_STEP = 37
 """One pixel of so many is taken for those percentiles; odd, so that columns of a cutout alternate."""
 
+IMAGES = {"predicted", "residual"}
+"""What of the sums is images, and there only if asked for."""
+
 MEDIAN_CHI2 = 0.454936
 """Median of chi-square with one degree of freedom."""
 MIN_COHERENCE_ROWS = 20
@@ -136,10 +139,7 @@ def fit(
         )
     centre, axes = _principal_axes(features, config.num_latent)
     bounds = np.nanpercentile(np.concatenate(pixels, 1), M_PERCENTILES, axis=1).T
-    parts = [scorer(batch) for batch in held_out]
-    if not parts:
-        raise ValueError("held_out has no rows: percentiles need some that were not trained on")
-    raw = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    raw = _held_out(scorer, held_out)
     coherence = fit_coherence(raw, is_observed(raw, config)[:, LW])
     normal = Normal(centre, axes, (features - centre) @ axes, coherence, bounds)
     scores = _scores(
@@ -162,6 +162,14 @@ def _features(scorer: Scorer, batches: Iterable[Batch], pixels: list[np.ndarray]
         pixels.append(np.where(masks, np.nan, images).transpose(1, 0, 2).reshape(len(LW_BANDS), -1))
         raw = scorer(batch)
         yield raw["features"][is_scored(raw, scorer.config)]
+
+
+def _held_out(scorer: Scorer, batches: Iterable[Batch]) -> Raw:
+    """Sums of all held-out objects, without images."""
+    parts = [{k: v for k, v in scorer(batch).items() if k not in IMAGES} for batch in batches]
+    if not parts:
+        raise ValueError("held_out has no rows: percentiles need some that were not trained on")
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def _principal_axes(features: np.ndarray, num_latent: int) -> tuple[np.ndarray, np.ndarray]:
@@ -273,7 +281,7 @@ def _publish(
     out |= {f"score_{band}": score for band, score in of_band.items()}
     out["worst_wave"] = _worst_wave(np.stack(list(of_band.values()), 1))
     not_scored = ~is_scored(raw, config)
-    for name in {"predicted", "residual"} & raw.keys():
+    for name in raw.keys() & IMAGES:
         out[name] = np.where(not_scored[:, None], np.float32(np.nan), raw[name])
     flags = not_scored * NOT_SCORED.value + (fallback & ~not_scored) * CLASS_FALLBACK.value
     flags |= np.any([judgement.beyond for judgement in judged.values()], axis=0) * BEYOND_CALIBRATION.value
