@@ -4,6 +4,9 @@ The walk fetches a header, learns from it where the next one lies, and fetches d
 80 % of a DESI coadd (RESOLUTION) is so never read. A fetch of data takes the next header along.
 Headers are not believed: sizes are checked against the file before anything is fetched or allocated.
 
+Mosaics are larger than memory: `read_rows` takes some rows of images, and `read_headers` nothing but headers.
+A gzipped file is unpacked as a stream there, from its beginning each time.
+
 Not here: ASCII tables, variable-length columns and bit columns (left out), writing.
 
 References
@@ -17,8 +20,10 @@ import io
 import math
 import warnings
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -36,6 +41,7 @@ from engine.fitsdata import (
     integer,
     is_table,
     padded,
+    rows_of,
     unreadable,
 )
 from engine.storage import NotFoundError, ShortReadError, Storage
@@ -48,6 +54,11 @@ MAX_HEADER_BYTES = 1000 * BLOCK
 
 WHOLE_FILE_BYTES = 512 * 1024
 """Files up to this size are read in one request."""
+
+PIECE_BYTES = 4 << 20
+"""A gzipped mosaic is fetched and unpacked in pieces of so many bytes."""
+
+UNKNOWN_SIZE = 1 << 62
 
 DAMAGE = (
     VerifyError, ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, OSError,
@@ -114,9 +125,49 @@ def read_hdus(
     """
     wanted_images = {name.upper() for name in images}
     wanted_tables = {name.upper(): tuple(columns) for name, columns in tables.items()}
+    with _explained(uri, size):
+        return _walk(_open(storage, uri, size), wanted_images, wanted_tables)
+
+
+def read_headers(storage: Storage, uri: str, size: int, wanted: Collection[str]) -> FitsContents:
+    """Read headers up to the last HDU of those `wanted` by EXTNAME, and no data.
+
+    Arguments and errors as for `read_hdus`.
+    """
+    with _explained(uri, size):
+        return _walk(_open_stream(storage, uri, size), {name.upper() for name in wanted}, {}, (0, 0))
+
+
+def read_rows(
+    storage: Storage, uri: str, size: int, images: Collection[str], rows: tuple[int, int]
+) -> FitsContents:
+    """Read rows of images, [stop - start, NAXIS1] each or fewer where the image ends.
+
+    Of an uncompressed file only their bytes are fetched; a gzipped one is fetched and unpacked up to the last of
+    them, in pieces. A tile-compressed image is fetched whole.
+
+    Parameters
+    ----------
+    storage, uri, size
+        As for `read_hdus`.
+    images
+        EXTNAMEs of images with two axes; others are not in the result.
+    rows
+        First row and the one behind the last, counted from 0.
+
+    Raises
+    ------
+    SourceError, StorageError
+        As `read_hdus`.
+    """
+    with _explained(uri, size):
+        return _walk(_open_stream(storage, uri, size), {name.upper() for name in images}, {}, rows)
+
+
+@contextmanager
+def _explained(uri: str, size: int) -> Iterator[None]:
     try:
-        window = _open(storage, uri, size)
-        return _walk(window, wanted_images, wanted_tables)
+        yield
     except NotFoundError as error:
         raise SourceError("listed file is not there", uri, reason="not_found") from error
     except ShortReadError as error:
@@ -172,7 +223,55 @@ def _gunzip(packed: bytes, uri: str) -> bytes:
     return b"".join(parts)
 
 
-def _walk(window: _Window, images: set[str], tables: dict[str, tuple[str, ...]]) -> FitsContents:
+def _open_stream(storage: Storage, uri: str, size: int) -> _Window:
+    """Open without taking small files whole; a gzipped file becomes a stream of unknown length."""
+    if size == 0:
+        raise _truncated(uri, "0 bytes", "a FITS file")
+    window = _Window(uri, size, lambda start, length: storage.read(uri, start, length))
+    if bytes(window.get(0, HEADER_BYTES)[:2]) != b"\x1f\x8b":
+        return window
+    file = io.BufferedReader(_Ranges(storage, uri, size), PIECE_BYTES)
+    stream = io.BufferedReader(gzip.GzipFile(fileobj=file), PIECE_BYTES)  # pyright: ignore[reportArgumentType]
+
+    def read(start: int, length: int) -> bytes:
+        try:
+            stream.seek(start)
+            return stream.read(length)
+        except EOFError as error:
+            raise _truncated(uri, "an incomplete gzip stream", "") from error
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise unreadable(uri, "is not gzip although it begins so", str(error), "") from error
+
+    return _Window(uri, UNKNOWN_SIZE, read)
+
+
+class _Ranges(io.RawIOBase):
+    """A file in storage as Python's compressors want it; every read is a request."""
+
+    def __init__(self, storage: Storage, uri: str, size: int) -> None:
+        self._storage, self._uri, self._size, self._at = storage, uri, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        length = min(len(buffer), max(self._size - self._at, 0))
+        buffer[:length] = self._storage.read(self._uri, self._at, length)
+        self._at += length
+        return length
+
+
+def _walk(
+    window: _Window, images: set[str], tables: dict[str, tuple[str, ...]], rows: tuple[int, int] | None = None
+) -> FitsContents:
     contents = FitsContents()
     missing = images | set(tables)
     position = 0
@@ -186,16 +285,36 @@ def _walk(window: _Window, images: set[str], tables: dict[str, tuple[str, ...]])
         contents.bytes_used += hdu.data_start - position
         if hdu.name in missing:
             missing.remove(hdu.name)
-            _take(window, hdu, hdu.name in images, tables.get(hdu.name), contents)
+            if rows is None:
+                _take(window, hdu, hdu.name in images, tables.get(hdu.name), contents)
+            elif rows[0] < rows[1]:
+                _take_rows(window, hdu, rows, contents)
         position = hdu.data_start + padded(hdu.data_size)
     return contents
 
 
+def _take_rows(window: _Window, hdu: Hdu, rows: tuple[int, int], contents: FitsContents) -> None:
+    part = rows_of(hdu, *rows)
+    if part is not None:
+        _take(window, part, True, None, contents, ahead=0)
+    elif is_table(hdu.header):
+        _take(window, hdu, True, None, contents)
+        if (image := contents.images.pop(hdu.name, None)) is not None and image.ndim == 2:
+            contents.images[hdu.name] = image[slice(*rows)]
+
+
 def _take(
-    window: _Window, hdu: Hdu, is_image: bool, columns: tuple[str, ...] | None, contents: FitsContents
+    window: _Window,
+    hdu: Hdu,
+    is_image: bool,
+    columns: tuple[str, ...] | None,
+    contents: FitsContents,
+    ahead: int = HEADER_BYTES,
 ) -> None:
     padding = padded(hdu.data_size) - hdu.data_size
-    data = window.get(hdu.data_start, hdu.data_size, padding + HEADER_BYTES)
+    data = window.get(hdu.data_start, hdu.data_size, padding + ahead if ahead else 0)
+    if len(data) < hdu.data_size:
+        raise _truncated(hdu.where, f"{len(data)} bytes of data", f"{hdu.data_size}")
     contents.bytes_used += hdu.data_size
     try:
         with warnings.catch_warnings():

@@ -66,6 +66,22 @@ def decode_image(hdu: Hdu, data: memoryview) -> np.ndarray | None:
     return _scaled(raw, 1 if scale is None else scale, zero or 0, blank)
 
 
+def rows_of(hdu: Hdu, start: int, stop: int) -> Hdu | None:
+    """Return rows of a plain image as an HDU of its own; None if it is not a plain image of two axes.
+
+    The range is cut to what there is.
+    """
+    shape = axes(hdu.header, "NAXIS", hdu.where)
+    if is_table(hdu.header) or len(shape) != 2 or str(hdu.header.get("XTENSION", "IMAGE")).strip() != "IMAGE":
+        return None
+    row_bytes = shape[0] * abs(bits(hdu.header, "BITPIX", hdu.where)) // 8
+    stop = min(stop, shape[1])
+    start = min(start, stop)
+    header = hdu.header.copy()
+    header["NAXIS2"] = stop - start
+    return Hdu(hdu.name, hdu.where, header, hdu.data_start + start * row_bytes, (stop - start) * row_bytes)
+
+
 def _decode_tiled(hdu: Hdu, data: memoryview) -> np.ndarray:
     """Let astropy unpack a tile-compressed image out of a file in memory."""
     pixels = math.prod(axes(hdu.header, "ZNAXIS", hdu.where))
