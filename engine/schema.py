@@ -95,7 +95,8 @@ def matrix(table: pa.Table, name: str) -> np.ndarray:
     column = table[name]
     length = column.type.list_size
     chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    flat = chunks[0] if len(chunks) == 1 else np.concatenate(chunks or [np.empty(0, np.float32)])
+    none = np.empty(0, column.type.value_type.to_pandas_dtype())  # of the right type where there is no chunk
+    flat = chunks[0] if len(chunks) == 1 else np.concatenate([none, *chunks])
     return flat.reshape(-1, length)
 
 

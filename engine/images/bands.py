@@ -1,6 +1,10 @@
 """The six wide NIRCam bands, in the one order that every array of this project keeps."""
 
-BANDS: tuple[str, ...] = ("f115w", "f150w", "f200w", "f277w", "f356w", "f444w")
+from typing import Literal
+
+Band = Literal["f115w", "f150w", "f200w", "f277w", "f356w", "f444w"]
+
+BANDS: tuple[Band, ...] = ("f115w", "f150w", "f200w", "f277w", "f356w", "f444w")
 SHORT_BANDS, LONG_BANDS = BANDS[:3], BANDS[3:]
 
 PIVOT_UM: dict[str, float] = {

@@ -23,6 +23,9 @@ AB_ZERO_POINT_NJY = 31.4
 ARCSEC2_SR = math.radians(1 / 3600) ** 2
 AREA_TOLERANCE = 0.1
 
+UNIT_KEYS = ("BUNIT", "PIXAR_SR", "PIXAR_A2", "PHOTFNU", "ZP")
+"""Keywords that `unit_factor` looks at."""
+
 _KNOWN = "MJy/sr, 10.0*nanoJansky, nJy, uJy, Jy, or another unit of flux density or surface brightness"
 
 

@@ -2,14 +2,14 @@
 
 from engine.column import Column
 from engine.images.bands import BANDS
+from engine.rows import DEC, FLAGS, RA, SOURCE_ROW, SOURCE_URI
 
 _NUM = len(BANDS)
 _ORDER = f"bands {' '.join(BANDS)}"
 
-IDENTITY = (
-    Column("object_id", "int64", "Identifier of the source in its field", ucd="meta.id;meta.main"),
-    Column("field", "string", "Field (mosaic or set of cutouts) the source was cut from"),
-)
+OBJECT_ID = Column("object_id", "int64", "Identifier of the object in its field", ucd="meta.id;meta.main")
+FIELD = Column("field", "string", "Field that the image is of")
+Z = Column("z", "float64", "Redshift", nullable=True, ucd="src.redshift")
 DX = Column("dx", "float32", "Source's x minus size // 2, 0-based pixels, -0.5 to 0.5", "pixel")
 DY = Column("dy", "float32", "Source's y minus size // 2, 0-based pixels, -0.5 to 0.5", "pixel")
 PIXEL_SCALE = Column("pixel_scale", "float32", "Side of a pixel of the common grid", "arcsec")
@@ -29,15 +29,17 @@ def image_columns(size: int) -> tuple[Column, ...]:
     """Columns of a source of images: cutouts of `size` pixels a side on one common tangent-plane grid.
 
     The WCS of a cutout is its common grid's: TAN, ICRS, reference pixel counted from 1 at the cutout's
-    first pixel as in FITS.
+    first pixel as in FITS. `source_uri` is the file of the band that gave the grid, `source_row` the row in the
+    catalogue or index, or the order of detection in the unit.
     """
     return (
-        *IDENTITY,
-        Column("ra", "float64", "Right ascension, ICRS", "deg", ucd="pos.eq.ra;meta.main"),
-        Column("dec", "float64", "Declination, ICRS", "deg", ucd="pos.eq.dec;meta.main"),
-        Column("z", "float64", "Redshift", nullable=True, ucd="src.redshift"),
-        Column("source_uri", "string", "File of the band that gave the common grid", ucd="meta.ref.url"),
-        Column("source_row", "int32", "Row in the catalogue or index, or order of detection, from 0"),
+        OBJECT_ID,
+        FIELD,
+        RA,
+        DEC,
+        Z,
+        SOURCE_URI,
+        SOURCE_ROW,
         DX,
         DY,
         PIXEL_SCALE,
@@ -47,6 +49,6 @@ def image_columns(size: int) -> tuple[Column, ...]:
         Column("unit_factor", "float64", "nJy a pixel for 1 in the file; NaN without file", "nJy", _NUM),
         Column("resampling", "int16", "0 native, 2 binned 2x2, -1 reprojected, -9 band absent", "", _NUM),
         Column("coverage", "float32", "Fraction of the cutout's pixels that are usable", "", _NUM),
-        Column("flags", "int32", "Bits of engine.flags", ucd="meta.code"),
+        FLAGS,
         *pixel_columns(size),
     )

@@ -12,6 +12,7 @@ sigma of the error map, 5 pixels, 32 deblending levels, contrast 0.005.
 Bertin & Arnouts (1996), A&AS 117, 393; Barbary (2016), JOSS 1(6), 58: SExtractor, sep.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -88,6 +89,32 @@ def detect(plane: Plane, config: DetectConfig) -> Detections:
     x_peak, y_peak = found["xpeak"] + plane.x0, found["ypeak"] + plane.y0
     order = np.lexsort((x_peak, y_peak))
     return Detections(x[order], y[order], x_peak[order].astype(np.int64), y_peak[order].astype(np.int64))
+
+
+def stack(planes: Sequence[Plane]) -> Plane:
+    """Mean of planes of one shape, weighted by inverse variance; a pixel is masked where all are.
+
+    A plane without error map has the clipped spread of its pixels for error.
+    """
+    if len(planes) == 1:
+        return planes[0]
+    weights = [_inverse_variance(plane) for plane in planes]
+    total = np.sum(weights, axis=0)
+    mask = ~(total > 0)
+    total[mask] = 1
+    science = np.sum([plane.science * weight for plane, weight in zip(planes, weights, strict=True)], axis=0)
+    error = np.where(mask, 0, 1 / np.sqrt(total)).astype(np.float32)
+    return Plane(
+        np.where(mask, 0, science / total).astype(np.float32), error, mask, planes[0].y0, planes[0].x0
+    )
+
+
+def _inverse_variance(plane: Plane) -> np.ndarray:
+    error = plane.error
+    if not error.any() and not plane.mask.all():
+        error = np.full(error.shape, sigma_clipped_stats(plane.science[~plane.mask], stdfunc=mad_std)[2])
+    usable = ~plane.mask & (error > 0)
+    return np.divide(1, np.square(error), out=np.zeros(error.shape), where=usable)
 
 
 def background(science: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

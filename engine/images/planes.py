@@ -84,10 +84,15 @@ def weight_to_error(weight: np.ndarray) -> np.ndarray:
         return np.where(weight > 0, 1 / np.sqrt(weight), np.nan).astype(np.float32)
 
 
+def masked(y0: int, x0: int, shape: tuple[int, int]) -> Plane:
+    """Return a plane without data."""
+    zeros = np.zeros((2, *shape), np.float32)
+    return Plane(zeros[0], zeros[1], np.ones(shape, bool), y0, x0)
+
+
 def window(plane: Plane, y0: int, x0: int, shape: tuple[int, int]) -> Plane:
     """Cut out a window given on the plane's own grid; what lies outside the plane is masked."""
-    science, error = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    mask = np.ones(shape, bool)
+    out = masked(y0, x0, shape)
     begin = (max(y0, plane.y0), max(x0, plane.x0))
     end = (
         min(y0 + shape[0], plane.y0 + plane.shape[0]),
@@ -99,8 +104,8 @@ def window(plane: Plane, y0: int, x0: int, shape: tuple[int, int]) -> Plane:
             begin[0] - plane.y0 : end[0] - plane.y0,
             begin[1] - plane.x0 : end[1] - plane.x0,
         ]
-        science[to], error[to], mask[to] = plane.science[at], plane.error[at], plane.mask[at]
-    return Plane(science, error, mask, y0, x0)
+        out.science[to], out.error[to], out.mask[to] = plane.science[at], plane.error[at], plane.mask[at]
+    return out
 
 
 def onto(
@@ -139,7 +144,7 @@ def onto(
 
 def _binned(fine: Plane, y0: int, x0: int) -> Plane:
     blocks = (fine.shape[0] // 2, 2, fine.shape[1] // 2, 2)
-    mask = fine.mask.reshape(blocks).any(axis=(1, 3))
+    mask = np.logical_or.reduce(fine.mask.reshape(blocks), axis=(1, 3))
     science = fine.science.reshape(blocks).sum(axis=(1, 3), dtype=np.float32)
     error = np.sqrt(np.square(fine.error).reshape(blocks).sum(axis=(1, 3), dtype=np.float32))
     return Plane(np.where(mask, 0, science), np.where(mask, 0, error), mask, y0, x0)
@@ -152,7 +157,7 @@ def _reprojected(plane: Plane, grid: Grid, target: Grid, y0: int, x0: int) -> Pl
         (stack, grid.wcs()), target.wcs(), target.shape,
         conserve_flux=True, center_jacobian=False, return_footprint=False, kernel="gaussian",
     )  # fmt: skip
-    mask = np.asarray(np.isnan(values.sum(axis=0)))
+    mask: np.ndarray = np.isnan(values.sum(axis=0))
     values[:, mask] = 0
     science, variance = values
     return Plane(

@@ -5,9 +5,7 @@ Pixels are counted from 0 at the centre of the first one, as numpy does; CRPIX c
 
 import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -20,6 +18,15 @@ ALIGNED_PIXELS = 0.02
 
 NATIVE, BINNED, REPROJECTED, ABSENT = 0, 2, -1, -9
 """How a band came onto the common grid: column `resampling`."""
+
+_KEYS = (
+    *(f"{name}{axis}" for name in ("NAXIS", "CTYPE", "CUNIT", "CRPIX", "CRVAL", "CDELT", "CROTA") for axis in (1, 2)),
+    *(f"{name}{i}_{j}" for name in ("CD", "PC", "PV") for i in (1, 2) for j in (1, 2)),
+    "RADESYS", "EQUINOX", "LONPOLE", "LATPOLE",
+)  # fmt: skip
+"""What a plain celestial WCS of two axes is made of: all else in a JWST header is slow to parse."""
+
+_DISTORTED = ("A_ORDER", "B_ORDER", "CPDIS1", "CPDIS2", "D2IMDIS1", "D2IMDIS2")
 
 _SCALES_ARCSEC = (1e-3, 60.0)
 _FRAMES = ("ICRS", "FK5", "")
@@ -104,7 +111,7 @@ class Grid:
             return (cosine > math.cos(math.radians(80.0))) & (np.abs(dec) <= 90.0)
 
 
-def grid_of(header: Mapping[str, Any], where: str) -> Grid:
+def grid_of(header: fits.Header, where: str) -> Grid:
     """Read the grid of a two-dimensional image from its header.
 
     Raises
@@ -117,7 +124,7 @@ def grid_of(header: Mapping[str, Any], where: str) -> Grid:
         wcs = _parse(header)
         types = tuple(str(name) for name in wcs.wcs.ctype)
         matrix = np.asarray(wcs.pixel_scale_matrix)
-        plain = not wcs.has_distortion and wcs.wcs.lonpole == 180.0
+        plain = not any(key in header for key in _DISTORTED) and wcs.wcs.lonpole == 180.0
         frame = str(wcs.wcs.radesys)
         crpix, crval = (tuple(map(float, values)) for values in (wcs.wcs.crpix, wcs.wcs.crval))
     except (ValueError, TypeError, AttributeError, MemoryError) as error:
@@ -126,7 +133,7 @@ def grid_of(header: Mapping[str, Any], where: str) -> Grid:
         raise _bad(where, "has no celestial WCS of the form needed", ", ".join(types).strip(", ") or "none")
     if not plain or frame not in _FRAMES:
         raise _bad(where, "WCS has distortions, LONPOLE or a frame that are not handled", frame)
-    shape = (int(header["NAXIS2"]), int(header["NAXIS1"]))
+    shape = (int(str(header["NAXIS2"])), int(str(header["NAXIS1"])))
     cd = (float(matrix[0, 0]), float(matrix[0, 1]), float(matrix[1, 0]), float(matrix[1, 1]))
     grid = Grid(shape, (crpix[0], crpix[1]), (crval[0], crval[1]), cd)
     if not np.isfinite([*crpix, *crval, *grid.cd]).all() or not (
@@ -136,10 +143,10 @@ def grid_of(header: Mapping[str, Any], where: str) -> Grid:
     return grid
 
 
-def _parse(header: Mapping[str, Any]) -> WCS:
+def _parse(header: fits.Header) -> WCS:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)
-        return WCS(fits.Header(header), naxis=2)
+        return WCS(fits.Header([(key, header[key]) for key in _KEYS if key in header]), naxis=2)
 
 
 def _bad(where: str, what: str, got: str) -> SourceError:

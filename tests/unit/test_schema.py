@@ -64,3 +64,12 @@ def test_matrix_and_list_array_are_inverse_over_chunks() -> None:
 def test_matrix_does_not_copy() -> None:
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     assert np.shares_memory(matrix(_table(flux=list_array(values)), "flux"), values)
+
+
+def test_matrix_of_several_or_no_chunks_keeps_its_type() -> None:
+    mask = np.array([[True, False], [False, False]])
+    table = pa.table({"mask": list_array(mask)})
+    for several in (table, pa.concat_tables([table, table]), table.slice(0, 0)):
+        assert matrix(several, "mask").dtype == bool
+    assert matrix(pa.table({"mask": pa.chunked_array([], pa.list_(pa.bool_(), 2))}), "mask").shape == (0, 2)
+    np.testing.assert_array_equal(matrix(pa.concat_tables([table, table]), "mask"), np.vstack([mask, mask]))

@@ -1,0 +1,27 @@
+"""What every source of images gives: the same columns, keyed by field and object."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from engine.column import Column
+from engine.config import Config
+from engine.images.columns import image_columns
+from engine.sources.base import Source
+from engine.sources.nircam_config import ImageConfig
+
+
+@dataclass(frozen=True)
+class ImageSource(Source):
+    """A release of images: one row a source, with cutouts of all bands on one grid."""
+
+    config: ImageConfig = field(default_factory=ImageConfig)
+    config_class: ClassVar[type[Config]] = ImageConfig
+    split_by: ClassVar[str] = "object_id"
+    staged: ClassVar[tuple[str, ...]] = (
+        "object_id", "field", "ra", "dec", "z", "source_uri", "source_row", "coverage", "flags",
+    )  # fmt: skip
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """`image_columns` of the size that is set."""
+        return image_columns(self.config.size)

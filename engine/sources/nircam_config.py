@@ -1,0 +1,75 @@
+"""Settings of the sources of NIRCam images."""
+
+from pydantic import Field, field_validator
+
+from engine.config import Config
+from engine.images.bands import BANDS, Band
+from engine.images.detect import DetectConfig
+
+
+class ImageConfig(Config):
+    """What sources of images have in common."""
+
+    bands: tuple[Band, ...] = BANDS
+    """Bands to read; the others count as absent. Rows have six bands in any case."""
+    size: int = Field(default=96, ge=8, le=2048)
+    """Side of a cutout [pixel of the common grid]."""
+    reference_band: Band = "f444w"
+    """Band whose pixels are the common grid; where it has no file, the reddest that has one. Of the grids in one
+    field take the coarsest: finer ones are binned exactly, coarser ones must be reprojected."""
+    require_all_bands: bool = False
+    """Reject objects that lack the file of a band (missing_band), instead of flagging them."""
+    unit: str = ""
+    """Unit of pixels where files do not say (no BUNIT, PHOTFNU or ZP), e.g. MJy/sr; empty: reject them."""
+
+    @field_validator("bands")
+    @classmethod
+    def _in_order(cls, value: tuple[Band, ...]) -> tuple[Band, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("give at least one band, each once")
+        return tuple(band for band in BANDS if band in value)
+
+
+class CatalogueConfig(Config):
+    """A table of sources: Parquet, FITS, ECSV or CSV, by the ending of its name."""
+
+    uri: str
+    """Where it is."""
+    ra: str = "ra"
+    """Column with right ascension, ICRS [deg unless the table states a unit]."""
+    dec: str = "dec"
+    """Column with declination, ICRS [deg unless the table states a unit]."""
+    id: str = ""
+    """Column with integer identifiers; empty, or not integers: HEALPix of order 29 of the position."""
+    z: str = ""
+    """Column with redshifts; empty: none."""
+    field: str = ""
+    """Column that names the field of a source; empty: every field is searched for every source."""
+
+
+class PsfConfig(Config):
+    """Convolve all bands to the PSF of F444W."""
+
+    uri: str
+    """Folder with one FITS file a band, named for it; its image HDU has PIXELSCL [arcsec]."""
+    extension: str = "PRIMARY"
+    """HDU with the PSF."""
+    resample: bool = False
+    """Interpolate PSFs of another pixel scale than the common grid's, instead of refusing them."""
+    kernel_size: int = Field(default=101, ge=5)
+    """Odd number of pixels of the kernels' side."""
+
+
+class NircamConfig(ImageConfig):
+    """Mosaics in the layouts of STScI and the DAWN JWST Archive (DJA)."""
+
+    catalogue: CatalogueConfig | None = None
+    """Sources to cut out; without one they are detected."""
+    detection_bands: tuple[Band, ...] = ("f150w",)
+    """Bands to detect on; the inverse-variance mean of several."""
+    detect: DetectConfig = DetectConfig()
+    """Settings of detection."""
+    psf: PsfConfig | None = None
+    """PSF matching; detection is on matched images then, as in the paper."""
+    strip_pixels: int = Field(default=8_000_000, ge=10_000)
+    """Pixels of the common grid in a strip, without overlap: what one unit holds at a time."""

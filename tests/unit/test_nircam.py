@@ -1,0 +1,392 @@
+"""Mosaics to cutouts: nothing is lost or cut twice, wherever the strips' borders are, and faults are told."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from astropy.io import fits
+
+from engine.errors import ConfigError
+from engine.flags import ERROR_ESTIMATED, MISSING_BAND, PARTIAL_BAND
+from engine.images.bands import BANDS
+from engine.partition import healpix_29
+from engine.schema import matrix
+from engine.sources.nircam import NircamSource
+from engine.sources.nircam_config import CatalogueConfig, NircamConfig, PsfConfig
+from engine.stage import UnitTable
+from tests.mosaics import NJY, Field, grid, header, write_catalogue
+
+SIZE = 24
+
+
+@pytest.fixture
+def field(tmp_path: Path) -> Field:
+    return Field(tmp_path / "mosaics").write()
+
+
+def config(uri: str = "", **more: object) -> NircamConfig:
+    catalogue = CatalogueConfig(uri=uri, id="NUMBER", ra="RA", dec="DEC") if uri else None
+    return NircamConfig(**{"size": SIZE, "strip_pixels": 400 * 70, "catalogue": catalogue, **more})
+
+
+def positions(x: np.ndarray, y: np.ndarray, field: Field, **more: object) -> str:
+    ra, dec = field.grid.to_sky(x, y)
+    return write_catalogue(field.folder / "cat.ecsv", ra, dec, **more)
+
+
+def read(field: Field, settings: NircamConfig) -> UnitTable:
+    """Read all units; check that each accounts for all its objects."""
+    source = NircamSource(str(field.folder), config=settings)
+    tables = [source.read(unit) for unit in source.plan()]
+    for table in tables:
+        objects = sum(row is not None for row in table.rejected["row"].to_pylist())
+        assert table.rows_in == table.rows.num_rows + objects
+        assert table.rows.schema.names == [column.name for column in source.columns]
+    rows, rejected = (pa.concat_tables([getattr(t, name) for t in tables]) for name in ("rows", "rejected"))
+    return UnitTable(rows, rejected, sum(t.rows_in for t in tables))
+
+
+def cubes(table: UnitTable, name: str) -> np.ndarray:
+    return matrix(table.rows, name).reshape(-1, 6, SIZE, SIZE)
+
+
+def expected_cutout(image: np.ndarray, x: float, y: float) -> np.ndarray:
+    """NaN-padded, by other means than the source's."""
+    padded = np.pad(image, SIZE, constant_values=np.nan)
+    column, row = (int(np.floor(v + 0.5)) + SIZE - SIZE // 2 for v in (x, y))
+    return padded[row : row + SIZE, column : column + SIZE]
+
+
+def test_every_source_is_cut_once_also_on_borders_and_in_corners(field: Field) -> None:
+    edges = [-0.49, 0, 74, 74.49, 74.5, 74.51, 75, 149.4999, 149.5, 149.5001, 150, 225, 299, 299.49]
+    y = np.array([*edges, *np.random.default_rng(1).uniform(-0.5, 299.5, 60)])
+    x = np.random.default_rng(2).uniform(-0.5, 399.5, y.size)
+    x[:4] = [-0.49, 399.49, 0, 399]
+    x, y = np.append(x, [0, 399, 0, 399]), np.append(y, [0, 0, 299, 299])
+    settings = config(positions(x, y, field))
+    assert len(list(NircamSource(str(field.folder), config=settings).plan())) == 4
+    table = read(field, settings)
+    assert sorted(table.rows["object_id"].to_pylist()) == list(range(1000, 1000 + x.size))
+    science, mask = cubes(table, "science"), cubes(table, "mask")
+    for i, key in enumerate(table.rows["source_row"].to_pylist()):
+        for b, band in enumerate(BANDS):
+            wanted = expected_cutout(field.images[band], x[key], y[key]) * NJY
+            np.testing.assert_allclose(np.where(mask[i, b], np.nan, science[i, b]), wanted, rtol=1e-5)
+        at = [table.rows[name][i].as_py() + np.floor(v + 0.5) for name, v in (("dx", x[key]), ("dy", y[key]))]
+        assert at == pytest.approx([x[key], y[key]], abs=1e-4)
+    assert not science[mask].any()
+    assert np.unique(cubes(table, "error")[~mask]) == pytest.approx(NJY, rel=1e-6)
+
+
+@pytest.mark.parametrize("strip_pixels", [400 * 26, 400 * 100, 10**8])
+def test_rows_do_not_depend_on_the_strips(field: Field, strip_pixels: int) -> None:
+    x, y = np.random.default_rng(3).uniform(0, [[399], [299]], (2, 30))
+    uri = positions(x, y, field)
+    tables = [
+        read(field, config(uri, strip_pixels=n)).rows.sort_by("object_id") for n in (400 * 70, strip_pixels)
+    ]
+    assert tables[0].combine_chunks().equals(tables[1].combine_chunks())
+
+
+def test_wcs_of_a_cutout_gives_the_position_of_its_source(field: Field) -> None:
+    from astropy.wcs import WCS
+
+    table = read(field, config(positions(np.array([30.3, 200.8]), np.array([20.6, 150.1]), field)))
+    for row in table.rows.drop_columns(["science", "error", "mask"]).to_pylist():
+        cd = row["wcs_cd"]
+        wcs = WCS(fits.Header({
+            "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRPIX1": row["wcs_crpix"][0], "CRPIX2": row["wcs_crpix"][1],
+            "CRVAL1": row["wcs_crval"][0], "CRVAL2": row["wcs_crval"][1],
+            "CD1_1": cd[0], "CD1_2": cd[1], "CD2_1": cd[2], "CD2_2": cd[3],
+        }))  # fmt: skip
+        ra, dec = wcs.wcs_pix2world(SIZE // 2 + row["dx"], SIZE // 2 + row["dy"], 0)
+        assert (ra, dec) == pytest.approx((row["ra"], row["dec"]), abs=1e-9)
+        assert row["resampling"] == [0] * 6
+        assert row["field"] == "nircam1"
+        assert row["source_uri"].endswith("_f444w_dr0.5_i2d.fits")
+        assert row["flags"] == (PARTIAL_BAND.value if min(row["coverage"]) < 1 else 0)
+
+
+def test_sources_off_the_mosaic_are_rejected_once(field: Field) -> None:
+    x = np.array([100, -0.6, 399.6, 100, 100, 1e5, 50])
+    y = np.array([100, 50, 50, -0.6, 299.6, 1e5, 50])
+    ra, dec = field.grid.to_sky(x, y)
+    ra, dec = np.append(ra, [34.9, np.nan, 10.0]), np.append(dec, [-52.8, 10.0, 91.0])
+    table = read(field, config(write_catalogue(field.folder / "cat.fits", ra, dec)))
+    assert table.rows["source_row"].to_pylist() == [6, 0]
+    found = dict(zip(table.rejected["row"].to_pylist(), table.rejected["reason"].to_pylist(), strict=True))
+    assert len(found) == table.rejected.num_rows
+    assert found == dict.fromkeys([1, 2, 3, 4, 5, 7], "off_mosaic") | {8: "bad_position", 9: "bad_position"}
+    assert table.rejected["object_id"].to_pylist()[0] in range(1000, 1010)
+
+
+def test_source_without_data_is_rejected_and_partial_cover_is_flagged(field: Field) -> None:
+    for band in BANDS:
+        field.images[band][:, :100] = np.nan
+    field.images["f277w"][:, 300:] = np.nan
+    field.write()
+    table = read(field, config(positions(np.array([40, 99, 200, 350]), np.full(4, 150.0), field)))
+    assert table.rejected["reason"].to_pylist() == ["no_usable_pixel"]
+    flags = dict(zip(table.rows["source_row"].to_pylist(), table.rows["flags"].to_pylist(), strict=True))
+    assert flags == {1: PARTIAL_BAND.value, 2: 0, 3: MISSING_BAND.value}
+    row = table.rows["source_row"].to_pylist().index(3)
+    assert matrix(table.rows, "coverage")[row].tolist() == [1, 1, 1, 0, 1, 1]
+    assert matrix(table.rows, "resampling")[row].tolist() == [0] * 6
+
+
+def test_absent_band_is_a_flag_or_a_rejection(field: Field) -> None:
+    field.path("f444w").unlink()
+    uri = positions(np.array([50.0, 60]), np.array([50.0, 250]), field)
+    table = read(field, config(uri))
+    assert table.rows["flags"].to_pylist() == [MISSING_BAND.value] * 2
+    assert matrix(table.rows, "resampling")[0].tolist() == [0, 0, 0, 0, 0, -9]
+    assert "f356w" in table.rows["source_uri"][0].as_py()
+    strict = read(field, config(uri, require_all_bands=True))
+    assert strict.rejected["reason"].to_pylist() == ["missing_band"] * 2
+    assert strict.rejected["object_id"].to_pylist() == [1000, 1001]
+
+
+def _truncate(field: Field) -> None:
+    path = field.path("f277w")
+    path.write_bytes(path.read_bytes()[:600_000])
+
+
+def _truncate_reference(field: Field) -> None:
+    path = field.path("f444w")
+    path.write_bytes(path.read_bytes()[:300_000])
+
+
+def _drop_sci(field: Field) -> None:
+    with fits.open(field.path("f277w")) as hdus:
+        data = fits.HDUList([hdus[0].copy(), hdus["WHT"].copy()])
+        data.writeto(field.path("f277w"), overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (_truncate, "truncated_file"),
+        (_truncate_reference, "truncated_file"),
+        (_drop_sci, "unsupported_layout"),
+        (lambda f: f.write(("f277w",), CTYPE1=None, CTYPE2=None), "bad_wcs"),
+        (lambda f: f.write(("f277w",), CRVAL1=10.0), "bad_wcs"),
+        (lambda f: f.write(("f444w",), CTYPE1="GLON-TAN", CTYPE2="GLAT-TAN"), "bad_wcs"),
+        (lambda f: f.write(("f277w",), BUNIT=None), "bad_unit"),
+        (lambda f: f.write(("f277w",), BUNIT="DN/s"), "bad_unit"),
+        (lambda f: f.write(("f277w",), PIXAR_SR=1.0e-13), "bad_unit"),
+        (lambda f: f.path("f277w").write_text("no"), "not_fits"),
+    ],
+)
+def test_fault_of_a_file_rejects_its_sources(field: Field, spoil: Callable, reason: str) -> None:
+    spoil(field)
+    table = read(field, config(positions(np.array([50.0, 60, 70]), np.array([50.0, 100, 250]), field)))
+    assert table.rejected["reason"].to_pylist() == [reason] * 3
+    assert sorted(table.rejected["object_id"].to_pylist()) == [1000, 1001, 1002]
+    assert set(table.rejected["field"].to_pylist()) == {"nircam1"}
+    detected = read(field, config(detection_bands=("f115w",)))
+    assert set(detected.rejected["reason"].to_pylist()) == {reason}
+
+
+def test_mosaic_without_error_map_has_its_noise_estimated(field: Field) -> None:
+    for band in BANDS:
+        with fits.open(field.path(band)) as hdus:
+            fits.HDUList([hdus[0].copy(), hdus["SCI"].copy()]).writeto(field.path(band), overwrite=True)
+    table = read(field, config(positions(np.array([200.0]), np.array([150.0]), field)))
+    assert table.rows["flags"].to_pylist() == [ERROR_ESTIMATED.value]
+    np.testing.assert_allclose(cubes(table, "error"), NJY, rtol=0.25)
+
+
+def dja(field: Field, packed: bool = False) -> None:
+    """SW on half the pixel of LW, common borders; units of 10 nJy; weights beside; 2 nJy in every LW pixel's area."""
+    for path in field.folder.glob("*_i2d.fits"):
+        path.unlink()
+    ending = ".fits.gz" if packed else ".fits"
+    for i, band in enumerate(BANDS):
+        fine = i < 3
+        shape = (600, 800) if fine else (300, 400)
+        g = replace(grid(shape, step=0.02 / 3600 if fine else 0.04 / 3600))
+        rng = np.random.default_rng(i)
+        field.images[band] = rng.normal(size=shape).astype("f4")
+        cards = header(g, BUNIT="10.0*nanoJansky", ZP=28.9, PHOTFNU=1e-8)
+        stem = field.folder / f"ceers-v7.2-{band}-clear_drc_"
+        fits.PrimaryHDU(field.images[band], cards).writeto(f"{stem}sci{ending}", overwrite=True)
+        fits.PrimaryHDU(np.full(shape, 4.0, "f4"), cards).writeto(f"{stem}wht{ending}", overwrite=True)
+        fits.PrimaryHDU(np.ones((3, 3))).writeto(f"{stem}exp{ending}", overwrite=True)
+    field.grid = grid((300, 400), step=0.04 / 3600)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_dja_layout_is_binned_to_the_coarse_grid(field: Field, packed: bool) -> None:
+    dja(field, packed)
+    x, y = np.array([5.2, 200, 399.3]), np.array([299.2, 74.6, 0])
+    table = read(field, config(positions(x, y, field)))
+    assert table.rows.num_rows == 3
+    assert table.rows["field"].to_pylist() == ["ceers-v7.2"] * 3
+    assert matrix(table.rows, "resampling")[0].tolist() == [2, 2, 2, 0, 0, 0]
+    assert (matrix(table.rows, "unit_factor") == 10).all()
+    assert table.rows["pixel_scale"].to_numpy() == pytest.approx(0.04)
+    science, mask, error = (cubes(table, name) for name in ("science", "mask", "error"))
+    for i, key in enumerate(table.rows["source_row"].to_pylist()):
+        for b, band in enumerate(BANDS):
+            image = field.images[band]
+            image = image.reshape(300, 2, 400, 2).sum(axis=(1, 3)) if b < 3 else image
+            wanted = 10 * expected_cutout(image, x[key], y[key])
+            np.testing.assert_allclose(
+                np.where(mask[i, b], np.nan, science[i, b]), wanted, rtol=1e-4, atol=1e-5
+            )
+            assert np.unique(error[i, b][~mask[i, b]]) == pytest.approx([10.0 if b < 3 else 5.0])
+
+
+def test_gzipped_mosaics_are_said_to_be_slower(field: Field, caplog: pytest.LogCaptureFixture) -> None:
+    list(NircamSource(str(field.folder)).plan())
+    assert not caplog.records
+    dja(field, packed=True)
+    list(NircamSource(str(field.folder)).plan())
+    assert "12 gzipped mosaics" in caplog.text
+    assert "slower" in caplog.text
+
+
+def test_band_on_another_grid_is_reprojected(field: Field) -> None:
+    turned = grid((500, 500), angle=50.0)
+    smooth = np.fromfunction(
+        lambda y, x: np.exp(-((x - 249.5) ** 2 + (y - 249.5) ** 2) / (2 * 4.0**2)), (500, 500)
+    )
+    field.grid, flat = turned, field.grid
+    field.images["f200w"] = (100 * smooth / smooth.sum()).astype("f4")
+    field.write(("f200w",))
+    field.grid = flat
+    table = read(field, config(positions(np.array([199.5]), np.array([149.5]), field)))
+    assert matrix(table.rows, "resampling")[0].tolist() == [0, 0, -1, 0, 0, 0]
+    assert not cubes(table, "mask").any()
+    assert cubes(table, "science")[0, 2].sum() == pytest.approx(100 * NJY, rel=0.01)
+
+
+def blobs(field: Field, num: int = 40) -> np.ndarray:
+    """Gaussians of 40 sigma in F150W; positions [2, num], some on the strips' borders."""
+    places = np.random.default_rng(5).uniform(6, [[393], [293]], (2, num))
+    places[1, :4] = [74.5, 149.5, 149.49, 225]
+    y, x = np.indices(field.grid.shape)
+    for px, py in places.T:
+        field.images["f150w"] += 40 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * 2.0**2))
+    field.write(("f150w",))
+    return places
+
+
+def test_detection_finds_each_source_once_whatever_the_strips(field: Field) -> None:
+    places = blobs(field)
+    tables = [read(field, config(strip_pixels=n)).rows for n in (400 * 70, 10**8)]
+    ids = [sorted(table["object_id"].to_pylist()) for table in tables]
+    assert ids[0] == ids[1]
+    assert len(set(ids[0])) == len(ids[0])
+    x, y = field.grid.to_pixel(tables[0]["ra"].to_numpy(), tables[0]["dec"].to_numpy())
+    distance = np.hypot(x[:, None] - places[0], y[:, None] - places[1]).min(axis=0)
+    assert (distance < 1.5).sum() > 35
+    assert ids[0] == sorted(healpix_29(tables[0]["ra"].to_numpy(), tables[0]["dec"].to_numpy()).tolist())
+    assert set(tables[0]["z"].to_pylist()) == {None}
+
+
+def test_detection_on_a_stack_and_without_its_band(field: Field) -> None:
+    blobs(field)
+    assert read(field, config(detection_bands=("f150w", "f200w"))).rows.num_rows > 30
+    field.path("f150w").unlink()
+    table = read(field, config())
+    assert set(table.rejected["reason"].to_pylist()) == {"missing_band"}
+    assert table.rejected["row"].to_pylist() == [None] * 4
+
+
+def psfs(folder: Path, scale: float = 0.03) -> str:
+    folder.mkdir(exist_ok=True)
+    y, x = np.indices((41, 41)) - 20
+    for i, band in enumerate(BANDS):
+        image = np.exp(-(x**2 + y**2) / (2 * (1.5 + 0.2 * i) ** 2))
+        fits.PrimaryHDU(image, fits.Header({"PIXELSCL": scale})).writeto(
+            folder / f"psf_{band}.fits", overwrite=True
+        )
+    return str(folder)
+
+
+def test_point_sources_of_all_bands_look_alike_after_matching(field: Field, tmp_path: Path) -> None:
+    y, x = np.indices(field.grid.shape)
+    for i, band in enumerate(BANDS):
+        sigma = 1.5 + 0.2 * i
+        star = np.exp(-((x - 200) ** 2 + (y - 150) ** 2) / (2 * sigma**2))
+        field.images[band] = (star / star.sum()).astype("f4")
+    field.write()
+    matched = config(
+        positions(np.array([200.0]), np.array([150.0]), field),
+        psf=PsfConfig(uri=psfs(tmp_path / "psf"), kernel_size=31),
+    )
+    science, error = (cubes(read(field, matched), name)[0] for name in ("science", "error"))
+    for b in range(5):
+        np.testing.assert_allclose(science[b], science[5], atol=0.02 * science[5].max())
+        assert science[b].sum() == pytest.approx(NJY, rel=5e-3)
+        assert error[b].max() < 0.6 * NJY
+    assert error[5] == pytest.approx(NJY)
+
+
+def test_psf_of_another_pixel_scale_is_told_with_both_scales(field: Field, tmp_path: Path) -> None:
+    uri = positions(np.array([200.0]), np.array([150.0]), field)
+    with pytest.raises(ConfigError, match=r"0\.063 arcsec for the PSF; expected 0\.03 arcsec"):
+        read(field, config(uri, psf=PsfConfig(uri=psfs(tmp_path / "psf", 0.063), kernel_size=31)))
+
+
+def test_catalogue_without_positions_names_its_columns(field: Field) -> None:
+    path = field.folder / "cat.csv"
+    path.write_text("NUMBER,flux\n1,2\n")
+    with pytest.raises(ConfigError, match="got NUMBER, flux"):
+        list(NircamSource(str(field.folder), config=config(str(path))).plan())
+
+
+@pytest.mark.parametrize("ending", ["parquet", "fits", "ecsv", "csv"])
+def test_catalogues_of_all_formats_give_the_same(field: Field, ending: str) -> None:
+    from astropy.table import Table
+
+    ra, dec = field.grid.to_sky(np.array([50.0, 60]), np.array([50.0, 250]))
+    path = field.folder / f"cat.{ending}"
+    table = Table({"NUMBER": [7, 8], "RA": ra, "DEC": dec, "Z": [1.5, np.nan]})
+    if ending == "parquet":
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pa.table({name: np.array(table[name]) for name in table.colnames}), path)
+    else:
+        table.write(path)
+    settings = CatalogueConfig(uri=str(path), id="NUMBER", ra="RA", dec="DEC", z="Z")
+    rows = read(field, config(catalogue=settings)).rows
+    assert rows["object_id"].to_pylist() == [7, 8]
+    assert rows["z"].to_pylist() == [1.5, None]
+    np.testing.assert_allclose(rows["ra"].to_numpy(), ra, rtol=0, atol=1e-12)
+
+
+def test_catalogue_without_ids_gets_healpix_and_with_fields_is_divided(field: Field) -> None:
+    ra, dec = field.grid.to_sky(np.array([50.0, 60]), np.array([50.0, 250]))
+    path = write_catalogue(field.folder / "cat.fits", ra, dec, FIELD=["nircam1", "nircam2"])
+    settings = CatalogueConfig(uri=path, ra="RA", dec="DEC", field="FIELD")
+    table = read(field, config(catalogue=settings))
+    assert table.rows["object_id"].to_pylist() == healpix_29(ra[:1], dec[:1]).tolist()
+    assert table.rows["source_row"].to_pylist() == [0]
+    assert table.rejected.num_rows == 0
+
+
+def test_strips_fetch_little_more_than_what_they_use(field: Field) -> None:
+    x, y = np.random.default_rng(3).uniform(0, [[399], [299]], (2, 200))
+    source = NircamSource(str(field.folder), config=config(positions(x, y, field), strip_pixels=400 * 100))
+    units = list(source.plan())
+    stats = [source.read(unit).stats for unit in units]
+    data = 6 * 3 * 4 * 300 * 400
+    overlap = (len(units) - 1) * (SIZE - 1) * 400 * 4 * 6 * 3
+    headers = len(units) * 6 * 80_000
+    assert sum(s["bytes_used"] for s in stats) <= data + overlap + headers
+    assert sum(s["bytes_fetched"] for s in stats) <= data + overlap + 2 * headers
+    assert sum(s["bytes_used"] for s in stats) > 0.8 * data
+
+
+def test_salt_and_units_change_with_what_changes_rows(field: Field) -> None:
+    uri = positions(np.array([50.0]), np.array([50.0]), field)
+    one, other = (NircamSource(str(field.folder), config=config(uri, size=s)) for s in (24, 32))
+    assert one.salt != other.salt
+    (first, *_), files = one.plan(), [file.role for file in next(one.plan()).files]
+    assert first.key == "nircam1-y00000-00075"
+    assert files == [*BANDS, "catalogue"]
