@@ -16,7 +16,7 @@ from engine.storage import Storage
 from engine.synthetic import nircam
 from engine.synthetic.field.artefacts import draw_artefact
 from engine.synthetic.field.bands import BANDS, RMS_MJY_SR
-from engine.synthetic.field.config import KINDS, TRUTH_COLUMNS, FieldConfig
+from engine.synthetic.field.config import KINDS, STRIP_PIXELS, TRUTH_COLUMNS, FieldConfig
 from engine.synthetic.field.cosmos import Stamps
 from engine.synthetic.field.cutouts import CHUNK, CutoutMaker, training_cutouts
 from engine.synthetic.field.layout import wcs_header
@@ -333,6 +333,14 @@ def test_a_folder_without_cosmos_galaxies_is_told(tmp_path):
 def test_impossible_fields_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         validate(FieldConfig, settings, "test")
+
+
+def test_strips_have_about_as_many_pixels_whatever_the_width():
+    for width in (500, 2048, 20_001, 40_000):
+        rows = FieldConfig(width_px=width).rows_at_once
+        assert rows % 2 == 0
+        assert 0.9 * STRIP_PIXELS < rows * width <= STRIP_PIXELS
+    assert SMALL.rows_at_once == 260
 
 
 def test_columns_say_their_units():

@@ -18,6 +18,9 @@ ARTEFACTS: tuple[str, ...] = ("snowball", "wisp", "bad_column")
 PIXEL_ARCSEC: dict[str, tuple[float, float]] = {"stsci": (0.03, 0.03), "dja": (0.02, 0.04)}
 """Pixel scales of short and long wavelengths by layout."""
 MAX_FIELDS = 1 << 16
+STRIP_PIXELS = 3 << 20
+"""Pixels of a strip, so that memory does not depend on the width of the mosaic."""
+LEAST_ROWS = 64
 
 TRUTH_COLUMNS: tuple[Column, ...] = (
     Column("field", "string", "Field the object lies in"),
@@ -83,8 +86,13 @@ class FieldConfig(Config):
     """Width of the frame without data, on the grid of the short wavelengths; half of it in the long ones."""
     fill: Literal["nan", "zero"] = "nan"
     """Value of SCI and ERR without coverage in `stsci` files; `dja` has 0."""
-    strip_rows: int = Field(default=512, ge=16)
-    """Rows that are made at once: sets the memory, not the result."""
+    strip_rows: int = Field(default=0, ge=0)
+    """Rows that are made at once, 0 for as many as hold `STRIP_PIXELS`: sets the memory, not the result."""
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows of a strip on the grid of the short wavelengths, even."""
+        return self.strip_rows or max(STRIP_PIXELS // self.width_px // 2 * 2, LEAST_ROWS)
 
     def __hash__(self) -> int:  # that of pydantic's frozen models, which type checkers do not see
         return hash(self.model_dump_json())

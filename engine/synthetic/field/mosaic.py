@@ -85,7 +85,7 @@ def field_strips(
     """
     grid = channel_grid(config, channel)
     renderer = Renderer([psfs[band] for band in grid.bands], grid.bands, grid.pixel_arcsec, stamps)
-    step = config.strip_rows * grid.height // config.height_px
+    step = config.rows_at_once * grid.height // config.height_px
     for start in range(0, grid.height, step):
         rows = (start, min(start + step, grid.height))
         sources = list(_near(config, index, grid, rows, len(stamps) if stamps else 0))
