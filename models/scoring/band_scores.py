@@ -165,7 +165,7 @@ def _features(scorer: Scorer, batches: Iterable[Batch], pixels: list[np.ndarray]
 
 
 def _held_out(scorer: Scorer, batches: Iterable[Batch]) -> Raw:
-    """Sums of all held-out objects, without images."""
+    """Return the sums of all held-out objects, without images."""
     parts = [{k: v for k, v in scorer(batch).items() if k not in IMAGES} for batch in batches]
     if not parts:
         raise ValueError("held_out has no rows: percentiles need some that were not trained on")

@@ -3,12 +3,19 @@
 import dataclasses
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from scipy import stats
 
+from engine.checkpoint import Checkpoint, save
 from engine.flags import BEYOND_CALIBRATION, CLASS_FALLBACK, NOT_SCORED
-from engine.train.epochs import module_weights
+from engine.infer import InferStage, model_config
+from engine.schema import list_array, to_arrays
+from engine.stage import UnitTable, rejected_table
+from engine.storage import Storage
+from engine.train.epochs import module_weights, run_epoch
+from engine.train.plan import EpochPlan
 from models.band_gan import SPEC
 from models.band_gan_config import NOISE_NJY, BandGANConfig
 from models.scoring.band_columns import SCORES, BandScoringConfig, columns
@@ -273,6 +280,36 @@ def test_trained_network_predicts_better_than_a_mean_colour_and_finds_swapped_ba
     swapped = predict_all(batch)["off_manifold_score"][red]
     assert np.median(out["off_manifold_score"]) < 1
     assert np.median(swapped) > 2
+
+
+def test_the_engine_trains_stores_and_runs_it_as_any_other_model(tmp_path) -> None:
+    settings = {"size": S, "width": 8, "levels": 2, "discriminator_width": 8, "precision": "float32"}
+    settings |= {"scoring": dataclasses.asdict(CONFIG)}
+    config = model_config(SPEC, settings, "model")
+    columns_read = tuple(column.name for column in SPEC.reads(config))
+    table = _table(make_cutouts(120, S, 1)).append_column("split_hash", pa.array(np.linspace(0, 0.99, 120)))
+    task = SPEC.task(config, 0)
+    task.start(CPU, 10)
+    plan = EpochPlan(columns_read, 32, 64, 0.3, 0.3, 0)
+    epoch = run_epoch(task, task.modules, [table[:50], table[50:]], plan, 0, 0, lambda *_: None)
+    assert epoch.next_step == 2
+    assert {"val_loss", "val_mag_bias_f444w", "train_adversarial"} <= epoch.metrics.keys()
+    module = SPEC.build(config)
+    module.load_state_dict(module_weights(task.modules))
+    batches = [to_arrays(part, columns_read) for part in (table[36:], table[:36])]
+    fitted = SPEC.fit(config, module, batches[:1], batches[1:])
+    weights = {name: value.numpy() for name, value in module.state_dict().items()}
+    uri, storage = str(tmp_path / "checkpoint"), Storage()
+    save(Checkpoint("band_gan", 1, settings, {}, weights, fitted), uri, storage, "float16")
+    rows = _table(make_cutouts(9, S, 3)).append_column("flags", pa.array([4] * 9, pa.int32()))
+    rows = pa.concat_tables([rows[:4], rows[4:]])  # two chunks
+    out = InferStage.from_checkpoint(SPEC, uri).open()(UnitTable(rows, rejected_table([]), 9)).rows
+    assert np.isfinite(out["anomaly_score"].to_numpy()).all()
+    assert all(flags & 4 for flags in out["flags"].to_pylist())
+
+
+def _table(batch: dict[str, np.ndarray]) -> pa.Table:
+    return pa.table({k: list_array(v) if v.ndim == 2 else pa.array(v) for k, v in batch.items()})
 
 
 def _mad(values: np.ndarray) -> float:
