@@ -14,13 +14,13 @@ Made from the declarations in the code by `make golden`; do not edit.
 """
 
 
-def columns_page(model_columns: Mapping[str, Mapping[str, Sequence[Column]]]) -> str:
+def columns_page(model_columns: Mapping[str, Sequence[Column]]) -> str:
     """Markdown page of every catalogue's columns, flags and reason codes.
 
     Parameters
     ----------
     model_columns
-        Catalogue name to (model name to the columns that the model writes with its defaults).
+        Catalogue name to the columns that its model writes with its defaults.
 
     Returns
     -------
@@ -28,18 +28,16 @@ def columns_page(model_columns: Mapping[str, Mapping[str, Sequence[Column]]]) ->
         Markdown, ending in a newline.
     """
     parts = [_HEAD]
-    for name, models in model_columns.items():
-        for model, written in models.items():
-            parts.append(_catalog_section(CATALOGS[name], model, written))
+    parts += [_catalog_section(CATALOGS[name], written) for name, written in model_columns.items()]
     parts.append("## `rejected`\n\nFiles and objects that were not scored.\n\n" + _column_table(REJECTED))
     return "\n".join([*parts, _flag_section(), _reason_section()])
 
 
-def _catalog_section(spec: CatalogSpec, model: str, written: Sequence[Column]) -> str:
+def _catalog_section(spec: CatalogSpec, written: Sequence[Column]) -> str:
     examples = [f"{question}:\n\n```sql\n{sql}\n```\n" for question, sql in spec.examples]
     return "\n".join(
         [
-            f"## `{spec.name}` with `{model}`\n",
+            f"## `{spec.name}` with `{spec.model}`\n",
             f"{spec.summary}\n",
             f"Key: ({', '.join(spec.key)}). Ranked by `{spec.score}`, largest first. In DuckDB the rows are",
             "the view `catalog`; `ranked` adds `anomaly_rank`, and `top(n)` gives the first n of it.\n",

@@ -16,6 +16,8 @@ class CatalogSpec:
     ----------
     name
         Registry name.
+    model
+        Name of the model whose scores it publishes, a key of `models.MODELS`.
     title
         What a reader calls it.
     summary
@@ -49,6 +51,7 @@ class CatalogSpec:
     """
 
     name: str
+    model: str
     title: str
     summary: str
     key: tuple[str, ...]

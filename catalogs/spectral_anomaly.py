@@ -83,6 +83,7 @@ def _draw(item: GalleryItem, row: Mapping[str, Any]) -> str:
 
 SPEC = CatalogSpec(
     name="spectral_anomaly",
+    model="spectral_vae",
     title="Spectral anomaly catalogue",
     summary=(
         "One row a spectrum: identity, redshift, the hardware and exposures it came from, where the model "

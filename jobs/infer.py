@@ -2,6 +2,7 @@
 
 from catalogs import CATALOGS
 from engine.checkpoint import Checkpoint
+from engine.errors import ConfigError
 from jobs import parts
 from jobs.config import JobConfig, load_scorings
 from jobs.faults import judge
@@ -37,7 +38,14 @@ def assemble(config: JobConfig, options: Options) -> tuple[Parts, Checkpoint]:
     """Return the pipeline from the release to scores, and the checkpoint that it applies."""
     assert config.output is not None
     checkpoint, spec = parts.open_checkpoint(config)
+    catalog = CATALOGS[config.catalog.name]
+    if catalog.model != spec.name:
+        fitting = ", ".join(name for name, other in CATALOGS.items() if other.model == spec.name)
+        raise ConfigError(
+            "catalogue is not one of this model's scores", "catalog.name", catalog.name,
+            f"{fitting}, for model '{spec.name}'",
+        )  # fmt: skip
     stages = parts.infer_stages(config, checkpoint, spec)
-    columns = CATALOGS[config.catalog.name].columns(stages[-1].provides)
+    columns = catalog.columns(stages[-1].provides)
     salt = {"checkpoint": checkpoint.id, "model": spec.name, "precision": config.infer.precision}
     return parts.assemble(config, stages, columns, config.output, salt, options.limit), checkpoint

@@ -7,7 +7,6 @@ Noise is propagated as if pixels were independent; that of drizzled mosaics is n
 from dataclasses import dataclass
 
 import numpy as np
-from reproject import reproject_adaptive
 
 from engine.images.wcs import BINNED, NATIVE, REPROJECTED, Grid, Relation, outline
 
@@ -151,6 +150,8 @@ def _binned(fine: Plane, y0: int, x0: int) -> Plane:
 
 
 def _reprojected(plane: Plane, grid: Grid, target: Grid, y0: int, x0: int) -> Plane:
+    from reproject import reproject_adaptive  # 2 s of import that only odd grids need
+
     stack = np.stack([plane.science, np.square(plane.error)]).astype(np.float64)
     stack[:, plane.mask] = np.nan
     values = reproject_adaptive(

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from photutils.psf_matching import SplitCosineBellWindow, make_kernel
 from scipy.ndimage import map_coordinates
 from scipy.signal import oaconvolve
 
@@ -16,7 +15,7 @@ SCALE_TOLERANCE = 0.01
 MIN_WEIGHT = 0.5
 """A convolved pixel is masked if less of the kernel than this lies on usable pixels."""
 
-WINDOW = SplitCosineBellWindow(alpha=0.3, beta=0.4)
+WINDOW_ALPHA, WINDOW_BETA = 0.3, 0.4
 """Taper of high frequencies, where the ratio of two transforms is noise."""
 
 
@@ -71,7 +70,10 @@ def matching_kernel(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     ----------
     Gordon et al. (2008), ApJ 682, 336, Sect. 2.3: ratio of transforms with a cosine taper.
     """
-    kernel = make_kernel(source, target, window=WINDOW)
+    from photutils.psf_matching import SplitCosineBellWindow, make_kernel  # import: only matching needs it
+
+    window = SplitCosineBellWindow(alpha=WINDOW_ALPHA, beta=WINDOW_BETA)
+    kernel = make_kernel(source, target, window=window)
     return kernel / kernel.sum()
 
 

@@ -2,10 +2,14 @@
 
 from engine.sources.base import Source
 from engine.sources.desi import DesiSource
+from engine.sources.nircam import NircamSource
 from engine.sources.sdss import SdssSource
+from engine.sources.stamps import StampsSource
 
 SOURCES: dict[str, type[Source]] = {
     "desi": DesiSource,
     "sdss": SdssSource,
+    "nircam": NircamSource,
+    "stamps": StampsSource,
 }
 """Name to class; see `engine.sources.base.Source` for what each can do."""

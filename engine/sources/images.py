@@ -6,8 +6,10 @@ from typing import ClassVar
 from engine.column import Column
 from engine.config import Config
 from engine.images.columns import image_columns
+from engine.images.prepare import CutoutPrep
 from engine.sources.base import Source
 from engine.sources.nircam_config import ImageConfig
+from engine.stage import PrepareConfig
 
 
 @dataclass(frozen=True)
@@ -16,9 +18,11 @@ class ImageSource(Source):
 
     config: ImageConfig = field(default_factory=ImageConfig)
     config_class: ClassVar[type[Config]] = ImageConfig
+    prepare_class: ClassVar[type[PrepareConfig]] = CutoutPrep
     split_by: ClassVar[str] = "object_id"
     staged: ClassVar[tuple[str, ...]] = (
-        "object_id", "field", "ra", "dec", "z", "source_uri", "source_row", "coverage", "flags",
+        "object_id", "field", "ra", "dec", "z", "source_uri", "source_row", "dx", "dy", "pixel_scale", "coverage",
+        "flags",
     )  # fmt: skip
 
     @property

@@ -5,9 +5,11 @@ One module a kind, named as the source that reads it, with `describe`, `task_cou
 """
 
 from engine.config import Config
+from engine.synthetic.field.config import FieldConfig
 from engine.synthetic.release import SynthesizeConfig
 
 SYNTHETIC: dict[str, type[Config]] = {
     "desi": SynthesizeConfig,
+    "nircam": FieldConfig,
 }
 """Kind to the settings of its releases."""

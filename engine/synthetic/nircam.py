@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.schema import arrow_schema, conform, list_array
+from engine.schema import arrow_schema, conform, empty_table, list_array
 from engine.storage import Storage
 from engine.synthetic.field import layout
 from engine.synthetic.field.bands import BANDS, GROUPS, REFERENCE, FloatArray, magnitudes
@@ -28,6 +28,7 @@ from engine.synthetic.field.sources import Profile, Source, half_light_radius
 __all__ = [
     "FieldConfig",
     "Mosaic",
+    "describe",
     "field_truth",
     "simulate_field",
     "task_count",
@@ -54,7 +55,17 @@ def task_count(config: FieldConfig) -> int:
     return config.num_fields * len(GROUPS)
 
 
-def write_task(config: FieldConfig, task: int, uri: str, storage: Storage) -> list[str]:
+def describe(config: FieldConfig, tasks: int) -> dict[str, int]:
+    """Say what the first so many tasks write."""
+    mosaics = tasks * len(BANDS) // len(GROUPS)
+    return {
+        "fields": -(-tasks // len(GROUPS)),
+        "mosaics": mosaics,
+        "pixels": config.width_px * config.height_px,
+    }
+
+
+def write_task(config: FieldConfig, task: int, uri: str, storage: Storage) -> pa.Table:
     """Write the mosaics of one channel (three bands, which share their pixels) of one field.
 
     Parameters
@@ -70,8 +81,8 @@ def write_task(config: FieldConfig, task: int, uri: str, storage: Storage) -> li
 
     Returns
     -------
-    list of str
-        URIs of the files.
+    pyarrow.Table
+        Truth of the field, columns `TRUTH_COLUMNS`; without rows for all channels but the first.
 
     Raises
     ------
@@ -86,7 +97,7 @@ def write_task(config: FieldConfig, task: int, uri: str, storage: Storage) -> li
         for name, path in made.items():
             storage.put_file(Storage.join(uri, name), str(path))
             path.unlink()
-    return [Storage.join(uri, name) for name in made]
+    return field_truth(config, index) if channel == 0 else empty_table(TRUTH_COLUMNS)
 
 
 def _write_channel(
@@ -176,16 +187,12 @@ def _main_profile(source: Source) -> Profile | None:
     return max(source.profiles, key=lambda p: source.flux[p.sed, REFERENCE] * p.weight, default=None)
 
 
-def write_truth(config: FieldConfig, uri: str, storage: Storage) -> str:
-    """Write the truth of all fields as `{uri}/truth.parquet`; return its URI."""
-    return _write_tables((field_truth(config, index) for index in range(config.num_fields)), uri, storage)
-
-
-def _write_tables(tables: Iterable[pa.Table], uri: str, storage: Storage) -> str:
+def write_truth(truth: Iterable[pa.Table], uri: str, storage: Storage) -> str:
+    """Write what the tasks returned, in their order, as `{uri}/truth.parquet`; return its URI."""
     target = Storage.join(uri, TRUTH_NAME)
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, arrow_schema(TRUTH_COLUMNS), compression="zstd") as writer:
-        for table in tables:
+        for table in truth:
             writer.write_table(table)
     storage.put(target, buffer.getvalue())
     return target

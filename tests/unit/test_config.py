@@ -60,7 +60,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("requird = 1", "requird: unknown key (did you mean 'required'?)"),
+        ("requiredd = 1", "requiredd: unknown key (did you mean 'required'?)"),
         ("inner.required = 1", "inner.required: unknown key\n"),
         ("inner.wide = 1", "inner.wide: unknown key (did you mean 'width'?)"),
         ("maybe.widee = 1", "maybe.widee: unknown key (did you mean 'wide'?)"),

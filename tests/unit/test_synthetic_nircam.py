@@ -34,8 +34,10 @@ DJA = SMALL.model_copy(update={"layout": "dja"})
 def write(config: FieldConfig, folder) -> dict[str, str]:
     """Write all tasks; return paths by name."""
     tasks = range(nircam.task_count(config))
-    uris = [uri for task in tasks for uri in nircam.write_task(config, task, str(folder), STORAGE)]
-    nircam.write_truth(config, str(folder), STORAGE)
+    nircam.write_truth(
+        (nircam.write_task(config, t, str(folder), STORAGE) for t in tasks), str(folder), STORAGE
+    )
+    uris = sorted(str(path) for path in folder.rglob("*") if path.suffix in (".fits", ".gz"))
     return {uri.rpartition("/")[2]: uri for uri in uris}
 
 
