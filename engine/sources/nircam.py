@@ -12,11 +12,12 @@ from typing import ClassVar
 
 from engine.config import Config
 from engine.errors import SourceError
+from engine.schema import empty_table
 from engine.sources.images import ImageSource
 from engine.sources.nircam_config import NircamConfig
 from engine.sources.nircam_plan import check_settings, plan_mosaics
 from engine.sources.nircam_strip import Strip
-from engine.stage import UnitTable
+from engine.stage import UnitTable, rejected_table
 from engine.units import Unit
 
 
@@ -34,6 +35,8 @@ class NircamSource(ImageSource):
 
     def _read(self, unit: Unit) -> tuple[UnitTable, int]:
         """Cut out the sources of a strip."""
+        if not unit.files:
+            return UnitTable(empty_table(self.columns), rejected_table([]), 0), 0
         strip = Strip(unit, self.config, self._storage)
         try:
             table = strip.read()

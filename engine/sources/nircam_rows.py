@@ -55,6 +55,9 @@ class Objects:
         ]
 
 
+NO_OBJECTS = Objects(*(np.empty(0, dtype) for dtype in ("i8", "f8", "f8", "f8", "i8")))
+
+
 class Cutouts:
     """Pixels of `num` objects in all bands; a band that is never filled counts as absent.
 

@@ -17,19 +17,19 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from engine.config import Config
-from engine.errors import SourceError
+from engine.errors import ConfigError, SourceError
 from engine.fits import read_hdus
 from engine.images.bands import BANDS
 from engine.images.cutouts import centres, nearest_pixel
 from engine.images.planes import Plane, onto
 from engine.images.wcs import Grid, Relation, relate
-from engine.locations import FileInfo
+from engine.locations import FileInfo, NotFoundError
 from engine.sources.images import ImageSource
 from engine.sources.nircam_band import IMAGES, BandImage, describe, plane_of
 from engine.sources.nircam_catalogue import is_valid, load_catalogue
 from engine.sources.nircam_config import CatalogueConfig, ImageConfig
 from engine.sources.nircam_plan import reference_band
-from engine.sources.nircam_rows import Cutouts, Objects, build_table, with_rejections
+from engine.sources.nircam_rows import NO_OBJECTS, Cutouts, Objects, build_table, with_rejections
 from engine.stage import Rejection, UnitTable
 from engine.storage import Storage
 from engine.units import FileRef, Unit
@@ -97,14 +97,26 @@ class StampsSource(ImageSource):
 
     def plan(self) -> Iterator[Unit]:
         """Read the index, list the stamps, and yield units in the order of the index."""
-        info = self._storage.info(Storage.join(self.uri, self.config.index))
-        index = FileRef(info.uri, info.size, info.fingerprint, INDEX)
+        index = self._find_index()
+        if index is None:
+            return
         objects, names = self._index(index)
         stamps = self._list()
         for start in range(0, len(objects), self.config.unit_rows):
             stop = min(start + self.config.unit_rows, len(objects))
             refs = [ref for name in dict.fromkeys(names[start:stop]) for ref in stamps.get(name, ())]
             yield Unit(f"{self._field}-r{start:07d}-{stop:07d}", (index, *refs))
+
+    def _find_index(self) -> FileRef | None:
+        uri = Storage.join(self.uri, self.config.index)
+        try:
+            info = self._storage.info(uri)
+        except NotFoundError:
+            if next(self._storage.list(self.uri), None) is None:
+                return None
+            hint = "Set release.settings.index to the table of objects."
+            raise ConfigError("folder of stamps has no index", uri, hint=hint) from None
+        return FileRef(info.uri, info.size, info.fingerprint, INDEX)
 
     @property
     def _field(self) -> str:
@@ -137,7 +149,8 @@ class StampsSource(ImageSource):
     def _read(self, unit: Unit) -> tuple[UnitTable, int]:
         """Read the stamps of some objects."""
         index = unit.file(INDEX)
-        assert index is not None
+        if index is None:
+            return self._table(NO_OBJECTS, []), 0
         objects, names = self._index(index)
         start, stop = (int(number) for number in unit.key.rpartition("-r")[2].split("-"))
         refs = {ref.role: ref for ref in unit.files}

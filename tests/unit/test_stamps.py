@@ -10,8 +10,11 @@ from engine.errors import ConfigError
 from engine.flags import ERROR_ESTIMATED, MISSING_BAND, PARTIAL_BAND
 from engine.images.bands import BANDS
 from engine.schema import matrix
+from engine.sources.images import ImageSource
+from engine.sources.nircam import NircamSource
 from engine.sources.stamps import StampsConfig, StampsSource
 from engine.stage import UnitTable
+from engine.units import Unit
 from tests.mosaics import NJY, grid, header
 
 GRID = grid((100, 100))
@@ -219,6 +222,21 @@ def test_unit_must_be_said_where_files_do_not(folder: Folder) -> None:
     table = read(folder, CONFIG.model_copy(update={"unit": ""}))
     assert set(table.rejected["reason"].to_pylist()) == {"bad_unit"}
     assert "settings" in table.rejected["detail"][0].as_py()
+
+
+def test_folder_without_index_is_told_and_an_empty_one_has_no_unit(tmp_path: Path, folder: Folder) -> None:
+    (folder.path / "index.csv").unlink()
+    with pytest.raises(ConfigError, match="no index"):
+        list(StampsSource(str(folder.path)).plan())
+    assert list(StampsSource(str(tmp_path / "nothing")).plan()) == []
+
+
+@pytest.mark.parametrize("source", [StampsSource("/nowhere"), NircamSource("/nowhere")])
+def test_unit_of_missing_files_only_is_rejected(source: ImageSource) -> None:
+    table = source.read(Unit("x", (), missing=("/nowhere/a.fits",)))
+    assert (table.rows.num_rows, table.rows_in) == (0, 0)
+    assert table.rows.schema.names == [column.name for column in source.columns]
+    assert table.rejected["reason"].to_pylist() == ["not_found"]
 
 
 def test_index_without_positions_names_its_columns(folder: Folder) -> None:
