@@ -264,6 +264,21 @@ def test_band_on_another_grid_is_reprojected(field: Field) -> None:
     assert cubes(table, "science")[0, 2].sum() == pytest.approx(100 * NJY, rel=0.01)
 
 
+def test_reprojected_band_does_not_depend_on_the_strips(field: Field) -> None:
+    field.grid, flat = grid((500, 500), angle=50.0), field.grid
+    field.images["f200w"] = np.random.default_rng(4).normal(size=(500, 500)).astype("f4")
+    field.write(("f200w",))
+    field.grid = flat
+    x, y = np.random.default_rng(3).uniform(0, [[399], [299]], (2, 20))
+    uri = positions(x, y, field)
+    one, other = (read(field, config(uri, strip_pixels=n)) for n in (400 * 70, 10**8))
+    order = [np.argsort(table.rows["object_id"].to_numpy()) for table in (one, other)]
+    for name in ("mask", "science", "error"):
+        values = [cubes(table, name)[index, 2] for table, index in zip((one, other), order, strict=True)]
+        np.testing.assert_allclose(*values, atol=1e-3)
+    assert cubes(one, "mask")[:, 2].mean() < 0.2
+
+
 def blobs(field: Field, num: int = 40) -> np.ndarray:
     """Gaussians of 40 sigma in F150W; positions [2, num], some on the strips' borders."""
     places = np.random.default_rng(5).uniform(6, [[393], [293]], (2, num))
