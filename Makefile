@@ -7,10 +7,10 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_DATA_DISABLE_PROGRESS_BARS ?= 1
 export AWS_REQUEST_CHECKSUM_CALCULATION ?= when_required
 
-.PHONY: help setup format lint test golden demo clean
+.PHONY: help setup format lint test golden demo demo-nircam clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed  ## build the virtual environment (first run: a few minutes)
 
@@ -39,6 +39,9 @@ golden: setup  ## rewrite the golden files; review the diff
 
 demo: setup  ## synthetic DESI release -> trained model -> published catalogue -> report
 	$(BIN)/python -m jobs demo jobs/configs/demo.toml
+
+demo-nircam: setup  ## synthetic NIRCam mosaics -> trained band GAN -> published catalogue -> report
+	$(BIN)/python -m jobs demo jobs/configs/demo_nircam.toml
 
 clean:  ## remove what make built, not what jobs wrote
 	rm -rf $(VENV) build *.egg-info

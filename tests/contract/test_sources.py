@@ -3,15 +3,21 @@
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from astropy.io import fits
 
 from engine.flags import REASONS
+from engine.images.bands import BANDS
 from engine.schema import arrow_schema
 from engine.sources import SOURCES
+from engine.sources.base import Source
 from engine.stage import REJECTED
 from engine.units import Unit, with_ids
 from tests.coadds import write_release
+from tests.mosaics import Field, grid, header
 from tests.unit.test_sdss import Spectrum
 
 
@@ -25,8 +31,46 @@ def write_sdss(root: Path) -> None:
     (root / "spec-7103-56666-0001.fits").write_bytes(b"SIMPLE  =")
 
 
-WRITERS: dict[str, Callable[[Path], None]] = {"desi": write_desi, "sdss": write_sdss}
+def write_nircam(root: Path) -> None:
+    for name in ("good", "broken"):
+        field = Field(root / name, name, grid((80, 90)))
+        field.images["f150w"][38:43, 43:48] += 60.0
+        field.write()
+    last = field.path("f444w")
+    last.write_bytes(last.read_bytes()[:20_000])
+
+
+def write_stamps(root: Path) -> None:
+    image = np.random.default_rng(1).normal(size=(40, 40))
+    (ra,), (dec,) = grid((40, 40)).to_sky([20.0], [20.0])
+    (root / "index.csv").write_text(f"id,ra,dec\n1,{ra},{dec}\n2,{ra},{dec}\n")
+    for band in BANDS:
+        (root / band).mkdir()
+        for number in (1, 2):
+            path = root / band / f"stamp_{number}.fits"
+            fits.PrimaryHDU(image, header(grid((40, 40)))).writeto(path)
+    path.write_bytes(b"SIMPLE  =")
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "desi": write_desi,
+    "sdss": write_sdss,
+    "nircam": write_nircam,
+    "stamps": write_stamps,
+}
 """One good file and one broken one of each kind."""
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "nircam": {"size": 16},
+    "stamps": {"size": 16, "unit": "MJy/sr", "unit_rows": 1},
+}
+"""What is set to read them; nothing where it is not here."""
+
+
+def open_source(name: str, root: Path | str) -> Source:
+    kind = SOURCES[name]
+    return kind(str(root), config=kind.config_class(**SETTINGS.get(name, {})))
+
 
 source_name = pytest.mark.parametrize("name", sorted(SOURCES))
 
@@ -46,7 +90,7 @@ def test_settings_are_those_of_its_class_and_give_the_salt(name: str) -> None:
 @source_name
 def test_plan_is_the_same_every_time(name: str, tmp_path: Path) -> None:
     WRITERS[name](tmp_path)
-    units = [list(SOURCES[name](str(tmp_path)).plan()) for _ in range(2)]
+    units = [list(open_source(name, tmp_path).plan()) for _ in range(2)]
     assert units[0] == units[1]
     assert len(units[0]) == 2
     assert all(unit.id == "" and unit.key for unit in units[0])
@@ -56,13 +100,13 @@ def test_plan_is_the_same_every_time(name: str, tmp_path: Path) -> None:
 
 @source_name
 def test_nothing_there_is_no_unit(name: str, tmp_path: Path) -> None:
-    assert list(SOURCES[name](str(tmp_path)).plan()) == []
+    assert list(open_source(name, tmp_path).plan()) == []
 
 
 @source_name
 def test_read_gives_declared_columns_and_loses_nothing(name: str, tmp_path: Path) -> None:
     WRITERS[name](tmp_path)
-    source = pickle.loads(pickle.dumps(SOURCES[name](str(tmp_path))))
+    source = pickle.loads(pickle.dumps(open_source(name, tmp_path)))
     num_rows = 0
     for unit in source.plan():
         table, again = source.read(unit), source.read(unit)
