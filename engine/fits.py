@@ -30,6 +30,7 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyError
 
 from engine.errors import SourceError
+from engine.fitscards import Cards, read_cards
 from engine.fitsdata import (
     BLOCK,
     MAX_UNPACKED_BYTES,
@@ -77,8 +78,8 @@ class FitsContents:
         By EXTNAME in upper case; native byte order, BSCALE and BZERO applied (so MASK is unsigned).
     tables
         By EXTNAME, then by column name as asked for; strings without padding, logical as bool.
-    headers
-        Of all HDUs seen, by EXTNAME ("PRIMARY" and "HDU<n>" where there is none).
+    hdus
+        All HDUs seen, by EXTNAME ("PRIMARY" and "HDU<n>" where there is none).
     names
         EXTNAMEs in the order of the file, up to the last one wanted.
     bytes_used
@@ -87,9 +88,17 @@ class FitsContents:
 
     images: dict[str, np.ndarray] = field(default_factory=dict)
     tables: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    headers: dict[str, fits.Header] = field(default_factory=dict)
+    hdus: dict[str, Hdu] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     bytes_used: int = 0
+
+    def cards(self, name: str) -> Cards:
+        """Keywords of an HDU; none if it was not seen."""
+        return self.hdus[name].cards if name in self.hdus else {}
+
+    def header(self, name: str) -> fits.Header:
+        """Header of an HDU that was seen; its cards are parsed, and may fail, as they are asked for."""
+        return fits.Header.fromstring(self.hdus[name].text)
 
 
 def read_hdus(
@@ -279,8 +288,7 @@ def _walk(
         hdu = _read_hdu(window, position, len(contents.names))
         if hdu is None:
             break
-        if hdu.name not in contents.headers:
-            contents.headers[hdu.name] = hdu.header
+        contents.hdus.setdefault(hdu.name, hdu)
         contents.names.append(hdu.name)
         contents.bytes_used += hdu.data_start - position
         if hdu.name in missing:
@@ -297,7 +305,7 @@ def _take_rows(window: _Window, hdu: Hdu, rows: tuple[int, int], contents: FitsC
     part = rows_of(hdu, *rows)
     if part is not None:
         _take(window, part, True, None, contents, ahead=0)
-    elif is_table(hdu.header):
+    elif is_table(hdu.cards):
         _take(window, hdu, True, None, contents)
         if (image := contents.images.pop(hdu.name, None)) is not None and image.ndim == 2:
             contents.images[hdu.name] = image[slice(*rows)]
@@ -321,7 +329,7 @@ def _take(
             warnings.simplefilter("ignore")  # astropy warns of odd headers; what matters raises
             if is_image and (image := decode_image(hdu, data)) is not None:
                 contents.images[hdu.name] = image
-            if columns is not None and is_table(hdu.header):
+            if columns is not None and is_table(hdu.cards):
                 contents.tables[hdu.name] = decode_columns(hdu, data, columns)
     except DAMAGE as error:
         raise unreadable(hdu.where, "cannot be decoded", f"{type(error).__name__}: {error}", "") from error
@@ -333,19 +341,14 @@ def _read_hdu(window: _Window, position: int, index: int) -> Hdu | None:
     text = _read_header(window, position, where)
     if text is None:
         return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            header = fits.Header.fromstring(text)
-            default = f"HDU{index}" if index else "PRIMARY"
-            name = str(header.get("EXTNAME", "")).strip().upper() or default
-            size = _data_size(header, where)
-    except DAMAGE as error:
-        raise unreadable(where, "header cannot be read", f"{type(error).__name__}: {error}", "") from error
+    cards = read_cards(text)
+    default = f"HDU{index}" if index else "PRIMARY"
+    name = str(cards.get("EXTNAME") or "").strip().upper() or default
+    size = _data_size(cards, where)
     start = position + len(text)
     if start + size > window.size:
         raise _truncated(f"{where} {name}", f"{window.size} bytes", f"{start + size} bytes by its header")
-    return Hdu(name, f"{window.uri}[{name}]", header, start, size)
+    return Hdu(name, f"{window.uri}[{name}]", text, cards, start, size)
 
 
 def _read_header(window: _Window, position: int, where: str) -> bytes | None:
@@ -379,16 +382,16 @@ def _find_end(text: bytes) -> int | None:
     return end if at >= 0 and end <= len(text) else None
 
 
-def _data_size(header: fits.Header, where: str) -> int:
+def _data_size(cards: Cards, where: str) -> int:
     """Bytes of data without filling (FITS 4.0, Eq. 1 and 2, and 6.1.1 for random groups)."""
-    bitpix = bits(header, "BITPIX", where)
-    shape = axes(header, "NAXIS", where)
+    bitpix = bits(cards, "BITPIX", where)
+    shape = axes(cards, "NAXIS", where)
     if not shape:
         return 0
-    if shape[0] == 0 and header.get("GROUPS") is True:
+    if shape[0] == 0 and cards.get("GROUPS") is True:
         shape = shape[1:]
-    parameters = integer(header, "PCOUNT", where, 0)
-    groups = integer(header, "GCOUNT", where, 1)
+    parameters = integer(cards, "PCOUNT", where, 0)
+    groups = integer(cards, "GCOUNT", where, 1)
     return abs(bitpix) // 8 * groups * (parameters + math.prod(shape))
 
 

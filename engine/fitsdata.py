@@ -16,6 +16,7 @@ import numpy as np
 from astropy.io import fits
 
 from engine.errors import SourceError
+from engine.fitscards import Cards
 
 BLOCK = 2880
 """Unit of everything in FITS [bytes]."""
@@ -43,26 +44,27 @@ class Hdu:
 
     name: str
     where: str
-    header: fits.Header
+    text: bytes
+    cards: Cards
     data_start: int
     data_size: int
 
 
-def is_table(header: fits.Header) -> bool:
+def is_table(cards: Cards) -> bool:
     """Tell whether the HDU is a binary table (a tiled image is one too)."""
-    return str(header.get("XTENSION", "")).strip() in ("BINTABLE", "A3DTABLE")
+    return str(cards.get("XTENSION", "")).strip() in ("BINTABLE", "A3DTABLE")
 
 
 def decode_image(hdu: Hdu, data: memoryview) -> np.ndarray | None:
     """Decode an image as [NAXISn, ..., NAXIS1], in units of BUNIT, blank pixels NaN; None if there is none."""
-    if is_table(hdu.header):
-        return _decode_tiled(hdu, data) if hdu.header.get("ZIMAGE") is True else None
-    shape = axes(hdu.header, "NAXIS", hdu.where)
-    if not shape or str(hdu.header.get("XTENSION", "IMAGE")).strip() != "IMAGE":
+    if is_table(hdu.cards):
+        return _decode_tiled(hdu, data) if hdu.cards.get("ZIMAGE") is True else None
+    shape = axes(hdu.cards, "NAXIS", hdu.where)
+    if not shape or str(hdu.cards.get("XTENSION", "IMAGE")).strip() != "IMAGE":
         return None
     count = math.prod(shape)
-    raw = np.frombuffer(data, IMAGE_TYPES[bits(hdu.header, "BITPIX", hdu.where)], count).reshape(shape[::-1])
-    scale, zero, blank = (hdu.header.get(key) for key in ("BSCALE", "BZERO", "BLANK"))
+    raw = np.frombuffer(data, IMAGE_TYPES[bits(hdu.cards, "BITPIX", hdu.where)], count).reshape(shape[::-1])
+    scale, zero, blank = (hdu.cards.get(key) for key in ("BSCALE", "BZERO", "BLANK"))
     return _scaled(raw, 1 if scale is None else scale, zero or 0, blank)
 
 
@@ -71,26 +73,25 @@ def rows_of(hdu: Hdu, start: int, stop: int) -> Hdu | None:
 
     The range is cut to what there is.
     """
-    shape = axes(hdu.header, "NAXIS", hdu.where)
-    if is_table(hdu.header) or len(shape) != 2 or str(hdu.header.get("XTENSION", "IMAGE")).strip() != "IMAGE":
+    shape = axes(hdu.cards, "NAXIS", hdu.where)
+    if is_table(hdu.cards) or len(shape) != 2 or str(hdu.cards.get("XTENSION", "IMAGE")).strip() != "IMAGE":
         return None
-    row_bytes = shape[0] * abs(bits(hdu.header, "BITPIX", hdu.where)) // 8
+    row_bytes = shape[0] * abs(bits(hdu.cards, "BITPIX", hdu.where)) // 8
     stop = min(stop, shape[1])
     start = min(start, stop)
-    header = hdu.header.copy()
-    header["NAXIS2"] = stop - start
-    return Hdu(hdu.name, hdu.where, header, hdu.data_start + start * row_bytes, (stop - start) * row_bytes)
+    cards = {**hdu.cards, "NAXIS2": stop - start}
+    begin, size = hdu.data_start + start * row_bytes, (stop - start) * row_bytes
+    return Hdu(hdu.name, hdu.where, hdu.text, cards, begin, size)
 
 
 def _decode_tiled(hdu: Hdu, data: memoryview) -> np.ndarray:
     """Let astropy unpack a tile-compressed image out of a file in memory."""
-    pixels = math.prod(axes(hdu.header, "ZNAXIS", hdu.where))
-    unpacked = pixels * abs(bits(hdu.header, "ZBITPIX", hdu.where)) // 8
+    pixels = math.prod(axes(hdu.cards, "ZNAXIS", hdu.where))
+    unpacked = pixels * abs(bits(hdu.cards, "ZBITPIX", hdu.where)) // 8
     if unpacked > min(MAX_UNPACKED_BYTES, MAX_EXPANSION * (hdu.data_size + BLOCK)):
         raise unreadable(hdu.where, "unpacks to too much", f"{unpacked} bytes", f"from {hdu.data_size}")
-    primary = fits.PrimaryHDU().header.tostring()
-    text = (primary + hdu.header.tostring()).encode("ascii")
-    packed = io.BytesIO(b"".join([text, data, bytes(padded(hdu.data_size) - hdu.data_size)]))
+    primary = fits.PrimaryHDU().header.tostring().encode("ascii")
+    packed = io.BytesIO(b"".join([primary, hdu.text, data, bytes(padded(hdu.data_size) - hdu.data_size)]))
     with fits.open(packed) as file:
         image = np.asarray(file[1].data)  # pyright: ignore[reportAttributeAccessIssue] - astropy has no types
     return np.ascontiguousarray(image, image.dtype.newbyteorder("="))
@@ -117,7 +118,7 @@ def _scaled(raw: np.ndarray, scale: Any, zero: Any, blank: Any = None) -> np.nda
 
 def decode_columns(hdu: Hdu, data: memoryview, wanted: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Decode the wanted columns that are there, [NAXIS2] or [NAXIS2, repeat] each, by name as wanted."""
-    row_bytes, num_rows = axes(hdu.header, "NAXIS", hdu.where)
+    row_bytes, num_rows = axes(hdu.cards, "NAXIS", hdu.where)
     known = _columns(hdu, row_bytes)
     found = {name: known[name.upper()] for name in wanted if name.upper() in known}
     if not found or row_bytes == 0:
@@ -131,7 +132,7 @@ def decode_columns(hdu: Hdu, data: memoryview, wanted: tuple[str, ...]) -> dict[
         }
     )
     rows = np.frombuffer(data, layout, num_rows)
-    return {name: _decode_column(rows[name], column, hdu.header) for name, column in found.items()}
+    return {name: _decode_column(rows[name], column, hdu.cards) for name, column in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +147,15 @@ def _columns(hdu: Hdu, row_bytes: int) -> dict[str, _Column]:
     """Columns by upper-case name; those that are not decoded are left out."""
     columns: dict[str, _Column] = {}
     offset = 0
-    for index in range(1, integer(hdu.header, "TFIELDS", hdu.where) + 1):
-        form = str(hdu.header[f"TFORM{index}"]).strip()
+    for index in range(1, integer(hdu.cards, "TFIELDS", hdu.where) + 1):
+        form = str(hdu.cards.get(f"TFORM{index}")).strip()
         match = re.match(r"(\d*)([LXBIJKAEDCMPQ])", form)
         if match is None:
             raise unreadable(hdu.where, f"TFORM{index} is not valid", repr(form), "")
         repeat, code = int(match[1] or 1), match[2]
-        name = str(hdu.header.get(f"TTYPE{index}", f"COL{index}")).strip().upper()
+        name = str(hdu.cards.get(f"TTYPE{index}", f"COL{index}")).strip().upper()
         if code in COLUMN_TYPES and name not in columns:
-            dtype = _column_dtype(code, repeat, hdu.header.get(f"TDIM{index}"))
+            dtype = _column_dtype(code, repeat, hdu.cards.get(f"TDIM{index}"))
             columns[name] = _Column(index, code, dtype, offset)
         offset += _width(code, repeat)
     if offset > row_bytes:
@@ -179,33 +180,33 @@ def _column_dtype(code: str, repeat: int, dims: Any) -> Any:
     return COLUMN_TYPES[code] if shape == [1] else np.dtype((COLUMN_TYPES[code], tuple(shape[::-1])))
 
 
-def _decode_column(raw: np.ndarray, column: _Column, header: fits.Header) -> np.ndarray:
+def _decode_column(raw: np.ndarray, column: _Column, cards: Cards) -> np.ndarray:
     if column.code == "A":
         return np.strings.strip(np.strings.decode(np.ascontiguousarray(raw), "latin-1"))
     if column.code == "L":
         return raw == ord("T")
-    return _scaled(raw, header.get(f"TSCAL{column.index}", 1), header.get(f"TZERO{column.index}", 0))
+    return _scaled(raw, cards.get(f"TSCAL{column.index}", 1), cards.get(f"TZERO{column.index}", 0))
 
 
-def axes(header: fits.Header, key: str, where: str) -> list[int]:
+def axes(cards: Cards, key: str, where: str) -> list[int]:
     """Lengths NAXIS1, NAXIS2, ... (or ZNAXIS1, ...), fastest first."""
-    num_axes = integer(header, key, where)
+    num_axes = integer(cards, key, where)
     if not 0 <= num_axes <= 999:
         raise unreadable(where, f"{key} is not valid", str(num_axes), "0 to 999")
-    return [integer(header, f"{key}{axis + 1}", where) for axis in range(num_axes)]
+    return [integer(cards, f"{key}{axis + 1}", where) for axis in range(num_axes)]
 
 
-def integer(header: fits.Header, key: str, where: str, default: int | None = None) -> int:
+def integer(cards: Cards, key: str, where: str, default: int | None = None) -> int:
     """Return a keyword that must be an integer, not negative."""
-    value = header.get(key, default)
+    value = cards.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise unreadable(where, f"{key} is not valid", repr(value), "an integer, not negative")
     return value
 
 
-def bits(header: fits.Header, key: str, where: str) -> int:
+def bits(cards: Cards, key: str, where: str) -> int:
     """Return BITPIX or ZBITPIX."""
-    value = header.get(key)
+    value = cards.get(key)
     if not isinstance(value, int) or value not in IMAGE_TYPES:
         raise unreadable(where, f"{key} is not valid", repr(value), "8, 16, 32, 64, -32 or -64")
     return value

@@ -129,7 +129,7 @@ class DesiSource(SpectrumSource):
 
     def _objects(self, contents: FitsContents, redrock: FileRef | None, uri: str) -> list[int | None]:
         """TARGETIDs of a file that cannot be used: its own, those of its redshifts, or only how many."""
-        spectra = dict(contents.headers.get("FLUX", {}))
+        spectra = contents.cards("FLUX")
         targetid = contents.tables.get("FIBERMAP", {}).get("TARGETID")
         if targetid is None and is_coadd(uri):
             targetid = self._read_redshifts(redrock)[0].get("TARGETID")
@@ -198,7 +198,7 @@ def _rows(contents: FitsContents, redshifts: dict[str, np.ndarray], uri: str) ->
 
 def _survey_and_program(contents: FitsContents, uri: str) -> tuple[str, str]:
     """Folders, then header, then file name, then the targeting column: see the module's docstring."""
-    said, header = identify(uri), contents.headers.get("PRIMARY", {})
+    said, header = identify(uri), contents.cards("PRIMARY")
     in_header = [str(header.get(key, "")).strip().lower() for key in ("SURVEY", "PROGRAM")]
     first, second = (said.survey, said.program), (in_header[0], in_header[1])
     if not said.from_folders:

@@ -47,8 +47,8 @@ def open_band(
 
 def describe(contents: FitsContents, ref: FileRef, weight: FileRef | None, default_unit: str) -> BandImage:
     """Find image, grid and unit from the headers; errors as `open_band`."""
-    extension = "SCI" if "SCI" in contents.headers else "PRIMARY"
-    header = contents.headers[extension]
+    extension = "SCI" if "SCI" in contents.hdus else "PRIMARY"
+    header = contents.header(extension)
     where = f"{ref.uri}[{extension}]"
     if header.get("NAXIS") != 2 and header.get("ZNAXIS") != 2:
         got, expected = ", ".join(contents.names), "an image of two axes in SCI or PRIMARY"
@@ -57,7 +57,7 @@ def describe(contents: FitsContents, ref: FileRef, weight: FileRef | None, defau
         header = header.copy()
         header["NAXIS1"], header["NAXIS2"] = header["ZNAXIS1"], header["ZNAXIS2"]
     grid = grid_of(header, where)
-    primary = contents.headers["PRIMARY"]
+    primary = contents.header("PRIMARY")
     said = {key: header.get(key, primary.get(key)) for key in UNIT_KEYS}
     return BandImage(ref, weight, extension, grid, unit_factor(said, grid.area_sr, where, default_unit))
 

@@ -50,8 +50,8 @@ def _read(storage: Storage, file: FileInfo, config: PsfConfig, pixel_scale: floa
     image = contents.images.get(name)
     if image is None:
         raise ConfigError("has no such image", where, ", ".join(contents.names), hint="Set psf.extension.")
-    header = contents.headers[name]
-    scale = header.get("PIXELSCL", contents.headers["PRIMARY"].get("PIXELSCL"))
+    header = contents.header(name)
+    scale = header.get("PIXELSCL", contents.header("PRIMARY").get("PIXELSCL"))
     if not isinstance(scale, int | float) or not math.isfinite(scale) or scale <= 0:
         raise ConfigError("PSF does not say its pixel scale", where, str(scale), "PIXELSCL [arcsec]")
     return prepare_psf(image, float(scale), pixel_scale, config.kernel_size, where, config.resample)

@@ -143,7 +143,7 @@ def _row(contents: FitsContents, ref: FileRef) -> dict[str, Any]:
 
 def _trace(named: SpectrumId, contents: FitsContents) -> dict[str, Any]:
     """Name, instrument and exposures of a spectrum."""
-    header = contents.headers["PRIMARY"]
+    header = contents.cards("PRIMARY")
     return {
         "targetid": named.targetid,
         "survey": SURVEY,
@@ -185,7 +185,7 @@ def _object(contents: FitsContents, uri: str) -> dict[str, Any]:
     """Position, and redshift and class where the file has them."""
     table = next((contents.tables[name] for name in OBJECT_TABLES if contents.tables.get(name)), {})
     first = {name: values[0].item() for name, values in table.items() if len(values)}
-    header = contents.headers["PRIMARY"]
+    header = contents.cards("PRIMARY")
     found = [first.get(name, header.get(name)) for name in ("PLUG_RA", "PLUG_DEC")]
     ra, dec = (value if isinstance(value, float) else math.nan for value in found)
     if not valid_position(np.array(ra), np.array(dec)):

@@ -22,7 +22,7 @@ def test_kernels_match_all_bands_to_f444w(shared_data: Path) -> None:
     psfs = {}
     for path in (shared_data / "psf").glob("*.fits"):
         contents = read_hdus(Storage(), str(path), path.stat().st_size, ("DET_SAMP",), {})
-        image, header = contents.images["DET_SAMP"], contents.headers["DET_SAMP"]
+        image, header = contents.images["DET_SAMP"], contents.header("DET_SAMP")
         band = next(band for band in BANDS if band in path.name)
         psfs[band] = prepare_psf(image, header["PIXELSCL"], 0.03, 101, path.name, resample=True)
     target = psfs["f444w"]

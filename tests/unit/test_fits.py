@@ -81,7 +81,7 @@ def test_coadd(read_fits, is_tiled: bool):
     assert fibermap["OBJTYPE"].tolist() == ["TGT"] * 7
     assert set(contents.tables["SCORES"]) == {"TSNR2_LRG"}
     assert contents.names[:4] == ["PRIMARY", "FIBERMAP", "B_WAVELENGTH", "B_FLUX"]
-    assert contents.headers["B_FLUX"]["NAXIS1"] == 2751
+    assert contents.header("B_FLUX")["NAXIS1"] == 2751
 
 
 def test_resolution_is_not_fetched(tmp_path):
@@ -205,4 +205,4 @@ def test_long_header(read_fits):
     late.header.update(cards)
     contents = read_fits(to_bytes(fits.HDUList([fits.PrimaryHDU(), big, late])), ["BIG", "LATE"])
     assert contents.images["LATE"].tolist() == [0, 1, 2]
-    assert contents.headers["LATE"]["KEY1999"] == 1999
+    assert contents.header("LATE")["KEY1999"] == 1999

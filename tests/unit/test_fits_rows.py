@@ -91,7 +91,7 @@ def test_headers_come_without_data(tmp_path: Path, packed: bool) -> None:
     uri, size = put(tmp_path, gzip.compress(data, 1) if packed else data)
     contents = read_headers(storage, uri, size, ("SCI",))
     assert contents.names == ["PRIMARY", "SCI"]
-    assert contents.headers["SCI"]["LONG399"] == 399
+    assert contents.header("SCI")["LONG399"] == 399
     assert not contents.images
     assert packed or storage.bytes_fetched < 200_000
 
