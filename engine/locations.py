@@ -85,6 +85,11 @@ def canonical(uri: str) -> str:
     raise StorageError("is not a usable URI", uri, expected="s3://bucket/key, file:///path or a local path")
 
 
+def is_object(uri: str) -> bool:
+    """Whether a URI is of object storage."""
+    return uri.startswith("s3://")
+
+
 def bucket_and_key(uri: str) -> tuple[str, str]:
     """Split `s3://bucket/key`; the key of a bucket itself is empty."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")

@@ -27,6 +27,7 @@ from ray.exceptions import RayError, RayTaskError
 from engine.allocator import keep_freed_memory
 from engine.errors import EngineError
 from engine.ledger import LedgerRecord
+from engine.locations import is_object
 from engine.placement import PipelineConfig, plan_workers
 from engine.sealed import seal, unseal
 from engine.stage import Resources, Stage, UnitFunction, UnitTable
@@ -101,7 +102,8 @@ def run_units(
     if not work:
         return
     chains = [branch.stages for branch in branches]
-    plan = plan_workers(len(work), chains, config, ray.cluster_resources())
+    is_remote = any(is_object(file.uri) for file in work[0].unit.files)
+    plan = plan_workers(len(work), chains, config, ray.cluster_resources(), is_remote)
     rest = [Branch(stages, b.sink) for stages, b in zip(plan.branch_stages, branches, strict=True)]
     is_fused = plan.placement == "fused"  # then tasks only name a unit, and actors read it
     with _quiet_context(), _clear_errors():
@@ -114,8 +116,8 @@ def run_units(
             fn_constructor_args=(source if is_fused else None, plan.shared_stages, rest),
             compute=ActorPoolStrategy(
                 size=plan.workers,
-                max_tasks_in_flight_per_actor=config.units_per_worker + WAITING_UNITS,
-                max_concurrent_calls_per_actor=config.units_per_worker,
+                max_tasks_in_flight_per_actor=plan.threads + WAITING_UNITS,
+                max_concurrent_calls_per_actor=plan.threads,
                 enable_true_multi_threading=True,
             ),
             batch_size=None,
@@ -214,7 +216,7 @@ def read_unit(source: Reader, stages: Sequence[Stage], work: Work) -> pa.Table:
 class UnitWorker:
     """Actor that opens the stages once, then computes and writes unit after unit.
 
-    Ray calls it from `units_per_worker` threads: one unit is read or written while another is computed.
+    Ray may call it from several threads: one unit is read or written while another is computed.
     The stages themselves run one unit at a time, and each thread has a source of its own, whose counters
     no other thread moves.
 

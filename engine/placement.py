@@ -21,8 +21,9 @@ class PipelineConfig(Config):
     so that CPUs feed GPUs; auto: split if a stage asks for a GPU, else fused."""
     workers: int | None = Field(default=None, ge=1)
     """Actors that compute; None: as many as the cluster's CPUs or GPUs allow."""
-    units_per_worker: int = Field(default=2, ge=1, le=8)
-    """Units that a worker holds at once: it reads one while it computes another."""
+    units_per_worker: int | None = Field(default=None, ge=1, le=8)
+    """Units that a worker holds at once: it reads one while it computes another. None: 2 from object storage,
+    which keeps one waiting; 1 from a local disk, where threads only take turns."""
     read_cpus: float = Field(default=1.0, gt=0)
     """CPUs that a reading task asks for (split)."""
     worker_memory_gib: float = Field(default=0.0, ge=0)
@@ -42,10 +43,15 @@ class WorkerPlan:
     reader: Resources
     worker: Resources
     workers: int
+    threads: int
 
 
 def plan_workers(
-    num_units: int, branches: Sequence[Sequence[Stage]], config: PipelineConfig, cluster: Mapping[str, float]
+    num_units: int,
+    branches: Sequence[Sequence[Stage]],
+    config: PipelineConfig,
+    cluster: Mapping[str, float],
+    is_remote: bool = False,
 ) -> WorkerPlan:
     """Decide placement, number and size of workers so that all of them and a reader fit at once.
 
@@ -60,6 +66,8 @@ def plan_workers(
         What is to be run: the stages of each branch.
     cluster
         Total resources, as `ray.cluster_resources()` tells them.
+    is_remote
+        Whether units are read over a network.
     """
     everything = [stage for stages in branches for stage in stages]
     uses_gpu = any(stage.resources.num_gpus > 0 for stage in everything)
@@ -83,6 +91,7 @@ def plan_workers(
         reader=reader,
         worker=Resources(max(num_cpus, CPU_STEP), asked.num_gpus, asked.memory_gib),
         workers=workers,
+        threads=config.units_per_worker or (2 if is_remote else 1),
     )
 
 

@@ -43,3 +43,10 @@ def test_what_branches_begin_with_alike_runs_once():
     split = plan_workers(9, [[first, gpu], [same, other, gpu]], PipelineConfig(), {"CPU": 8, "GPU": 1})
     assert (split.read_stages, split.shared_stages) == ((first,), ())
     assert split.branch_stages == ((gpu,), (other, gpu))
+
+
+def test_object_storage_is_read_ahead_and_a_disk_is_not():
+    config, cluster = PipelineConfig(), {"CPU": 2}
+    assert plan_workers(9, [[ToyStage()]], config, cluster).threads == 1
+    assert plan_workers(9, [[ToyStage()]], config, cluster, is_remote=True).threads == 2
+    assert plan_workers(9, [[ToyStage()]], PipelineConfig(units_per_worker=3), cluster).threads == 3
