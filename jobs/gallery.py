@@ -59,10 +59,11 @@ def items(reader: Reader, place: Place, manifest: Manifest, num_items: int) -> t
     picture.
     """
     top = _top(place, manifest.version, reader.key, num_items)
-    units = _units(place, manifest, {row["source_uri"] for row in top})
     found: dict[Key, GalleryItem] = {}
     problems: list[str] = []
-    for unit, rows in _by_unit(top, units):
+    for unit in _units(place, manifest, {row["source_uri"] for row in top}):
+        files = {file.uri for file in unit.files}
+        rows = [row for row in top if row["source_uri"] in files and _key(row, reader) not in found]
         try:
             found |= _draw(reader, unit, rows)
         except EngineError as error:
@@ -87,33 +88,24 @@ def _top(place: Place, version: int, key: Sequence[str], num_items: int) -> list
         return run_query(connection, sql).read_all().to_pylist()
 
 
-def _units(place: Place, manifest: Manifest, uris: set[str]) -> dict[str, Unit]:
-    """Return the unit of each of the files wanted, from the version's table of units."""
+def _units(place: Place, manifest: Manifest, uris: set[str]) -> list[Unit]:
+    """Return the units that read the files wanted, from the version's table of units; strips share files."""
     storage = Storage(place.storage)
     with storage.open_input(storage.join(place.uri, manifest.paths("units")[0])) as file:
         table = pq.read_table(file, columns=["unit"])
-    wanted: dict[str, Unit] = {}
-    for text in table["unit"].to_pylist():
-        unit = Unit.from_json(text)
-        wanted |= {file.uri: unit for file in unit.files if file.uri in uris}
-    return wanted
-
-
-def _by_unit(
-    top: Sequence[dict[str, Any]], units: Mapping[str, Unit]
-) -> list[tuple[Unit, list[dict[str, Any]]]]:
-    groups: dict[str, tuple[Unit, list[dict[str, Any]]]] = {}
-    for row in top:
-        if unit := units.get(row["source_uri"]):
-            groups.setdefault(unit.id, (unit, []))[1].append(row)
-    return list(groups.values())
+    units = map(Unit.from_json, table["unit"].to_pylist())
+    return [unit for unit in units if any(file.uri in uris for file in unit.files)]
 
 
 def _draw(reader: Reader, unit: Unit, rows: Sequence[Mapping[str, Any]]) -> dict[Key, GalleryItem]:
-    """Read a unit again as far as these rows go, and let the model reconstruct them."""
+    """Read a unit again as far as these rows go, and let the model reconstruct those that it has."""
+    if not rows:
+        return {}
     read = reader.source.read(unit)
     name = reader.key[-1]  # names an object nearly alone; rows that share it do no harm
     wanted = np.isin(read.rows[name].to_numpy(), [row[name] for row in rows])
+    if not wanted.any():
+        return {}
     chosen = UnitTable(read.rows.filter(pa.array(wanted)), read.rejected, read.rows_in)
     table = reader.prepare.open()(chosen).rows
     inputs = to_arrays(table, [column.name for column in reader.spec.reads(reader.settings)])

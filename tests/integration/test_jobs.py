@@ -135,7 +135,7 @@ def test_report_draws_the_strangest_objects(site: Site, published: Path, say: Sa
     lines = say("report", str(published), "--limit", "2", "--out", str(out)).splitlines()
     assert lines == [f"report: {out}", f"catalogue: {published}"]
     html = out.read_text()
-    assert html.count("Spectrum, reconstruction and residual of") == 2
+    assert html.count("What the model was given and what it made of it") == 2
     assert "could not be read again" not in html
 
 
@@ -150,7 +150,7 @@ def test_report_without_the_release_says_so_and_keeps_the_training(
         gone.rename(site.release)
     html = out.read_text()
     assert "could not be read again" in html
-    assert "Spectrum, reconstruction and residual of" not in html
+    assert "What the model was given and what it made of it" not in html
     assert "train" in html
 
 

@@ -1,6 +1,5 @@
 """From mosaics, and from folders of stamps, to the published catalogue of band anomalies."""
 
-import json
 from pathlib import Path
 
 import duckdb
@@ -13,6 +12,7 @@ from catalogs.check import check_catalog
 from catalogs.query import open_catalog, run_query
 from engine.checkpoint import Checkpoint, save
 from engine.images.prepare import CutoutPrep
+from engine.infer import model_config
 from engine.schema import to_arrays
 from engine.sources.nircam import NircamSource
 from engine.sources.nircam_config import NircamConfig
@@ -27,7 +27,10 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 SIZE = 32
 FIELD = FieldConfig(width_px=480, height_px=420, density_factor=4.0, anomaly_fraction=0.1, seed=3)
-SETTINGS = {"size": SIZE, "levels": 2, "width": 4, "discriminator_width": 4, "precision": "float32"}
+SETTINGS = {
+    "size": SIZE, "levels": 2, "width": 4, "discriminator_width": 4, "precision": "float32",
+    "scoring": {"num_latent": 4, "min_class_rows": 20, "num_reference": 60},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def checkpoint(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A band GAN that has seen the field for a moment."""
     source = NircamSource(str(release), config=NircamConfig(size=SIZE))
     spec = MODELS["band_gan"]
-    config = spec.config(**SETTINGS, scoring={"num_latent": 4, "min_class_rows": 20, "num_reference": 60})
+    config = model_config(spec, SETTINGS, "tests")
     names = [column.name for column in spec.reads(config)]
     tables = [to_arrays(source.read(unit).rows, names) for unit in source.plan()]
     rows = {name: np.concatenate([table[name] for table in tables]) for name in names}
@@ -61,7 +64,7 @@ def checkpoint(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = Checkpoint(
         model=spec.name,
         model_version=spec.version,
-        config=json.loads(json.dumps(SETTINGS | {"scoring": {"num_latent": 4, "num_reference": 60}})),
+        config=SETTINGS,
         prepare=CutoutPrep(size=SIZE).model_dump(),
         weights={name: value.numpy() for name, value in weights.items()},
         fitted=spec.fit(config, module.eval(), parts[:1], parts[1:]),
