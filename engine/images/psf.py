@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 from scipy.ndimage import map_coordinates
-from scipy.signal import oaconvolve
 
 from engine.errors import ConfigError
 from engine.images.planes import Plane
@@ -83,6 +82,8 @@ def convolve(plane: Plane, kernel: np.ndarray) -> Plane:
     A pixel is the kernel's mean over usable pixels. Errors go through the kernel squared, as if pixels were
     independent.
     """
+    from scipy.signal import oaconvolve  # 2 s of import that only matching needs
+
     valid = (~plane.mask).astype(np.float32)
     kernel = kernel.astype(np.float32)
     weight = oaconvolve(valid, kernel, mode="same")

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow.csv
 import pyarrow.parquet
 from astropy import units
-from astropy.table import Table
 
 from engine.errors import ConfigError
 from engine.partition import healpix_29, valid_position
@@ -68,6 +67,8 @@ def _read(storage: Storage, ref: FileRef) -> dict[str, Any]:
             )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", units.UnitsWarning)
+            from astropy.table import Table  # a second of import that only a catalogue needs
+
             columns = Table.read(data, format=formats[ending])
         return {name: columns[name] for name in columns.colnames}
     except (OSError, ValueError, pyarrow.ArrowInvalid) as error:
