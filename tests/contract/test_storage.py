@@ -300,7 +300,7 @@ class TestProcesses:
         """In a process of its own: a fork of this one, with Ray's threads, would disturb the tests that follow."""
         given = pickle.dumps([place.storage, place.uri("forked")])
         done = subprocess.run(
-            [sys.executable, "-c", FORK], input=given, capture_output=True, timeout=120, check=False
+            [sys.executable, "-c", FORK], input=given, capture_output=True, timeout=300, check=False
         )
         assert done.stdout.decode() == "before before", done.stderr.decode()[-2000:]
 

@@ -86,7 +86,7 @@ def test_killed_driver_resumes_to_the_same_bytes(site: Site, published: Path, mo
     name, (folder, num_files) = f"killed-{moment}", MOMENTS[moment]
     output = site.folder / name
     driver = site.spawn("reprocess", name)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and driver.poll() is None:
         if sum(path.is_file() for path in (output / folder).rglob("*")) >= num_files:
             break

@@ -105,7 +105,7 @@ def overrides(folder: Path, name: str) -> list[str]:
 
 def history_when_stored(driver: subprocess.Popen[str], runs: Path) -> list[dict[str, Any]]:
     """Wait for the first state that is whole; return the history that is in it."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 420
     while time.monotonic() < deadline and driver.poll() is None:
         for record in runs.glob("*/states/*/state.json"):
             return json.loads(record.read_text())["history"]
