@@ -21,6 +21,7 @@ from catalogs.check_files import (
 from catalogs.query import connect_release
 from catalogs.release import Release, load_release, version_facts
 from engine.commit.manifest import DataFile, read_version, version_numbers
+from engine.locations import is_object
 from engine.stage import REJECTED
 from engine.storage import Storage, StorageOptions
 
@@ -238,7 +239,7 @@ def _validate_hats(folder: str, storage: Storage) -> tuple[bool, list[str]]:
     from hats.io.validation import is_valid_catalog  # 6 s of import that only this needs
     from upath import UPath
 
-    options = storage.filesystem(folder).storage_options if folder.startswith("s3://") else {}
+    options = storage.filesystem(folder).storage_options if is_object(folder) else {}
     root, listener = logging.getLogger(), _Listener(logging.WARNING)
     kept, root.handlers[:] = list(root.handlers), [listener]
     try:

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from catalogs.gallery import GalleryItem
-from catalogs.spec import CatalogSpec
+from catalogs.spec import CatalogSpec, published_columns
 from engine.column import Column
 from engine.images.columns import image_columns, pixel_columns
-from engine.partition import HEALPIX
 
 EXAMPLES = (
     (
@@ -57,9 +56,7 @@ def columns(model_columns: Sequence[Column]) -> tuple[Column, ...]:
         `_healpix_29`, the columns of a source of images without its pixels, the model's.
     """
     pixels = {column.name for column in pixel_columns(1)}
-    source = [column for column in image_columns(1) if column.name not in pixels]
-    by_name = {column.name: column for column in (HEALPIX, *source, *model_columns)}
-    return tuple(by_name.values())
+    return published_columns(image_columns(1), pixels, model_columns)
 
 
 def _draw(item: GalleryItem, row: Mapping[str, Any]) -> str:

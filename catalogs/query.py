@@ -20,6 +20,7 @@ from catalogs.release import Release, VersionFacts, load_release, version_facts
 from catalogs.spec import CatalogSpec
 from engine.errors import ConfigError
 from engine.flags import FLAGS
+from engine.locations import is_object
 from engine.schema import arrow_schema
 from engine.stage import REJECTED
 from engine.storage import Storage, StorageOptions
@@ -92,7 +93,7 @@ def connect_release(
 ) -> duckdb.DuckDBPyConnection:
     """Open a release that has been loaded; see `open_catalog`."""
     con = duckdb.connect()
-    if release.root.startswith("s3://"):
+    if is_object(release.root):
         con.register_filesystem(storage.filesystem(release.root))
     data, rejected = release.uris("data"), release.uris("rejected")
     _create_view(con, "catalog", arrow_schema(release.columns), data)

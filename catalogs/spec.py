@@ -1,11 +1,25 @@
 """What the rest of the project must know of a catalogue."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from catalogs.gallery import GalleryItem
 from engine.column import Column
+from engine.partition import HEALPIX
+from engine.rows import FLAGS
+
+
+def published_columns(
+    source: Sequence[Column], hidden: Collection[str], model: Sequence[Column]
+) -> tuple[Column, ...]:
+    """Columns of a catalogue: `_healpix_29`, those of the source that are not hidden, those of the model.
+
+    A column of the model may replace one of the source, which keeps its place; `flags` stays the source's.
+    """
+    by_name = {column.name: column for column in (HEALPIX, *source) if column.name not in hidden}
+    by_name |= {column.name: column for column in model if column.name != FLAGS.name}
+    return tuple(by_name.values())
 
 
 @dataclass(frozen=True)

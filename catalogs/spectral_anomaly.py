@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from catalogs.gallery import GalleryItem
-from catalogs.spec import CatalogSpec
+from catalogs.spec import CatalogSpec, published_columns
 from engine.column import Column
-from engine.partition import HEALPIX
 from engine.spectra.columns import NORM, SPECTRUM_COLUMNS
 
 PIXEL_COLUMNS = ("flux", "ivar")
@@ -65,10 +64,7 @@ def columns(model_columns: Sequence[Column]) -> tuple[Column, ...]:
     columns
         `_healpix_29`, the source's columns without pixels, `norm`, the model's.
     """
-    source = [column for column in SPECTRUM_COLUMNS if column.name not in PIXEL_COLUMNS]
-    by_name = {column.name: column for column in (HEALPIX, *source, NORM)}
-    by_name |= {column.name: column for column in model_columns if column.name != "flags"}
-    return tuple(by_name.values())
+    return published_columns((*SPECTRUM_COLUMNS, NORM), PIXEL_COLUMNS, model_columns)
 
 
 def _draw(item: GalleryItem, row: Mapping[str, Any]) -> str:

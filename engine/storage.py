@@ -30,6 +30,7 @@ from engine.locations import (
     ShortReadError,
     StorageOptions,
     canonical,
+    is_object,
     join,
 )
 from engine.s3files import S3Files, pause
@@ -191,7 +192,7 @@ class Storage:
 
     def _backend(self, uri: str, is_folder: bool = False) -> "tuple[LocalFiles | S3Files, str]":
         path = canonical(uri)
-        if not path.startswith("s3://"):
+        if not is_object(path):
             return self._local, path
         if not is_folder and (path.count("/") < 3 or path.endswith("/")):
             raise StorageError("names a bucket or folder", uri, expected="s3://bucket/key")

@@ -17,7 +17,7 @@ from engine.placement import PipelineConfig
 from engine.sources import SOURCES
 from engine.sources.base import Source
 from engine.storage import StorageOptions
-from engine.synthetic import SYNTHETIC
+from engine.synthetic.kinds import SYNTHETIC
 from engine.train.fit import FitConfig
 from engine.train.plan import TrainConfig
 from jobs.job import Options
@@ -145,7 +145,7 @@ class JobConfig(Config):
     release: ReleaseConfig | None = None
     """Where the data are."""
     synthesize: dict[str, Any] | None = None
-    """Synthetic release of that kind, written to `release.uri`: a class of `engine.synthetic.SYNTHETIC`."""
+    """Synthetic release of that kind, written to `release.uri`: a class of `engine.synthetic.kinds.SYNTHETIC`."""
     prepare: dict[str, Any] = Field(default_factory=dict, validate_default=True)
     """What `ingest` does to the rows of the source, its `prepare_class`, e.g.
     `engine.spectra.prepare.SpectrumPrep`; a checkpoint brings its own."""
@@ -214,6 +214,11 @@ def load(options: Options, *sections: str) -> JobConfig:
         For everything wrong in it, or a section that is not there.
     """
     config = engine_config.load(JobConfig, options.target, options.overrides)
+    _require(config, options, *sections)
+    return config
+
+
+def _require(config: JobConfig, options: Options, *sections: str) -> None:
     missing = [name for name in sections if getattr(config, name) is None]
     if missing:
         raise ConfigError(
@@ -221,14 +226,14 @@ def load(options: Options, *sections: str) -> JobConfig:
             options.target,
             expected=f"[{missing[0]}] with the keys of jobs/configs/desi.toml",
         )
-    return config
 
 
 def load_scorings(options: Options) -> list[JobConfig]:
     """Read the file of a job that scores: one configuration for each model, as if it were the only one."""
     config = load(options, "release")
     if not config.models:
-        return [load(options, "release", "checkpoint", "output")]
+        _require(config, options, "checkpoint", "output")
+        return [config]
     names = ScoringConfig.model_fields
     return [
         config.model_copy(update={"models": (), **{name: getattr(scoring, name) for name in names}})

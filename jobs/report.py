@@ -6,6 +6,7 @@ from pathlib import Path
 from engine import config as engine_config
 from engine.commit import Manifest, read_manifest
 from engine.errors import EngineError
+from engine.locations import is_object
 from engine.storage import Storage
 from engine.units import content_hash
 from jobs import catalogue, parts
@@ -33,7 +34,7 @@ def path_of(place: Place, manifest: Manifest) -> str:
     working directory, where a browser can open it, under a name that no other catalogue's report has.
     """
     name = f"{manifest.version:06d}.html"
-    if place.uri.startswith("s3://"):
+    if is_object(place.uri):
         which = content_hash([place.model_dump(mode="json"), manifest.publish_id], size=4)
         return str(Path.cwd() / "reports" / f"{manifest.name}-{which}-{name}")
     return Storage.join(place.uri, "reports", name)

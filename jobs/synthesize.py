@@ -10,7 +10,7 @@ from engine import cluster
 from engine.log import ProgressLine
 from engine.pipeline import map_tasks
 from engine.storage import Storage
-from engine.synthetic import SYNTHETIC
+from engine.synthetic.kinds import SYNTHETIC
 from jobs.config import JobConfig, load
 from jobs.job import JobResult, Options
 

@@ -1,15 +1,1 @@
-"""Synthetic releases with known truth, in real file layouts.
-
-One module a kind, named as the source that reads it, with `describe`, `task_count`, `write_task` and
-`write_truth`; one line here. Modules are imported where they are used: drawing libraries take seconds.
-"""
-
-from engine.config import Config
-from engine.synthetic.field.config import FieldConfig
-from engine.synthetic.release import SynthesizeConfig
-
-SYNTHETIC: dict[str, type[Config]] = {
-    "desi": SynthesizeConfig,
-    "nircam": FieldConfig,
-}
-"""Kind to the settings of its releases."""
+"""Synthetic releases with known truth, in real file layouts. What there is: `kinds`."""

@@ -11,10 +11,9 @@ from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from astropy.io import fits
 
-from engine.schema import arrow_schema, conform
+from engine.schema import conform
 from engine.spectra.grid import CAMERA_SLICES, WAVE_OBS, WAVE_STEP_ANGSTROM
 from engine.storage import Storage
 from engine.synthetic import noise, tables
@@ -33,6 +32,7 @@ from engine.synthetic.release import (
 )
 from engine.synthetic.simulate import SimulatedSpectra, simulate
 from engine.synthetic.templates import load_bases
+from engine.synthetic.truth import write_table
 
 __all__ = [
     "SynthesizeConfig",
@@ -44,7 +44,6 @@ __all__ = [
     "write_truth",
 ]
 
-TRUTH_NAME = "truth.parquet"
 FLUX_UNIT = "10**-17 erg/(s cm2 Angstrom)"
 IVAR_UNIT = "10**+34 (s2 cm4 Angstrom2) / erg2"
 _SPECTRA, _TABLES = 0, 1  # what a stream of random numbers of a file is for
@@ -105,16 +104,9 @@ def write_truth(truth: Iterable[pa.Table], uri: str, storage: Storage) -> str:
     Parameters
     ----------
     truth
-        What `write_task` returned, in the order of the files for a result that does not depend on timing. Each
-        table is compressed as it comes; only the compressed bytes (some 40 a row) are held.
+        What `write_task` returned, in the order of the files for a result that does not depend on timing.
     """
-    target = Storage.join(uri, TRUTH_NAME)
-    buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, arrow_schema(TRUTH_COLUMNS), compression="zstd") as writer:
-        for table in truth:
-            writer.write_table(table)
-    storage.put(target, buffer.getvalue())
-    return target
+    return write_table(truth, TRUTH_COLUMNS, uri, storage)
 
 
 def _blank(arms: Arms, rows: tables.Rows, observing: Observing, rng: np.random.Generator) -> Arms:

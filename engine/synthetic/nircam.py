@@ -3,7 +3,6 @@
 Tasks do not depend on each other: they may be done in any order, anywhere, again. Memory is that of a strip.
 """
 
-import io
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -12,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from engine.schema import arrow_schema, conform, empty_table, list_array
+from engine.schema import conform, empty_table, list_array
 from engine.storage import Storage
 from engine.synthetic.field import layout
 from engine.synthetic.field.bands import BANDS, GROUPS, REFERENCE, FloatArray, magnitudes
@@ -24,6 +22,7 @@ from engine.synthetic.field.mosaic import Strip, channel_grid, field_strips
 from engine.synthetic.field.population import row_sources, rows_of_tiles
 from engine.synthetic.field.psf import load_psfs
 from engine.synthetic.field.sources import Profile, Source, half_light_radius
+from engine.synthetic.truth import write_table
 
 __all__ = [
     "FieldConfig",
@@ -35,8 +34,6 @@ __all__ = [
     "write_task",
     "write_truth",
 ]
-
-TRUTH_NAME = "truth.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +186,4 @@ def _main_profile(source: Source) -> Profile | None:
 
 def write_truth(truth: Iterable[pa.Table], uri: str, storage: Storage) -> str:
     """Write what the tasks returned, in their order, as `{uri}/truth.parquet`; return its URI."""
-    target = Storage.join(uri, TRUTH_NAME)
-    buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, arrow_schema(TRUTH_COLUMNS), compression="zstd") as writer:
-        for table in truth:
-            writer.write_table(table)
-    storage.put(target, buffer.getvalue())
-    return target
+    return write_table(truth, TRUTH_COLUMNS, uri, storage)

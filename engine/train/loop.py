@@ -30,6 +30,7 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from engine.errors import EngineError, ResourceError
+from engine.locations import is_object
 from engine.storage import Storage, canonical
 from engine.train.batches import SPLIT_COLUMN, read_tables
 from engine.train.epochs import Metrics, OnStep, module_weights, run_epoch, with_modules
@@ -217,7 +218,7 @@ def _dataset(data: TrainData, config: TrainConfig, storage: Storage) -> Dataset:
 def _run_config(run_uri: str, storage: Storage, config: TrainConfig) -> RunConfig:
     """Say where Ray may write: it checks that all nodes reach the folder, but stores no state of its own."""
     root, name = canonical(run_uri).rsplit("/", 1)
-    is_local = not root.startswith("s3://")
+    is_local = not is_object(root)
     return RunConfig(
         name=name,
         storage_path=root.removeprefix("s3://"),

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from engine.column import Column
+from engine.images import bands
+from engine.images.bands import BANDS
 from models.spec import Batch
 
-BANDS = ("f115w", "f150w", "f200w", "f277w", "f356w", "f444w")
-"""Order of bands in all arrays."""
 SW, LW = slice(0, 3), slice(3, 6)
 LW_BANDS = BANDS[LW]
-PIVOT_UM = (1.154, 1.501, 1.990, 2.786, 3.563, 4.421)
+PIVOT_UM = tuple(bands.PIVOT_UM[band] for band in BANDS)
 """Pivot wavelengths [um]."""
 
 

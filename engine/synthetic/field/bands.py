@@ -2,15 +2,15 @@
 
 import numpy as np
 
+from engine.images.bands import BANDS, PIVOT_UM
+
 FloatArray = np.ndarray
 
-BANDS: tuple[str, ...] = ("f115w", "f150w", "f200w", "f277w", "f356w", "f444w")
-"""Short (first three) and long wavelengths; this order everywhere."""
 GROUPS: tuple[tuple[str, ...], ...] = (BANDS[:3], BANDS[3:])
 """Bands of one channel: one pixel grid, drawn together."""
 REFERENCE = BANDS.index("f200w")
 """Magnitudes are drawn in this band."""
-PIVOT_MICRON: FloatArray = np.array([1.154, 1.501, 1.990, 2.786, 3.563, 4.421])
+PIVOT_MICRON: FloatArray = np.array([PIVOT_UM[band] for band in BANDS])
 EDGES_MICRON: FloatArray = np.array(
     [(1.013, 1.282), (1.331, 1.668), (1.755, 2.227), (2.423, 3.132), (3.135, 3.981), (3.881, 4.982)]
 )
