@@ -7,7 +7,8 @@ place, and up to 2 s late.)
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -105,6 +106,10 @@ class Progress:
             done = replace(done, stopped=f"no gain in {without} epochs")
         return done
 
+    def is_finished(self, epochs: int) -> bool:
+        """Whether no epoch follows, of so many at most."""
+        return self.epoch >= epochs or bool(self.stopped)
+
     def best_metrics(self, where: str) -> dict[str, float]:
         """Metrics of the best epoch of the run `where`; `EngineError` if no epoch had a finite loss."""
         if not self.best_epoch:
@@ -145,23 +150,36 @@ def stored_epochs(run_uri: str, storage: Storage) -> list[int]:
     return sorted(int(file.uri.split("/")[-2]) for file in found)
 
 
+def load_progress(run_uri: str, storage: Storage, epoch: int) -> Progress:
+    """Read the progress alone that was stored after an epoch; `CheckpointError` if it is anything else."""
+    folder = storage.join(run_uri, "states", f"{epoch:06d}")
+    with _unreadable_is_said(folder):
+        return TypeAdapter(Progress).validate_json(storage.read(storage.join(folder, PROGRESS_FILE)))
+
+
 def load_state(run_uri: str, storage: Storage, epoch: int) -> RunState:
     """Read what `save_state` wrote after an epoch; `CheckpointError` if it is anything else."""
+    progress = load_progress(run_uri, storage, epoch)
     folder = storage.join(run_uri, "states", f"{epoch:06d}")
-    try:
-        progress = TypeAdapter(Progress).validate_json(storage.read(storage.join(folder, PROGRESS_FILE)))
+    with _unreadable_is_said(folder):
         tensors = load(storage.read(storage.join(folder, STATE_FILE)))
+    parts: dict[str, dict[str, Tensor]] = {"task": {}, "best": {}}
+    for key, value in tensors.items():
+        part, _, rest = key.partition(SEPARATOR)
+        parts.setdefault(part, {})[rest] = value
+    return RunState(progress, _nested(parts["task"]), parts["best"])
+
+
+@contextmanager
+def _unreadable_is_said(folder: str) -> Iterator[None]:
+    try:
+        yield
     except (StorageError, ValidationError, SafetensorError) as error:
         raise CheckpointError(
             f"state of a training run cannot be read ({error})",
             folder,
             hint="Remove the folder to go on from an earlier state, or from the start.",
         ) from error
-    parts: dict[str, dict[str, Tensor]] = {"task": {}, "best": {}}
-    for key, value in tensors.items():
-        part, _, rest = key.partition(SEPARATOR)
-        parts.setdefault(part, {})[rest] = value
-    return RunState(progress, _nested(parts["task"]), parts["best"])
 
 
 def _flat(tree: Mapping[str, Any]) -> dict[str, Tensor]:
