@@ -31,8 +31,8 @@ lint: setup  ## ruff, import rules, types, spelling
 	$(BIN)/basedpyright
 	$(BIN)/codespell
 
-test: lint  ## lint, then all tests
-	$(BIN)/python -m pytest
+test: lint  ## lint, then all tests: those with Ray in one process, the others beside them
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 golden: setup  ## rewrite the golden files; review the diff
 	$(BIN)/python -m pytest tests --rewrite-golden

@@ -71,6 +71,17 @@ def _start_local(config: ClusterConfig) -> None:
     # cluster of this user while its command line does not send it (Ray 2.59 and later).
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        _init_local(config)
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        _log.warning("Ray did not start within its 30 s: the machine is busy; trying once more")
+        _init_local(config)
+    _log.info("started Ray with %g CPUs", ray.cluster_resources().get("CPU", 0))
+
+
+def _init_local(config: ClusterConfig) -> None:
     ray.init(
         address="local",
         num_cpus=config.num_cpus,
@@ -80,7 +91,6 @@ def _start_local(config: ClusterConfig) -> None:
         log_to_driver=False,
         logging_level=logging.WARNING,
     )
-    _log.info("started Ray with %g CPUs", ray.cluster_resources().get("CPU", 0))
 
 
 def _attach(address: str) -> None:

@@ -71,3 +71,20 @@ def test_unreachable_cluster_is_told(monkeypatch):
         connection,
     ):
         pass
+
+
+def test_ray_that_starts_too_slowly_gets_a_second_chance(monkeypatch):
+    answers = [Exception("The current node timed out during startup."), None, None, ValueError("other")]
+
+    def start(**options):
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    cluster._start_local(ClusterConfig())
+    assert len(answers) == 2
+    cluster._start_local(ClusterConfig())
+    with pytest.raises(ValueError, match="other"):
+        cluster._start_local(ClusterConfig())
