@@ -8,7 +8,6 @@ spectra. Writes the checkpoint with float16 weights and with scores calibrated o
 """
 
 import argparse
-import json
 import logging
 import shlex
 import subprocess
@@ -22,9 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import TypeAdapter
-from safetensors.torch import load_file, save_file
 
 from benchmarks.training_spectra import Augment, Batch, Recipe, chunks
+from benchmarks.training_state import load_rounded, restore, store
 from engine.checkpoint import Checkpoint, save
 from engine.spectra.prepare import SpectrumPrep
 from engine.storage import Storage
@@ -127,37 +126,10 @@ def summary(num_chunks: int, train_metrics: list[dict], val_metrics: list[dict])
     }
 
 
-def store(folder: Path, task: SpectralVAETask, num_chunks: int, history: list[dict[str, Any]]) -> None:
-    """Write state and history; the rename makes the new state valid at once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    flat = {f"{p}/{k}": v.contiguous() for p, part in task.state_dict().items() for k, v in part.items()}
-    metadata = {"num_chunks": str(num_chunks), "history": json.dumps(history)}
-    save_file(flat, folder / "next.safetensors", metadata)
-    (folder / "next.safetensors").rename(folder / "state.safetensors")
-
-
-def restore(folder: Path, task: SpectralVAETask) -> tuple[int, list[dict[str, Any]]]:
-    """Load the last state into the task; return how many chunks it has seen, and the history."""
-    path = folder / "state.safetensors"
-    if not path.exists():
-        return 0, []
-    nested: dict[str, dict[str, torch.Tensor]] = {}
-    for name, value in load_file(path).items():
-        part, _, key = name.partition("/")
-        nested.setdefault(part, {})[key] = value
-    task.load_state_dict(nested)
-    with path.open("rb") as file:
-        metadata = json.loads(file.read(int.from_bytes(file.read(8), "little")))["__metadata__"]
-    log.info("going on from %s after %s chunks", path, metadata["num_chunks"])
-    return int(metadata["num_chunks"]), json.loads(metadata["history"])
-
-
 def rounded(config: SpectralVAEConfig, trained: torch.nn.Module) -> tuple[SpectralVAE, dict[str, np.ndarray]]:
     """Return the network with weights as float16 keeps them: scores are calibrated on what will be loaded."""
     module = SpectralVAE(config)
-    state = {key: value.cpu().half().float() for key, value in trained.state_dict().items()}
-    module.load_state_dict(state)
-    return module, {key: value.numpy() for key, value in state.items()}
+    return module, load_rounded(module, trained)
 
 
 def evaluate(

@@ -23,7 +23,7 @@ _logger = logging.getLogger("jobs")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one job; return the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     log.setup(arguments.verbose)
     job = importlib.import_module(JOBS[arguments.job].module)
     try:
@@ -68,9 +68,10 @@ def _print(result: JobResult, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m jobs", description=__doc__)
-    jobs = parser.add_subparsers(dest="job", required=True, metavar="JOB")
+def parser() -> argparse.ArgumentParser:
+    """Return what understands the command line."""
+    line = argparse.ArgumentParser("python -m jobs", description=__doc__)
+    jobs = line.add_subparsers(dest="job", required=True, metavar="JOB")
     for name, entry in JOBS.items():
         job = jobs.add_parser(name, help=entry.summary, description=entry.summary)
         if entry.takes == "config":
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
                          help="set a configuration key, e.g. -o output.uri=s3://bucket/name")  # fmt: skip
         job.add_argument("--json", action="store_true", help="print the result as JSON")
         job.add_argument("--verbose", action="store_true", help="log more")
-    return parser
+    return line
 
 
 def _add_config_arguments(job: argparse.ArgumentParser) -> None:

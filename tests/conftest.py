@@ -15,6 +15,9 @@ os.environ.setdefault(
 )  # runs of seconds need not wait for the next 2 s
 os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
 
+if os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
+    os.nice(10)  # the first process has the tests with Ray, which are the longest: others take what it leaves
+
 pytest_plugins = ["tests.servers"]
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -111,9 +111,11 @@ def test_synthesize_to_report_job_by_job(config: Path, say: Say) -> None:
 
 
 def test_demo_plans_and_prints_the_ten_strangest(
-    config: Path, say: Say, monkeypatch: pytest.MonkeyPatch
+    site: Site, config: Path, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    somewhere = [part for key in ("release", "staged", "output") for part in ("-o", f"{key}.uri={config.parent}/demo-{key}")]  # fmt: skip
+    places = {f"{key}.uri": config.parent / f"demo-{key}" for key in ("release", "staged", "output")}
+    places["checkpoint.uri"] = site.checkpoint
+    somewhere = [part for key, place in places.items() for part in ("-o", f"{key}={place}")]
     with monkeypatch.context() as patch:
         patch.setattr(cluster, "connect", lambda _: pytest.fail("a plan needs no Ray"))
         plan = say("demo", str(config), *somewhere, "--plan")
@@ -122,7 +124,7 @@ def test_demo_plans_and_prints_the_ten_strangest(
         )
     assert "synthesize: files: 5" in plan
     assert f"ingest: not to be planned yet: {config.parent}/demo-release" in plan
-    # Training is tested above, its checkpoint is used here.
+    # Training is tested above; here a checkpoint is there.
     monkeypatch.setitem(demo.STEPS, "train", lambda *_: JobResult({}))
     lines = say("demo", str(config), *somewhere, code=3).splitlines()
     assert sum(bool(re.match(r"\s*\d+\s+\d{8,}", line)) for line in lines) == 10

@@ -1,0 +1,97 @@
+"""What the pages and configurations tell a user to type: lines are understood, questions are answered."""
+
+import importlib.util
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from catalogs.query import open_catalog, run_query
+from engine import config as engine_config
+from jobs.__main__ import main, parser
+from jobs.config import JobConfig, model_of
+from jobs.job import Options
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(ROOT.glob("jobs/configs/*.toml"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")), *CONFIGS]
+QUOTED = re.compile(r"`([^`\n]+)`")
+
+
+def commands(program: str) -> list[str]:
+    """Lines that call a program of ours: in blocks and between backticks, without prompts and remarks."""
+    found: dict[str, None] = {}
+    for page in PAGES:
+        for line in page.read_text().splitlines():
+            pieces = [line.lstrip("# "), *QUOTED.findall(line)]
+            found |= {
+                p.split("  #")[0].split(" # ")[0].strip(): None for p in pieces if p.startswith(program)
+            }
+    return list(found)
+
+
+JOBS, BENCHMARKS, TARGETS = commands("python -m jobs "), commands("python -m benchmarks."), commands("make ")
+
+
+def test_pages_hold_commands() -> None:
+    assert len(JOBS) > 8
+    assert len(BENCHMARKS) > 3
+    assert len(TARGETS) > 2
+
+
+@pytest.mark.parametrize("line", [line for line in JOBS if "<" not in line])
+def test_line_of_a_job_is_understood(line: str) -> None:
+    options = Options.from_namespace(parser().parse_args(shlex.split(line)[3:]))
+    if options.target.endswith(".toml"):
+        engine_config.load(JobConfig, str(ROOT / options.target), options.overrides)
+
+
+@pytest.mark.parametrize("line", BENCHMARKS)
+def test_benchmark_is_there(line: str) -> None:
+    assert importlib.util.find_spec(re.match(r"python -m ([\w.]+)", line)[1]) is not None
+
+
+@pytest.mark.parametrize("line", TARGETS)
+def test_target_is_in_the_makefile(line: str) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.match(r"make ((?:[a-z-]+ ?)*)", line)[1].split()
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configuration_is_whole(path: Path) -> None:
+    """Every key is known, the model accepts its settings, and what it is given has the size that it reads."""
+    config = engine_config.load(JobConfig, str(path), ())
+    spec, settings = model_of(config)
+    if "model" in tomllib.loads(path.read_text()):
+        assert config.release is not None
+        prepared = config.release.kind.prepare_class.model_validate(config.prepare).stage.provides
+        lengths = {column.name: column.length for column in prepared}
+        first = spec.reads(settings)[0]
+        assert lengths[first.name] == first.length
+
+
+@pytest.mark.parametrize("name", ["desi", "desi_dr1"])
+def test_configuration_of_spectra_plans(name: str, site, tmp_path: Path) -> None:
+    overrides = {
+        "release.uri": site.release,
+        "output.uri": tmp_path / "catalogue",
+        "checkpoint.uri": ROOT / "checkpoints" / "spectral_vae_desi",
+        "release.settings.layout": "auto",
+        "release.settings.surveys": "[]",
+        "release.settings.programs": "[]",
+    }
+    line = [part for key, value in overrides.items() for part in ("-o", f"{key}={value}")]
+    assert main(["reprocess", str(ROOT / f"jobs/configs/{name}.toml"), "--plan", *line]) == 0
+
+
+@pytest.mark.ray
+def test_questions_of_the_pages_are_answered(published: Path) -> None:
+    asked = [shlex.split(line)[5] for line in JOBS if line.startswith("python -m jobs query")]
+    assert any("top(10)" in sql for sql in asked)
+    with open_catalog(str(published)) as connection:
+        for sql in asked:
+            if sql not in ("SELECT ...", "SQL"):
+                assert run_query(connection, sql).read_all().num_rows
