@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from catalogs import charts, statistics
+from catalogs import charts, prediction_chart, statistics
 from catalogs.gallery import GalleryItem
 from catalogs.latent_map import principal_components, umap_points
 from catalogs.options import MIN_UMAP_ROWS, ReportOptions
@@ -27,6 +27,8 @@ SCORE_BINS = 48
 PERCENTILE_BINS = 25
 MAX_SCORE_SHOWN = 12.0
 WORST_GROUPS = 6
+SIGMA_RANGE, SIGMA_BINS = (-6.0, 6.0), 48
+SNR_EDGES = np.geomspace(3.0, 1000.0, 11)
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def _context(
         "reasons": _reasons(inputs.release),
         "flags": _flags(inputs),
         "scores": _scores(inputs),
+        "predictions": _predictions(inputs),
         "latent": _latent(inputs),
         "top": inputs.top[: inputs.options.num_top],
         "gallery": _gallery(inputs, gallery),
@@ -203,6 +206,24 @@ def _scores(inputs: _Inputs) -> dict[str, Any]:
         "is_cut": highest > upper,
         "upper": upper,
     }
+
+
+def _predictions(inputs: _Inputs) -> str:
+    """Chart of predicted against measured fluxes; empty where the model predicts none, or none was measured."""
+    bands = inputs.spec.predicted_bands
+    significance = {
+        band: statistics.histogram(inputs.con, f"flux_residual_sigma_{band}", *SIGMA_RANGE, SIGMA_BINS)
+        for band in bands
+    }
+    if not any(histogram.counts.any() for histogram in significance.values()):
+        return ""
+    magnitude = {
+        band: statistics.trend(
+            inputs.con, f"mag_residual_{band}", f"flux_{band} / flux_error_{band}", SNR_EDGES
+        )
+        for band in bands
+    }
+    return Markup(prediction_chart.prediction_chart(significance, magnitude))  # noqa: S704 - our own SVG
 
 
 def _latent(inputs: _Inputs) -> dict[str, Any]:

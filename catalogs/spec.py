@@ -56,6 +56,9 @@ class CatalogSpec:
         `model columns -> published columns`, `_healpix_29` first.
     examples
         Pairs (question, SQL) that run on every version; the first shows the ten most anomalous objects.
+    predicted_bands
+        Bands whose fluxes the model predicts, `{band}` of the columns `flux_{band}`, `flux_error_{band}`,
+        `mag_residual_{band}` and `flux_residual_sigma_{band}`; empty if it predicts none.
     groups
         Columns that rates of outliers are given by, and what a member of a group is called.
     template
@@ -78,6 +81,7 @@ class CatalogSpec:
     percentile_suffix: str
     columns: Callable[[Sequence[Column]], tuple[Column, ...]]
     examples: tuple[tuple[str, str], ...]
+    predicted_bands: tuple[str, ...]
     groups: tuple[tuple[str, str], ...]
     template: str
     draw: Callable[[GalleryItem, Mapping[str, Any]], str]

@@ -96,6 +96,7 @@ SPEC = CatalogSpec(
     percentile_suffix="_percentile",
     columns=columns,
     examples=EXAMPLES,
+    predicted_bands=(),
     groups=(("petal", "petal"), ("fiber", "fibre"), ("tileid", "tile"), ("night", "night")),
     template="spectral_anomaly.html.j2",
     draw=_draw,

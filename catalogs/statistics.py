@@ -54,6 +54,20 @@ class Rate:
 
 
 @dataclass(frozen=True, eq=False)
+class Trend:
+    """Quantiles of a column in bins of another: edges [N + 1]; counts, low (16 %), median, high (84 %) [N].
+
+    NaN where a bin is empty.
+    """
+
+    edges: np.ndarray
+    counts: np.ndarray
+    low: np.ndarray
+    median: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Sample:
     """Rows for the map of latent space: latents [N, D], class and score [N]."""
 
@@ -85,6 +99,33 @@ def histogram(con: duckdb.DuckDBPyConnection, column: str, low: float, high: flo
     for row in _table(con, sql, low=low, high=high).to_pylist():
         counts[row["bin"]] = row["num"]
     return Histogram(edges, counts)
+
+
+def trend(con: duckdb.DuckDBPyConnection, column: str, against: str, edges: np.ndarray) -> Trend:
+    """Quantiles of the finite values of a column of `catalog` in bins of an expression.
+
+    Parameters
+    ----------
+    con
+        Connection of `open_catalog`.
+    column
+        Numeric column.
+    against
+        SQL expression of declared columns that the bins are of.
+    edges
+        Edges of the bins, increasing, [N + 1]; rows outside are left out.
+    """
+    values = np.full((3, len(edges) - 1), np.nan)
+    counts = np.zeros(len(edges) - 1, np.int64)
+    chosen = f"SELECT {column} AS y, {against} AS x FROM catalog WHERE isfinite({column})"
+    sql = (
+        "SELECT len(list_filter($edges::DOUBLE[], lambda e: e <= x)) - 1 AS bin, count(*) AS num, "
+        "quantile_cont(y, [0.16, 0.5, 0.84]) AS q "
+        f"FROM ({chosen}) WHERE x >= $low AND x < $high GROUP BY bin"
+    )
+    for row in _table(con, sql, edges=edges.tolist(), low=float(edges[0]), high=float(edges[-1])).to_pylist():
+        counts[row["bin"]], values[:, row["bin"]] = row["num"], row["q"]
+    return Trend(edges, counts, *values)
 
 
 def quantile(con: duckdb.DuckDBPyConnection, column: str, fraction: float) -> float | None:

@@ -112,6 +112,7 @@ def test_mosaics_become_a_catalogue_that_is_valid_and_answers(
     html = Path(report.removeprefix("report: ")).read_text()
     assert html.count("What the model was given and what it made of it") == 3
     assert "could not be read again" not in html
+    assert 'id="predictions"' in html
     manifest = manifest_of(root)
     assert manifest["num_units"] > 1
     assert manifest["rows"] + sum(manifest["rejected"].values()) == manifest["rows_in"]

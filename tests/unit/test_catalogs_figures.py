@@ -7,8 +7,9 @@ import pytest
 from catalogs import charts
 from catalogs.figures import STYLE, new_figure, smooth, style, to_png, to_svg
 from catalogs.latent_map import principal_components, umap_points
+from catalogs.prediction_chart import prediction_chart
 from catalogs.spectrum_picture import Spectrum, residual, spectrum_png
-from catalogs.statistics import Histogram, Rate
+from catalogs.statistics import Histogram, Rate, Trend
 from tests.catalogue import gallery_item, make_rows, training_history
 
 ROW = make_rows(1, seed=3).to_pylist()[0] | {"anomaly_rank": 1, "flag_names": []}
@@ -168,3 +169,18 @@ def test_umap_keeps_two_groups_apart_and_places_others_among_them():
     distances = np.linalg.norm(points[:, None] - np.array(centres), axis=2)
     assert (distances.argmin(1) == np.repeat([0, 1], 30)).all()
     assert np.linalg.norm(placed[:, None] - np.array(centres), axis=2).argmin(1).tolist() == [0, 1]
+
+
+def test_prediction_chart_draws_each_band_and_leaves_out_bins_of_few():
+    edges = np.geomspace(3, 300, 4)
+    histogram = Histogram(np.linspace(-6, 6, 5), np.array([1, 50, 40, 2]))
+    nan = np.full(3, np.nan)
+    full = Trend(edges, np.array([9, 8, 2]), *np.array([[-0.2] * 3, [0.1] * 3, [0.3] * 3]))
+    empty = Trend(edges, np.zeros(3, int), nan, nan, nan)
+    svg = prediction_chart({"f277w": histogram, "f444w": histogram}, {"f277w": full, "f444w": empty})
+    assert svg.startswith("<svg")
+    assert svg != prediction_chart({"f277w": histogram, "f444w": histogram}, {"f277w": full, "f444w": full})
+    one_less = Trend(edges, np.array([9, 8, 4]), full.low, full.median, full.high)
+    assert prediction_chart({"f277w": histogram}, {"f277w": one_less}) == prediction_chart(
+        {"f277w": histogram}, {"f277w": full}
+    )

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import duckdb
 import numpy as np
@@ -13,6 +14,7 @@ from catalogs.statistics import (
     latent_sample,
     outlier_rates,
     quantile,
+    trend,
 )
 
 NUM_ROWS = 1000
@@ -49,6 +51,19 @@ def test_quantile_and_its_absence(con):
     assert quantile(con, "score", 0.99) == pytest.approx(989, abs=1)
     con.execute("CREATE OR REPLACE VIEW catalog AS SELECT 'nan'::FLOAT AS score")
     assert quantile(con, "score", 0.5) is None
+
+
+def test_trend_is_that_of_numpy_in_each_bin(con):
+    edges = np.array([0.0, 10.0, 15.0, 1000.0, 2000.0])
+    found = trend(con, "score * score", "score", edges)
+    x = np.arange(NUM_ROWS)
+    for i, (low, high) in enumerate(itertools.pairwise(edges)):
+        inside = x[(x >= low) & (x < high)].astype(float) ** 2
+        assert found.counts[i] == len(inside)
+        if len(inside):
+            expected = np.quantile(inside, [0.16, 0.5, 0.84])
+            np.testing.assert_allclose([found.low[i], found.median[i], found.high[i]], expected)
+    assert np.isnan(found.median[3])
 
 
 def test_interval_agrees_with_scipys_exact_test():
