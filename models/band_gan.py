@@ -21,6 +21,7 @@ from models.band_gan_losses import (
     NUM_SYMMETRIES,
     absolute_difference,
     discriminator_loss,
+    drizzled_noise,
     gaussian_nll,
     generator_loss,
     turned,
@@ -180,7 +181,7 @@ class BandGANTask:
         """Predicted flux where the target is usable, with its noise if that is asked for."""
         flux = _generator(self.modules[GENERATOR]).flux(output)
         if self._config.adversarial_noise:
-            flux = flux + torch.randn_like(flux) * target.error
+            flux = flux + drizzled_noise(flux, self._config.noise_correlation) * target.error
         return flux * target.usable
 
     def _train_discriminator(self, inputs: Cutouts, target: Cutouts, fake: Tensor) -> Tensor:

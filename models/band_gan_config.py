@@ -11,6 +11,9 @@ from models.scoring.cutouts import BANDS
 NOISE_NJY = (0.140, 0.165, 0.138, 0.087, 0.080, 0.118)
 """Background rms of CEERS mosaics at 0.03 arcsec [nJy per pixel]."""
 
+MAX_NOISE_CORRELATION = 0.7
+"""Three pixels in a row cannot be mixed to more than 1 / sqrt(2)."""
+
 Bands = tuple[float, float, float, float, float, float]
 
 
@@ -57,6 +60,9 @@ class BandGANConfig:
     adversarial_noise: bool = True
     """Whether the prediction gets the noise of the error map before it is judged; else its smoothness gives
     it away."""
+    noise_correlation: float = 0.62
+    """Correlation of that noise between neighbours along an axis. 0.62: mosaics of 0.03 arcsec from the 0.063 arcsec
+    pixels of the LW detectors. With white noise the discriminator is right without looking at the object."""
     augment: bool = True
     """Whether each step turns or flips its images, one of the 8 symmetries of the square."""
     learning_rate: float = 1e-3
@@ -102,6 +108,8 @@ class BandGANConfig:
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or positive")
         for name in ("dropout", "learning_rate_warmup_fraction", "beta1"):
             _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+        _check(0 <= self.noise_correlation <= MAX_NOISE_CORRELATION, "noise_correlation", self.noise_correlation,
+               f"in [0, {MAX_NOISE_CORRELATION}]")  # fmt: skip
         _check(min(self.scale_njy) > 0, "scale_njy", self.scale_njy, "positive")
         _check(
             self.nll_weight + self.l1_weight > 0, "l1_weight", self.l1_weight, "positive if nll_weight is 0"

@@ -5,6 +5,8 @@ All means run over all pixels of a batch, usable or not: so the mean over worker
 
 # B objects, S pixels a side
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -58,6 +60,27 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 def generator_loss(fake: Tensor) -> Tensor:
     """Cross entropy of the prediction with "measured": the non-saturating loss (Goodfellow et al. 2014, Sect. 3)."""
     return F.softplus(-fake).mean()
+
+
+def drizzled_noise(like: Tensor, correlation: float) -> Tensor:
+    """Draw normal noise of unit variance, correlated as that of drizzled mosaics is.
+
+    White noise under the kernel (a, 1, a) along both axes, scaled: neighbours correlate by 2 a / (1 + 2 a^2), the
+    next ones by a^2 / (1 + 2 a^2), diagonal ones by the product of the axes.
+
+    Parameters
+    ----------
+    like
+        [B, C, S, S]: shape, type and device.
+    correlation
+        Of neighbours along an axis, 0 to 0.7.
+    """
+    batch, channels, *sides = like.shape
+    white = torch.randn(batch, channels, *(side + 2 for side in sides), dtype=like.dtype, device=like.device)
+    side = (1 - math.sqrt(1 - 2 * correlation**2)) / (2 * correlation) if correlation else 0.0
+    kernel = torch.tensor([side, 1.0, side], dtype=like.dtype, device=like.device)
+    kernel = (kernel / kernel.norm()).outer(kernel / kernel.norm()).expand(channels, 1, 3, 3)
+    return F.conv2d(white, kernel, groups=channels)
 
 
 def turned(images: Tensor, element: int) -> Tensor:
