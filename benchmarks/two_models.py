@@ -14,40 +14,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from benchmarks.end_to_end import make_release
-from engine.checkpoint import Checkpoint, save
-from engine.spectra.prepare import SpectrumPrep, prepare
-from engine.storage import Storage
-from engine.synthetic.population import SimulateConfig
-from engine.synthetic.simulate import simulate
-from models import MODELS
+from benchmarks.small_model import make_checkpoint
 
 SETTINGS = {"hidden": [16], "num_latent": 4}
-STEPS = 20
-
-
-def make_checkpoint(folder: Path, seed: int) -> Path:
-    """Train a small spectral VAE for a moment."""
-    spec, prep = MODELS["spectral_vae"], SpectrumPrep()
-    config = spec.config(**SETTINGS)
-    sample = simulate(768, seed, SimulateConfig())
-    spectra = prepare(sample.flux, sample.ivar, None, prep).spectra
-    rows = {"flux": spectra.flux, "ivar": spectra.ivar, "spectype": sample.spectype.astype(object)}
-    task = spec.task(config, seed)
-    task.start(torch.device("cpu"), STEPS)
-    for step in range(STEPS):
-        chosen = np.arange(step * 128, (step + 1) * 128) % 512
-        task.step({name: values[chosen] for name, values in rows.items()}, step)
-    (module,) = task.modules.values()
-    parts = [{name: values[cut] for name, values in rows.items()} for cut in (slice(512), slice(512, None))]
-    fitted = spec.fit(config, module.eval(), parts[:1], parts[1:])
-    weights = {name: value.detach().numpy() for name, value in module.state_dict().items()}
-    made = Checkpoint(spec.name, spec.version, SETTINGS, prep.model_dump(), weights, fitted, {}, [], {})
-    save(made, str(folder), Storage())
-    return folder
 
 
 def run(config: Path, release: Path, models: dict[Path, Path]) -> float:
@@ -83,7 +53,7 @@ def main() -> None:
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     release = make_release(folder, arguments.spectra, 500)
-    checkpoints = [make_checkpoint(folder / f"small-{seed}", seed) for seed in (1, 2)]
+    checkpoints = [make_checkpoint(folder / f"small-{seed}", seed, SETTINGS) for seed in (1, 2)]
     config, alone, together = (
         folder / "two.toml", [folder / "alone-1", folder / "alone-2"], [folder / "both-1", folder / "both-2"]
     )  # fmt: skip

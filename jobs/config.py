@@ -156,7 +156,7 @@ class JobConfig(Config):
     train: TrainConfig = TrainConfig()
     """How it is trained."""
     scoring: FitConfig = FitConfig()
-    """How many spectra percentiles and neighbours are learned from after training."""
+    """How many objects percentiles and neighbours are learned from after training."""
     checkpoint: Place | None = None
     """What `train` writes and `infer` reads."""
     infer: InferConfig = InferConfig()
@@ -224,7 +224,7 @@ def _require(config: JobConfig, options: Options, *sections: str) -> None:
         raise ConfigError(
             f"section [{'], ['.join(missing)}] is missing",
             options.target,
-            expected=f"[{missing[0]}] with the keys of jobs/configs/desi.toml",
+            expected=f"[{missing[0]}] with its keys, as in the files of jobs/configs",
         )
 
 

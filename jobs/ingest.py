@@ -75,7 +75,7 @@ def stage(config: JobConfig, options: Options) -> JobResult:
         provenance(config),
     )
     if not manifest.rows:
-        raise CommitError("no spectrum is left to train on", config.staged.uri, hint="See its `rejected`.")
+        raise CommitError("nothing is left to train on", config.staged.uri, hint="See its `rejected`.")
     verdict = judge(ready.units, [manifest], config.max_rejected_fraction)
     summary = {
         "staged": config.staged.uri,
@@ -84,5 +84,5 @@ def stage(config: JobConfig, options: Options) -> JobResult:
         "rejected": manifest.rejected,
         "fault_fraction": verdict.fraction,
     }
-    line = f"staged: {config.staged.uri} ({manifest.rows} spectra)"
+    line = f"staged: {config.staged.uri} ({manifest.rows} objects)"
     return JobResult(summary, [*verdict.lines, line], verdict.exit_code)

@@ -1,4 +1,4 @@
-"""After training: stream samples of the staged spectra through what scoring fits (neighbours, percentiles)."""
+"""After training: stream samples of the staged objects through what scoring fits (neighbours, percentiles)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from models.spec import ModelSpec
 
 
-MORE_ROWS = "Stage more spectra, or raise train.validation_fraction."
+MORE_ROWS = "Stage more objects, or raise train.validation_fraction."
 
 
 class FitConfig(Config):
-    """How many spectra scoring learns from."""
+    """How many objects scoring learns from."""
 
     reference_rows: int = Field(default=20_000, ge=1)
-    """Training spectra at most: what the neighbours are searched in."""
+    """Training objects at most: what the neighbours are searched in."""
     held_out_rows: int = Field(default=20_000, ge=1)
-    """Validation spectra at most: what percentiles are counted against."""
+    """Validation objects at most: what percentiles are counted against."""
     min_held_out_rows: int = Field(default=30, ge=1)
-    """Fewest validation spectra to be expected before a training starts; fewer make no percentiles."""
+    """Fewest validation objects to be expected before a training starts; fewer make no percentiles."""
     batch_rows: int = Field(default=512, ge=1)
-    """Spectra that go through the network at once."""
+    """Objects that go through the network at once."""
     seed: int = Field(default=0, ge=0)
     """Of the order in which files are taken until there are enough rows."""
 
@@ -75,7 +75,7 @@ def check_held_out(num_rows: int, validation_fraction: float, settings: FitConfi
     Parameters
     ----------
     num_rows
-        Staged spectra.
+        Staged objects.
     validation_fraction
         Share of them that is held out.
     where
@@ -89,7 +89,7 @@ def check_held_out(num_rows: int, validation_fraction: float, settings: FitConfi
     expected = num_rows * validation_fraction
     if expected < settings.min_held_out_rows:
         raise ConfigError(
-            "too few spectra would be held out to calibrate scores",
+            "too few objects would be held out to calibrate scores",
             where,
             got=f"about {expected:.0f} of {num_rows}",
             expected=f"scoring.min_held_out_rows = {settings.min_held_out_rows}",
@@ -129,12 +129,12 @@ def fit_scoring(
     Raises
     ------
     ConfigError
-        If nothing is held out: percentiles of spectra that were trained on would flatter; or too few spectra
+        If nothing is held out: percentiles of objects that were trained on would flatter; or too few objects
         are left for what the model fits.
     """
     if validation_fraction <= 0:
         raise ConfigError(
-            "no spectra are held out to calibrate scores", "train.validation_fraction", expected="above 0"
+            "no objects are held out to calibrate scores", "train.validation_fraction", expected="above 0"
         )
     files = sorted(map(canonical, uris))
     order = np.random.default_rng([settings.seed, len(files)]).permutation(len(files))

@@ -155,7 +155,7 @@ def check_rows(data: TrainData, config: TrainConfig) -> None:
             "train.global_batch_rows",
             got=f"{training} rows in {len(data.files)} files",
             expected=f"at least {config.global_batch_rows}",
-            hint="Ingest more spectra or lower train.global_batch_rows.",
+            hint="Ingest more objects or lower train.global_batch_rows.",
         )
 
 

@@ -116,7 +116,7 @@ class Progress:
             raise EngineError(
                 "training diverged: the loss was never finite",
                 where,
-                hint="Lower the learning rate, or look for bad values in the staged spectra.",
+                hint="Lower the learning rate, or look for bad values in the staged objects.",
             )
         return self.history[self.best_epoch - 1]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from benchmarks.small_model import SETTINGS
 from engine.checkpoint import load, save
 from engine.errors import ConfigError
 from engine.ledger import LedgerRecord
@@ -16,7 +17,7 @@ from engine.storage import Storage
 from engine.train.fit import FitConfig, check_held_out, fit_scoring
 from engine.units import FileRef, Unit
 from jobs.faults import judge
-from tests.integration.conftest import SETTINGS, Site, make_release, manifest_of
+from tests.integration.conftest import Site, make_release, manifest_of
 from tests.integration.test_reprocess import _table
 from tests.toymodel import SPEC, ToyConfig, build
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.small_model import SETTINGS
 from engine import cluster
 from jobs import demo, report
 from jobs.__main__ import main
 from jobs.config import Place
 from jobs.job import JobResult
-from tests.integration.conftest import SETTINGS, Site, manifest_of
+from tests.integration.conftest import Site, manifest_of
 
 pytestmark = [
     pytest.mark.ray,
@@ -90,7 +91,7 @@ def test_synthesize_to_report_job_by_job(config: Path, say: Say) -> None:
     *_, fault, last = say("ingest", name, code=3).splitlines()
     assert "exit code 3" in fault
     staged = manifest_of(folder / "staged")
-    assert last == f"staged: {folder / 'staged'} ({staged['rows']} spectra)"
+    assert last == f"staged: {folder / 'staged'} ({staged['rows']} objects)"
     assert say("ingest", name, "-o", "max_rejected_fraction=0.5").splitlines() == [last]
 
     assert json.loads(say("train", name, "--plan", "--json"))["rows"] == staged["rows"]

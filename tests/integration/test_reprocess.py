@@ -10,9 +10,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from benchmarks.small_model import make_checkpoint
 from engine.storage import Storage
 from jobs.__main__ import main
-from tests.integration.conftest import Site, data_files, make_checkpoint, make_release, manifest_of
+from tests.integration.conftest import Site, data_files, make_release, manifest_of
 from tests.servers import S3Server
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]

@@ -172,5 +172,5 @@ def test_scoring_is_fitted_on_both_sides_of_the_split(tmp_path):
     assert int(fitted["num_reference"]) == 70
     assert int(fitted["num_held_out"]) == 30
     assert fitted["mean_y"] == 2
-    with pytest.raises(ConfigError, match="no spectra are held out"):
+    with pytest.raises(ConfigError, match="no objects are held out"):
         fit_scoring(*arguments, 0.0, settings)
