@@ -97,7 +97,7 @@ def measured(batch: Batch, light: np.ndarray, size: int) -> Batch:
     images = cutouts(batch, size, CPU)
     weights = apertures(BandScoringConfig(), batch, images)
     noisy = photometry(images, weights)
-    true = photometry(images._replace(science=torch.from_numpy(light).view(images.science.shape)), weights)
+    true = photometry(images._replace(science=torch.tensor(light).view(images.science.shape)), weights)
     return {
         "flux": noisy.flux.numpy(),
         "error": noisy.error.numpy(),
