@@ -53,8 +53,9 @@ def main() -> None:
     )
     report("synthetic only", before)
     report("k-fold", after)
-    worst = np.argsort(-np.nan_to_num(np.abs(magnitudes(after)).max(1)))[:10]
-    print("worst ten, by the largest |magnitude residual|:", *galaxies["object_id"][worst])
+    sigmas = np.stack([after[f"flux_residual_sigma_{band}"] for band in LW_BANDS], 1)
+    worst = np.argsort(-np.nan_to_num(np.abs(sigmas)).max(1))[:10]
+    print("worst ten, by the largest |flux residual| in standard deviations:", *galaxies["object_id"][worst])
     if args.picture:
         draw(Path(args.picture), checkpoint, galaxies, after, worst)
 
