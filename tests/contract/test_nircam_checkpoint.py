@@ -85,4 +85,4 @@ def test_real_galaxies_are_predicted_within_a_magnitude(predict: Predict, shared
         for band in LW_BANDS:
             residual = out[f"mag_residual_{band}"]
             assert np.isfinite(residual).sum() > 60
-            assert abs(np.nanmedian(residual)) < 0.8, band
+            assert abs(np.nanmedian(residual)) < 1.0, band
