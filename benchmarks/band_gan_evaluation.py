@@ -32,7 +32,7 @@ from models.band_gan import SPEC
 from models.scoring.aperture import photometry
 from models.scoring.band_columns import BandScoringConfig
 from models.scoring.band_sums import apertures
-from models.scoring.cutouts import LW_BANDS, cutouts
+from models.scoring.cutouts import LW, LW_BANDS, SW, cutouts
 from models.spec import Predict
 
 TEST_SEED, COLOUR_SEED = 90_210, 90_211
@@ -112,15 +112,11 @@ def colour_scores(args: argparse.Namespace, size: int, truth: Batch) -> Batch:
     known = joined([measured(batch, light, size) for batch, light in test_batches(args, COLOUR_SEED, size)])
     rows = (known["anomaly"] == "") & (known["flux"] > 3 * known["error"]).all(1)
     scale = known["flux"][rows].mean(1, keepdims=True)
-    mixture = np.linalg.lstsq(known["flux"][rows, :3] / scale, known["flux"][rows, 3:] / scale, rcond=None)[0]
-    out: Batch = {}
-    residual = np.log(
-        np.maximum(truth["flux"][:, 3:], 1e-3) / np.maximum(truth["flux"][:, :3] @ mixture, 1e-3)
-    )
-    predicted = truth["flux"][:, :3] @ mixture
-    out |= {f"flux_predicted_{band}": predicted[:, i] for i, band in enumerate(LW_BANDS)}
-    out["anomaly_score"] = np.abs(residual).max(1)
-    return out
+    mixture = np.linalg.lstsq(known["flux"][rows, SW] / scale, known["flux"][rows, LW] / scale, rcond=None)[0]
+    predicted = truth["flux"][:, SW] @ mixture
+    residual = np.log(np.maximum(truth["flux"][:, LW], 1e-3) / np.maximum(predicted, 1e-3))
+    columns = {f"flux_predicted_{band}": predicted[:, i] for i, band in enumerate(LW_BANDS)}
+    return columns | {"anomaly_score": np.abs(residual).max(1)}
 
 
 def report(truth: Batch, scores: dict[str, Batch], path: str) -> None:
@@ -152,12 +148,23 @@ def report(truth: Batch, scores: dict[str, Batch], path: str) -> None:
         Path(path).write_text(json.dumps({"seed": TEST_SEED, **tables}, indent=1) + "\n")
 
 
-def photometric(truth: Batch, out: Batch, normal: np.ndarray) -> list[dict]:
-    """Bias and scatter [mag] of normal objects in bins of S/N in the fainter of the LW bands."""
-    snr = (truth["flux"] / truth["error"])[:, 3:].min(1)
+def magnitude_errors(truth: Batch, out: Batch) -> np.ndarray:
+    """Predicted minus true magnitudes of the LW bands, [B, 3]."""
     predicted = np.stack([out[f"flux_predicted_{band}"] for band in LW_BANDS], 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        residual = -2.5 * np.log10(predicted / truth["true"][:, 3:])
+        return -2.5 * np.log10(predicted / truth["true"][:, LW])
+
+
+def as_bright(truth: Batch, normal: np.ndarray) -> np.ndarray:
+    """Choose the normal objects that are as bright as the anomalies."""
+    brightness = truth["true"][:, SW].max(1)
+    return normal & (brightness >= np.quantile(brightness[~normal], 0.05))
+
+
+def photometric(truth: Batch, out: Batch, normal: np.ndarray) -> list[dict]:
+    """Bias and scatter [mag] of normal objects in bins of S/N in the fainter of the LW bands."""
+    snr = (truth["flux"] / truth["error"])[:, LW].min(1)
+    residual = magnitude_errors(truth, out)
     rows = []
     for low, high in itertools.pairwise(SNR_EDGES):
         chosen = normal & (snr >= low) & (snr < high) & np.isfinite(residual).all(1)
@@ -172,8 +179,7 @@ def detection(
     truth: Batch, scores: dict[str, Batch], normal: np.ndarray
 ) -> dict[str, dict[str, dict[str, float]]]:
     """AUROC and recall by kind of anomaly and score."""
-    brightness = truth["true"][:, :3].max(1)
-    bright = normal & (brightness >= np.quantile(brightness[~normal], 0.05))
+    bright = as_bright(truth, normal)
     chosen = {f"{name} {score}": out[score] for name, out in scores.items() for score in RANKED
               if score in out and (name == "band_gan" or score == "anomaly_score")}  # fmt: skip
     table: dict[str, dict[str, dict[str, float]]] = {"AUROC": {}, "recall at 1 %": {}}
@@ -191,12 +197,8 @@ def detection(
 
 def claim(truth: Batch, out: Batch, normal: np.ndarray) -> dict[str, tuple[float, float]]:
     """Size of the magnitude residuals of red point sources, mergers and normal objects, and where they rank."""
-    predicted = np.stack([out[f"flux_predicted_{band}"] for band in LW_BANDS], 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        residual = np.abs(2.5 * np.log10(predicted / truth["true"][:, 3:])).max(1)
-    residual = np.nan_to_num(residual, nan=np.inf)
-    brightness = truth["true"][:, :3].max(1)
-    bright = normal & (brightness >= np.quantile(brightness[~normal], 0.05))
+    residual = np.nan_to_num(np.abs(magnitude_errors(truth, out)).max(1), nan=np.inf)
+    bright = as_bright(truth, normal)
     groups = {"normal": bright} | {kind: truth["anomaly"] == kind for kind in ("ero", "merger")}
     reference = np.sort(out["anomaly_score"][bright])
     return {

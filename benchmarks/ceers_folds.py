@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("stamps")
     parser.add_argument("--checkpoint", default="checkpoints/band_gan_nircam")
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=150, help="of training on real galaxies, in each fold")
+    parser.add_argument("--steps", type=int, default=100, help="of training on real galaxies, in each fold")
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--picture", default="", help="where to write the worst ten as PNG")
@@ -53,8 +53,7 @@ def main() -> None:
     )
     report("synthetic only", before)
     report("k-fold", after)
-    sigmas = np.stack([after[f"flux_residual_sigma_{band}"] for band in LW_BANDS], 1)
-    worst = np.argsort(-np.nan_to_num(np.abs(sigmas)).max(1))[:10]
+    worst = np.argsort(-np.nan_to_num(np.abs(of_bands(after, "flux_residual_sigma"))).max(1))[:10]
     print("worst ten, by the largest |flux residual| in standard deviations:", *galaxies["object_id"][worst])
     if args.picture:
         draw(Path(args.picture), checkpoint, galaxies, after, worst)
@@ -117,20 +116,20 @@ def trained_on(args: argparse.Namespace, checkpoint: Checkpoint, galaxies: Batch
     return replace(checkpoint, weights=weights)
 
 
-def magnitudes(out: Batch) -> np.ndarray:
-    """Measured minus predicted magnitudes, [B, 3]."""
-    return np.stack([out[f"mag_residual_{band}"] for band in LW_BANDS], 1)
+def of_bands(out: Batch, name: str) -> np.ndarray:
+    """Return a score of each LW band, [B, 3]."""
+    return np.stack([out[f"{name}_{band}"] for band in LW_BANDS], 1)
 
 
 def report(name: str, out: Batch) -> None:
     """Print bias and scatter of the magnitudes, and the median significance."""
-    residual = magnitudes(out)
+    residual, significance = of_bands(out, "mag_residual"), of_bands(out, "flux_residual_sigma")
     print(f"\n{name}: measured minus predicted magnitude")
     for index, band in enumerate(LW_BANDS):
         values = residual[:, index][np.isfinite(residual[:, index])]
         bias = np.median(values)
         scatter = 1.4826 * np.median(np.abs(values - bias))
-        sigma = np.median(np.abs(out[f"flux_residual_sigma_{band}"]))
+        sigma = np.median(np.abs(significance[:, index]))
         outliers = np.mean(np.abs(values) > 0.5)
         print(f"{band}  n {len(values)}  median {bias:+.3f}  scatter {scatter:.3f}  beyond 0.5 mag {outliers:.0%}"
               f"  median significance {sigma:.2f}")  # fmt: skip

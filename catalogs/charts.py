@@ -46,7 +46,7 @@ def score_chart(histograms: Mapping[str, Histogram], num_parts: Mapping[str, int
         figure = new_figure(3.6 * len(histograms), 2.7)
         panels = figure.subplots(1, len(histograms), squeeze=False)[0]
         for axes, (name, histogram) in zip(panels, histograms.items(), strict=True):
-            _steps(axes, histogram, "catalogue")
+            draw_histogram(axes, histogram, "catalogue")
             middle = (histogram.edges[:-1] + histogram.edges[1:]) / 2
             bounds = [_expected_counts(histogram, parts) for parts in (1, num_parts[name])]
             axes.fill_between(middle, np.min(bounds, 0), np.max(bounds, 0), color=VERMILION, alpha=0.4, lw=1.5,
@@ -75,7 +75,7 @@ def percentile_chart(histograms: Mapping[str, Histogram]) -> str:
         for axes in panels.ravel()[len(histograms) :]:
             axes.set_visible(False)
         for axes, (name, histogram) in zip(panels.ravel(), histograms.items(), strict=False):
-            _steps(axes, histogram, "catalogue")
+            draw_histogram(axes, histogram, "catalogue")
             axes.axhline(histogram.counts.mean(), color=VERMILION, lw=1.2, ls="--", label="ordinary objects")
             axes.set_ylim(0, 1.1 * max(histogram.counts.max(), 1))
             axes.set_xlabel(name)
@@ -85,7 +85,8 @@ def percentile_chart(histograms: Mapping[str, Histogram]) -> str:
         return to_svg(figure)
 
 
-def _steps(axes: Axes, histogram: Histogram, label: str) -> None:
+def draw_histogram(axes: Axes, histogram: Histogram, label: str) -> None:
+    """Draw counts as filled steps."""
     axes.stairs(histogram.counts, histogram.edges, fill=True, color=BLUE, alpha=0.25)
     axes.stairs(histogram.counts, histogram.edges, color=BLUE, lw=1.0, label=label)
 

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 
 from catalogs.figures import BLUE, VERMILION, new_figure, style, to_png
 from catalogs.gallery import GalleryItem
-from engine.images.bands import BANDS, PIVOT_UM
+from engine.images.bands import BANDS, LONG_BANDS, PIVOT_UM, SHORT_BANDS
 
-NUM_SHORT = 3
+NUM_SHORT = len(SHORT_BANDS)
 """The first bands are the model's input, the others what it predicts."""
 
 SOFTENING_SIGMA = 2.0
@@ -50,7 +50,7 @@ def cutout_png(item: GalleryItem, row: Mapping[str, Any]) -> str:
 
 def _planes(flat: np.ndarray) -> np.ndarray:
     """Flat values in order band, y, x as [bands, S, S]; the pixels of a band are a square."""
-    for bands in (len(BANDS), len(BANDS) - NUM_SHORT):
+    for bands in (len(BANDS), len(LONG_BANDS)):
         size = round((flat.size / bands) ** 0.5)
         if bands * size * size == flat.size:
             return flat.reshape(bands, size, size)
@@ -127,7 +127,7 @@ def _frame(axes: Axes, title: str) -> None:
 def _draw_fluxes(axes: Axes, row: Mapping[str, Any]) -> None:
     """Measured and predicted fluxes against wavelength; logarithmic where all measured ones are positive."""
     flux, error = (_values(row, f"{kind}_{{}}", BANDS) for kind in ("flux", "flux_error"))
-    long = BANDS[NUM_SHORT:]
+    long = LONG_BANDS
     model, model_error = (
         _values(row, f"{kind}_{{}}", long) for kind in ("flux_predicted", "flux_predicted_error")
     )

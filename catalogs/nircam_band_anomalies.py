@@ -9,11 +9,8 @@ from typing import Any
 from catalogs.gallery import GalleryItem
 from catalogs.spec import CatalogSpec, published_columns
 from engine.column import Column
-from engine.images.bands import BANDS
+from engine.images.bands import LONG_BANDS
 from engine.images.columns import image_columns, pixel_columns
-
-NUM_INPUT_BANDS = 3
-"""The first bands are what the model is given."""
 
 EXAMPLES = (
     (
@@ -88,7 +85,7 @@ SPEC = CatalogSpec(
     percentile_suffix="_percentile",
     columns=columns,
     examples=EXAMPLES,
-    predicted_bands=BANDS[NUM_INPUT_BANDS:],
+    predicted_bands=LONG_BANDS,
     groups=(),
     template="nircam_band_anomalies.html.j2",
     draw=_draw,

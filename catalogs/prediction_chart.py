@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy import stats
 
+from catalogs.charts import draw_histogram
 from catalogs.figures import BLUE, VERMILION, new_figure, style, to_svg
 from catalogs.statistics import Histogram, Trend
 
@@ -37,8 +38,7 @@ def prediction_chart(significance: Mapping[str, Histogram], magnitude: Mapping[s
 
 
 def _draw_significance(axes: Axes, histogram: Histogram) -> None:
-    axes.stairs(histogram.counts, histogram.edges, fill=True, color=BLUE, alpha=0.25)
-    axes.stairs(histogram.counts, histogram.edges, color=BLUE, lw=1.0, label="catalogue")
+    draw_histogram(axes, histogram, "catalogue")
     # The outermost bins also hold everything beyond.
     bounds = np.r_[-np.inf, histogram.edges[1:-1], np.inf]
     expected = histogram.counts.sum() * np.diff(stats.norm.cdf(bounds))

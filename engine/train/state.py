@@ -136,12 +136,12 @@ def save_state(state: RunState, run_uri: str, storage: Storage, num_to_keep: int
     tensors |= {f"best{SEPARATOR}{key}": value for key, value in state.best.items()}
     # safetensors refuses tensors that share memory (tied weights) and strided ones.
     data = save({k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()})
-    folder = storage.join(run_uri, "states", f"{state.progress.epoch:06d}")
+    folder = _folder(run_uri, state.progress.epoch)
     storage.put(storage.join(folder, STATE_FILE), data)
     storage.put(storage.join(folder, PROGRESS_FILE), json.dumps(asdict(state.progress)).encode())
     for number in stored_epochs(run_uri, storage)[:-num_to_keep]:
         for name in (PROGRESS_FILE, STATE_FILE):
-            storage.delete(storage.join(run_uri, "states", f"{number:06d}", name))
+            storage.delete(storage.join(_folder(run_uri, number), name))
 
 
 def stored_epochs(run_uri: str, storage: Storage) -> list[int]:
@@ -152,7 +152,7 @@ def stored_epochs(run_uri: str, storage: Storage) -> list[int]:
 
 def load_progress(run_uri: str, storage: Storage, epoch: int) -> Progress:
     """Read the progress alone that was stored after an epoch; `CheckpointError` if it is anything else."""
-    folder = storage.join(run_uri, "states", f"{epoch:06d}")
+    folder = _folder(run_uri, epoch)
     with _unreadable_is_said(folder):
         return TypeAdapter(Progress).validate_json(storage.read(storage.join(folder, PROGRESS_FILE)))
 
@@ -160,7 +160,7 @@ def load_progress(run_uri: str, storage: Storage, epoch: int) -> Progress:
 def load_state(run_uri: str, storage: Storage, epoch: int) -> RunState:
     """Read what `save_state` wrote after an epoch; `CheckpointError` if it is anything else."""
     progress = load_progress(run_uri, storage, epoch)
-    folder = storage.join(run_uri, "states", f"{epoch:06d}")
+    folder = _folder(run_uri, epoch)
     with _unreadable_is_said(folder):
         tensors = load(storage.read(storage.join(folder, STATE_FILE)))
     parts: dict[str, dict[str, Tensor]] = {"task": {}, "best": {}}
@@ -168,6 +168,10 @@ def load_state(run_uri: str, storage: Storage, epoch: int) -> RunState:
         part, _, rest = key.partition(SEPARATOR)
         parts.setdefault(part, {})[rest] = value
     return RunState(progress, _nested(parts["task"]), parts["best"])
+
+
+def _folder(run_uri: str, epoch: int) -> str:
+    return Storage.join(run_uri, "states", f"{epoch:06d}")
 
 
 @contextmanager

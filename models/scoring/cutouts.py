@@ -14,11 +14,11 @@ from torch import Tensor
 
 from engine.column import Column
 from engine.images import bands
-from engine.images.bands import BANDS
+from engine.images.bands import BANDS, LONG_BANDS, SHORT_BANDS
 from models.spec import Batch
 
-SW, LW = slice(0, 3), slice(3, 6)
-LW_BANDS = BANDS[LW]
+SW, LW = slice(0, len(SHORT_BANDS)), slice(len(SHORT_BANDS), len(BANDS))
+LW_BANDS = LONG_BANDS
 PIVOT_UM = tuple(bands.PIVOT_UM[band] for band in BANDS)
 """Pivot wavelengths [um]."""
 
