@@ -27,7 +27,7 @@ from astropy.nddata import Cutout2D
 from astropy.wcs import WCS
 
 from engine.images.bands import BANDS
-from engine.schema import list_array
+from engine.schema import bits_array, list_array
 from engine.sources.nircam import NircamSource
 from engine.sources.nircam_config import CatalogueConfig, NircamConfig
 from engine.units import Unit
@@ -145,8 +145,9 @@ def peer_strip(task: tuple[Path, Unit]) -> None:
                     out[i, b] = factor * cutout.data
                     crpix[i] = cutout.wcs.wcs.crpix
     mask = ~(np.isfinite(science) & (error > 0))
-    pixels = {"science": np.where(mask, 0, science), "error": np.where(mask, 0, error), "mask": mask}
+    pixels = {"science": np.where(mask, 0, science), "error": np.where(mask, 0, error)}
     columns = {name: list_array(values.reshape(mine.size, -1)) for name, values in pixels.items()}
+    columns["mask"] = bits_array(mask.reshape(mine.size, -1))
     rows = pa.table(
         {"object_id": pa.array(np.array(table["id"])[mine]), "crpix": list_array(crpix), **columns}
     )

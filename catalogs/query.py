@@ -224,6 +224,8 @@ def _lock(con: duckdb.DuckDBPyConnection, uris: Sequence[str]) -> None:
 def _sql_type(dtype: pa.DataType) -> str:
     if pa.types.is_fixed_size_list(dtype):
         return f"{_SQL_TYPES[dtype.value_type]}[{dtype.list_size}]"
+    if pa.types.is_fixed_size_binary(dtype):
+        return "BLOB"
     return _SQL_TYPES[dtype]
 
 

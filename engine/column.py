@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-DType = Literal["bool", "int16", "int32", "int64", "float32", "float64", "string"]
+DType = Literal["bool", "bits", "int16", "int32", "int64", "float32", "float64", "string"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,8 @@ class Column:
     name
         Lower-case name, spelled as in the DESI data model where that has one.
     dtype
-        Type of a value, or of an element where `length` is set.
+        Type of a value, or of an element where `length` is set. "bits" are `length` booleans packed into bytes:
+        masks of images, which as lists of booleans cost more to write than the images.
     description
         One sentence for the person who reads the catalogue.
     unit

@@ -25,6 +25,7 @@ from engine.schema import arrow_schema
 _PIXELS_PER_FOLDER = 10_000
 _VOTABLE_TYPES = {
     "bool": "boolean",
+    "bits": "bit",
     "int16": "short",
     "int32": "int",
     "int64": "long",

@@ -21,7 +21,7 @@ def pixel_columns(size: int) -> tuple[Column, Column, Column]:
     return (
         Column("science", "float32", f"Flux a pixel, 0 where masked; {_ORDER}, then y, x", "nJy", length),
         Column("error", "float32", "1 sigma of science, 0 where masked", "nJy", length),
-        Column("mask", "bool", "True where a pixel must not be used", "", length),
+        Column("mask", "bits", "1 where a pixel must not be used, lowest bit first", "", length),
     )
 
 

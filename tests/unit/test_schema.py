@@ -1,10 +1,22 @@
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from engine.column import Column
 from engine.errors import SchemaError
-from engine.schema import arrow_schema, conform, empty_table, list_array, matrix, set_column
+from engine.schema import (
+    arrow_schema,
+    bits_array,
+    conform,
+    empty_table,
+    list_array,
+    matrix,
+    set_column,
+    to_arrays,
+)
 
 KEY = Column("targetid", "int64", "identifier", ucd="meta.id")
 FLUX = Column("flux", "float32", "flux", "nJy", length=3)
@@ -59,6 +71,21 @@ def test_matrix_and_list_array_are_inverse_over_chunks() -> None:
     assert np.array_equal(matrix(table, "flux"), values)
     assert np.array_equal(matrix(table.slice(2, 2), "flux"), values[2:])
     assert matrix(empty_table([FLUX]), "flux").shape == (0, 3)
+
+
+@pytest.mark.parametrize("length", [1, 8, 54])
+def test_bits_come_back_as_booleans(length: int, tmp_path: Path) -> None:
+    column = Column("mask", "bits", "bad pixels", length=length)
+    values = np.random.default_rng(length).random((5, length)) < 0.5
+    table = conform(_table(mask=bits_array(values)), [column])
+    pq.write_table(table, tmp_path / "mask.parquet")
+    for found in (table, pq.read_table(tmp_path / "mask.parquet")):
+        np.testing.assert_array_equal(to_arrays(found, ["mask"])["mask"], values)
+        np.testing.assert_array_equal(matrix(found.slice(2, 2), "mask"), values[2:4])
+        np.testing.assert_array_equal(
+            matrix(pa.concat_tables([found, found]), "mask"), np.tile(values, (2, 1))
+        )
+    assert matrix(empty_table([column]), "mask").shape == (0, length)
 
 
 def test_matrix_does_not_copy() -> None:
