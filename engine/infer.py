@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
-PACKED_ROWS = 64
+PACKED_ROWS = 128
 """Mini-batch that large layers are laid out for on a CPU; see `engine.packed`."""
 
 

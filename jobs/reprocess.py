@@ -26,9 +26,9 @@ def reprocess(configs: Sequence[JobConfig], options: Options) -> JobResult:
     if options.plan:
         return JobResult.joined([parts.plan(*pair) for pair in zip(configs, ready, strict=True)])
     with cluster.connect(configs[0].cluster) if any(part.pending for part in ready) else nullcontext():
-        began = parts.run(configs[0], ready, "reprocess")
+        began, computed = parts.run(configs[0], ready, "reprocess"), time.time()
         published = [
             publish.publish_version(config, *each) for config, each in zip(configs, assembled, strict=True)
         ]
-        seconds = {"work_s": time.time() - began}
+        seconds = {"work_s": computed - began, "publish_s": time.time() - computed}
         return JobResult.joined([replace(done, summary=done.summary | seconds) for done in published])

@@ -86,8 +86,8 @@ class SpectralVAE(nn.Module):
         tuple
             [B, D] mean and log variance, the latter within +-12.
         """
-        trust = ivar / (ivar + self._floor)
-        compressed = flux * torch.rsqrt(1 + 0.25 * flux.abs()) * trust
+        trust = (ivar + self._floor).reciprocal_().mul_(ivar)
+        compressed = flux.abs().mul_(0.25).add_(1).rsqrt_().mul_(flux).mul_(trust)
         hidden = self.flux_in(compressed) + self.noise_in(window_sum(trust, self._window) / self._window)
         mean, logvar = self.latent_out(self.encoder(hidden)).float().chunk(2, dim=1)
         return mean, _bounded(logvar, LATENT_LOGVAR_RANGE)

@@ -38,7 +38,7 @@ from engine.sources.spectra import SpectrumSource
 from engine.spectra.coadd import check_grid, merge_arms, usable_cameras
 from engine.spectra.columns import SPECTRUM_COLUMNS
 from engine.spectra.grid import CAMERA_SLICES, NUM_PIXELS
-from engine.spectra.normalise import THINNING, row_median
+from engine.spectra.normalise import thinned_median
 from engine.stage import Rejection, UnitTable, rejected_table
 from engine.units import FileRef, Unit
 
@@ -258,7 +258,7 @@ def _add_spectra(table: UnitTable, arms: _Arms) -> UnitTable:
         flags |= np.where(usable[camera][rows] if camera in usable else False, 0, flag.value)
     new = {
         "num_good_pixels": pa.array(num_good),
-        "snr": pa.array(row_median(flux * np.sqrt(ivar), valid, THINNING)),
+        "snr": pa.array(thinned_median(flux * np.sqrt(ivar), valid)),
         "flux": list_array(flux),
         "ivar": list_array(ivar),
         "flags": pa.array(flags.astype(np.int32)),

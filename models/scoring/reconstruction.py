@@ -40,8 +40,8 @@ def gaussian_terms(flux: Tensor, ivar: Tensor, mean: Tensor, scatter: Tensor) ->
 
 def log_ivar_sum(ivar: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of log(ivar) over usable pixels and their number, [B] each."""
-    unusable = (ivar <= 0).to(ivar.dtype)
-    return (ivar + unusable).log().sum(1), ivar.shape[1] - unusable.sum(1)
+    usable = ivar > 0
+    return torch.where(usable, ivar, 1.0).log_().sum(1), usable.sum(1, dtype=ivar.dtype)
 
 
 def log_likelihood(terms: GaussianTerms, log_ivar: Tensor, num_good: Tensor) -> Tensor:
@@ -84,6 +84,7 @@ class DrawScorer:
     def __init__(self, flux: Tensor, ivar: Tensor, window_pixels: int) -> None:
         self._flux, self._ivar, self._window_pixels = flux, ivar, window_pixels
         self._log_ivar, self.num_good = log_ivar_sum(ivar)
+        self.window_good = window_sum((ivar > 0).to(ivar.dtype), window_pixels)
         self._window_weight = window_sum(ivar, window_pixels)
         self._weight = self._window_weight.sum(1)
 
@@ -99,8 +100,8 @@ class DrawScorer:
             only. `log_likelihood` (variant B): log N(flux; mean, scatter + 1/ivar) averaged over
             usable pixels. `window_chi2`: sum of residual^2 / (scatter + 1/ivar).
         """
-        variance = scatter.window.exp().repeat_interleave(self._window_pixels, dim=1)[:, : mean.shape[1]]
-        variance = variance * scatter.pixel.exp()
+        wide = scatter.window.exp().repeat_interleave(self._window_pixels, dim=1)
+        variance = wide[:, : mean.shape[1]].mul_(scatter.pixel.exp())
         weighted = mean.sub_(self._flux).square_().mul_(self._ivar)
         log_scatter = torch.linalg.vecdot(scatter.window, self._window_weight) + self._ivar @ scatter.pixel
         density = (weighted / variance).sum(1) + log_scatter

@@ -23,7 +23,6 @@ from models.scoring.reconstruction import (
     DrawScorer,
     Scatter,
     antithetic_normal,
-    window_sum,
     worst_window,
 )
 from models.spec import Batch, Predict
@@ -65,8 +64,8 @@ class ScoringConfig:
     """Scores that make `on_manifold_score`."""
     off_manifold: tuple[str, ...] = ("reduced_chi2", "worst_window_sigma")
     """Scores that make `off_manifold_score`. Unlike `log_likelihood` these do not rank by noise level."""
-    batch_rows: int = 64
-    """Spectra per mini-batch inside the predictor; 64 keep temporary arrays near the cache."""
+    batch_rows: int = 128
+    """Spectra per mini-batch inside the predictor: enough for fast matrix products, few enough for the cache."""
     seed: int = 0
     """Of the draws and of the reference sample."""
 
@@ -179,8 +178,7 @@ class Scorer:
         score = DrawScorer(x, w, self._config.window_pixels)
         draws = [score(*self._module.decode(torch.addcmul(latent_mean, sigma, e))) for e in self._draws]
         mse, wrp, likelihood, windows = (torch.stack(parts).mean(0) for parts in zip(*draws, strict=True))
-        good = window_sum((w > 0).to(w.dtype), self._config.window_pixels)
-        worst = worst_window(windows, good)
+        worst = worst_window(windows, score.window_good)
         return {
             "latent_mean": latent_mean,
             "weighted_mse": mse,

@@ -2,13 +2,21 @@ import numpy as np
 import pytest
 
 from engine.flags import CLIPPED, NORM_FLOORED
-from engine.spectra.normalise import normalise, row_median
+from engine.spectra.normalise import normalise, row_median, thinned_median
 
 
 def test_median_is_of_valid_values_only() -> None:
     values = np.array([[1.0, 2.0, 3.0, 100.0], [4.0, 4.0, 9.0, 9.0], [1.0, 1.0, 1.0, 1.0]])
     valid = np.array([[True, True, True, False], [True] * 4, [False] * 4])
     np.testing.assert_array_equal(row_median(values, valid), [2.0, 4.0, np.nan])
+
+
+def test_thinned_median_falls_back_on_all_pixels() -> None:
+    values = np.arange(12.0).reshape(1, 12).repeat(3, axis=0)
+    valid = np.ones(values.shape, bool)
+    valid[1, ::4] = False
+    valid[2] = False
+    np.testing.assert_array_equal(thinned_median(values, valid), [4.0, 6.0, np.nan])
 
 
 def test_spectrum_is_divided_by_its_median() -> None:
