@@ -26,8 +26,10 @@ from astropy.io import fits
 from astropy.nddata import Cutout2D
 from astropy.wcs import WCS
 
+from engine.allocator import keep_freed_memory
+from engine.commit.parquet import to_bytes
 from engine.images.bands import BANDS
-from engine.schema import bits_array, list_array
+from engine.schema import list_array, packed_array
 from engine.sources.nircam import NircamSource
 from engine.sources.nircam_config import CatalogueConfig, NircamConfig
 from engine.units import Unit
@@ -119,8 +121,8 @@ def our_strip(task: tuple[Path, Unit]) -> None:
 
 
 def write(rows: pa.Table, path: Path) -> None:
-    """Write as pixels should be: noise does not compress."""
-    pq.write_table(rows, path, compression="none", use_dictionary=False, write_statistics=False)
+    """Write as `ingest` does, but for the flush to the disk."""
+    path.write_bytes(to_bytes(rows))
 
 
 def peer_strip(task: tuple[Path, Unit]) -> None:
@@ -145,9 +147,8 @@ def peer_strip(task: tuple[Path, Unit]) -> None:
                     out[i, b] = factor * cutout.data
                     crpix[i] = cutout.wcs.wcs.crpix
     mask = ~(np.isfinite(science) & (error > 0))
-    pixels = {"science": np.where(mask, 0, science), "error": np.where(mask, 0, error)}
-    columns = {name: list_array(values.reshape(mine.size, -1)) for name, values in pixels.items()}
-    columns["mask"] = bits_array(mask.reshape(mine.size, -1))
+    pixels = {"science": np.where(mask, 0, science), "error": np.where(mask, 0, error), "mask": mask}
+    columns = {name: packed_array(values.reshape(mine.size, -1)) for name, values in pixels.items()}
     rows = pa.table(
         {"object_id": pa.array(np.array(table["id"])[mine]), "crpix": list_array(crpix), **columns}
     )
@@ -157,7 +158,7 @@ def peer_strip(task: tuple[Path, Unit]) -> None:
 def run(work: Callable[[tuple[Path, Unit]], None], root: Path, processes: int) -> None:
     """Do all strips, some at a time."""
     tasks = [(root, unit) for unit in source(root).plan()]
-    with multiprocessing.get_context("fork").Pool(processes) as pool:
+    with multiprocessing.get_context("fork").Pool(processes, keep_freed_memory) as pool:
         pool.map(work, tasks, chunksize=1)
 
 
@@ -182,7 +183,7 @@ def compare(root: Path) -> None:
         pq.read_table(root / f"{who}-{unit.key}.parquet").sort_by("object_id") for who in ("ours", "peer")
     )
     for name in ("science", "error"):
-        values = [np.concatenate([c.flatten().to_numpy() for c in t[name].chunks]) for t in (ours, theirs)]
+        values = [np.frombuffer(b"".join(t[name].to_pylist()), np.float32) for t in (ours, theirs)]
         np.testing.assert_allclose(*values, rtol=1e-5)
     print(f"equal to Cutout2D on {ours.num_rows} sources of a strip")
 

@@ -23,22 +23,23 @@ _ARROW = {
 
 
 def arrow_type(column: Column) -> pa.DataType:
-    """Arrow type of a declared column; fixed-size list where `length` is set, bytes for bits."""
-    if column.dtype == "bits":
-        return pa.binary(-(-column.length // 8))
+    """Arrow type of a declared column; fixed-size list where `length` is set, bytes where it is packed."""
+    if column.packed:
+        bits = 1 if column.dtype == "bool" else 8 * np.dtype(column.dtype).itemsize
+        return pa.binary(-(-column.length * bits // 8))
     value = _ARROW[column.dtype]
     return pa.list_(value, column.length) if column.length else value
 
 
 def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
-    """Arrow schema with `unit`, `description` and `ucd` as field metadata, and the number of `bits`."""
+    """Arrow schema with `unit`, `description` and `ucd` as field metadata, and what is packed."""
     return pa.schema([_field(column) for column in columns])
 
 
 def _field(column: Column) -> pa.Field:
     facts = {"description": column.description, "unit": column.unit, "ucd": column.ucd}
-    if column.dtype == "bits":
-        facts["bits"] = str(column.length)
+    if column.packed:
+        facts |= {"dtype": column.dtype, "length": str(column.length)}
     metadata = {key: value for key, value in facts.items() if value}
     return pa.field(column.name, arrow_type(column), column.nullable, metadata)
 
@@ -95,31 +96,43 @@ def empty_table(columns: Sequence[Column]) -> pa.Table:
 
 
 def matrix(table: pa.Table, name: str) -> np.ndarray:
-    """Fixed-size list column as an array [rows, length], read-only, without a copy where whole; bits unpacked."""
+    """Column of lists as an array [rows, length], read-only, without a copy where whole (but packed booleans)."""
     column = table[name]
     if pa.types.is_fixed_size_binary(column.type):
-        return _unpacked(column, int(table.schema.field(name).metadata[b"bits"]))
+        facts = table.schema.field(name).metadata
+        return _unpacked(column, facts[b"dtype"].decode(), int(facts[b"length"]))
     length = column.type.list_size
-    chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    none = np.empty(0, column.type.value_type.to_pandas_dtype())  # of the right type where there is no chunk
-    flat = chunks[0] if len(chunks) == 1 else np.concatenate([none, *chunks])
-    return flat.reshape(-1, length)
+    none = np.empty(0, column.type.value_type.to_pandas_dtype())
+    return _joined([c.flatten().to_numpy(zero_copy_only=False) for c in column.chunks], none).reshape(
+        -1, length
+    )
 
 
-def _unpacked(column: pa.ChunkedArray, num_bits: int) -> np.ndarray:
-    width = column.type.byte_width
-    parts = [np.empty(0, np.uint8)]
-    for chunk in column.chunks:
-        parts.append(np.frombuffer(chunk.buffers()[1], np.uint8, len(chunk) * width, chunk.offset * width))
-    packed = np.concatenate(parts).reshape(-1, width)
-    return np.unpackbits(packed, axis=1, count=num_bits, bitorder="little").view(bool)
+def _unpacked(column: pa.ChunkedArray, dtype: str, length: int) -> np.ndarray:
+    width, bits = column.type.byte_width, dtype == "bool"
+    raw = np.dtype(np.uint8 if bits else dtype)
+    parts = [
+        np.frombuffer(chunk.buffers()[1], raw, len(chunk) * width // raw.itemsize, chunk.offset * width)
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    flat = _joined(parts, np.empty(0, raw))
+    if not bits:
+        return flat.reshape(-1, length)
+    return np.unpackbits(flat.reshape(-1, width), axis=1, count=length, bitorder="little").view(bool)
 
 
-def bits_array(values: np.ndarray) -> pa.FixedSizeBinaryArray:
-    """Booleans [rows, length] as a column of bits, the first in the lowest bit."""
-    packed = np.packbits(values, axis=1, bitorder="little")
-    kind = pa.binary(packed.shape[1])
-    return pa.FixedSizeBinaryArray.from_buffers(kind, len(packed), [None, pa.py_buffer(packed.tobytes())])
+def _joined(parts: Sequence[np.ndarray], none: np.ndarray) -> np.ndarray:
+    """All parts as one array, as it is if there is but one; `none` is what no part at all gives."""
+    return parts[0] if len(parts) == 1 else np.concatenate([none, *parts])
+
+
+def packed_array(values: np.ndarray) -> pa.FixedSizeBinaryArray:
+    """Array [rows, length] as a packed column, without a copy where contiguous; booleans become bits."""
+    bits = values.dtype == bool
+    flat = np.packbits(values, axis=1, bitorder="little") if bits else np.ascontiguousarray(values)
+    kind = pa.binary(flat.shape[1] * flat.itemsize)
+    return pa.FixedSizeBinaryArray.from_buffers(kind, len(flat), [None, pa.py_buffer(flat)])
 
 
 def list_array(values: np.ndarray) -> pa.FixedSizeListArray:
@@ -129,7 +142,7 @@ def list_array(values: np.ndarray) -> pa.FixedSizeListArray:
 
 
 def to_arrays(table: pa.Table, columns: Sequence[str]) -> Arrays:
-    """Columns as arrays: fixed-size lists and bits as [rows, length], strings as objects.
+    """Columns as arrays: lists, packed or not, as [rows, length], strings as objects.
 
     Null becomes NaN in floats and None in strings and integers (which then are objects: an integer key
     never passes through a float). Views of the table where it lies in one piece: read-only.

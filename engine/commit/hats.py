@@ -20,12 +20,11 @@ from astropy.io import fits
 
 from engine.column import Column
 from engine.partition import COUNT_ORDER, HEALPIX, HEALPIX_ORDER
-from engine.schema import arrow_schema
+from engine.schema import arrow_schema, arrow_type
 
 _PIXELS_PER_FOLDER = 10_000
 _VOTABLE_TYPES = {
     "bool": "boolean",
-    "bits": "bit",
     "int16": "short",
     "int32": "int",
     "int64": "long",
@@ -59,6 +58,8 @@ def votable_header(columns: Sequence[Column], name: str) -> str:
     for column in columns:
         facts = {"name": column.name, "ID": column.name, "datatype": _VOTABLE_TYPES[column.dtype]}
         facts["arraysize"] = _STRING_SIZE if column.dtype == "string" else str(column.length or "")
+        if column.packed:
+            facts |= {"datatype": "unsignedByte", "arraysize": str(arrow_type(column).byte_width)}
         facts |= {"unit": column.unit, "ucd": column.ucd}
         field = ElementTree.SubElement(table, "FIELD", {key: value for key, value in facts.items() if value})
         ElementTree.SubElement(field, "DESCRIPTION").text = column.description

@@ -1,6 +1,6 @@
 """Parquet files as bytes: written the same way every time, read through `Storage`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,33 +11,35 @@ from engine.storage import Storage
 ROW_GROUP_ROWS = 50_000
 """Rows of a row group: small enough for readers to skip most of a file, large enough to compress."""
 
+ROW_GROUP_BYTES = 64 << 20
+"""Where rows are images a group has fewer: who reads a part of a file holds whole groups."""
+
 
 def to_bytes(table: pa.Table, row_group_rows: int = ROW_GROUP_ROWS) -> bytes:
     """Write a table as Parquet: equal tables give equal bytes.
 
-    Zstandard throughout; floats are split by byte (their exponents compress, their digits do not) and
-    the rest is dictionary encoded. Field metadata of the schema is kept.
+    Zstandard; floats are split by byte (their exponents compress, their digits do not) and the rest is dictionary
+    encoded. Packed columns are written as they are: noise does not compress. Field metadata of the schema is kept.
     """
     sink = pa.BufferOutputStream()
-    leaves = _leaves(table.schema)
+    row_bytes = table.nbytes // max(table.num_rows, 1) + 1
+    group_rows = max(1, min(row_group_rows, ROW_GROUP_BYTES // row_bytes))
+    packed = [field.name for field in table.schema if pa.types.is_fixed_size_binary(field.type)]
+    leaves = _leaves(table.schema.field(name) for name in table.column_names if name not in packed)
     encodings: dict[str, Any] = {
         "use_dictionary": [path for path, is_float in leaves if not is_float] or False,
         "use_byte_stream_split": [path for path, is_float in leaves if is_float] or False,
+        "compression": {path: "zstd" for path, _ in leaves} | dict.fromkeys(packed, "none"),
+        "write_statistics": [path for path, _ in leaves] if packed else True,
     }
-    pq.write_table(
-        table,
-        sink,
-        row_group_size=row_group_rows,
-        compression="zstd",
-        **encodings,
-    )
+    pq.write_table(table, sink, row_group_size=group_rows, **encodings)
     return sink.getvalue().to_pybytes()
 
 
-def _leaves(schema: pa.Schema) -> list[tuple[str, bool]]:
+def _leaves(fields: Iterable[pa.Field]) -> list[tuple[str, bool]]:
     """Paths of the leaf columns and whether they hold floats."""
     leaves = []
-    for field in schema:
+    for field in fields:
         is_list = pa.types.is_fixed_size_list(field.type) or pa.types.is_list(field.type)
         value = field.type.value_type if is_list else field.type
         leaves.append((f"{field.name}.list.element" if is_list else field.name, pa.types.is_floating(value)))

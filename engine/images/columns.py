@@ -19,9 +19,16 @@ def pixel_columns(size: int) -> tuple[Column, Column, Column]:
     """Columns `science`, `error` and `mask` of cutouts of `size` pixels a side, flat in order band, y, x."""
     length = _NUM * size * size
     return (
-        Column("science", "float32", f"Flux a pixel, 0 where masked; {_ORDER}, then y, x", "nJy", length),
-        Column("error", "float32", "1 sigma of science, 0 where masked", "nJy", length),
-        Column("mask", "bits", "1 where a pixel must not be used, lowest bit first", "", length),
+        Column(
+            "science",
+            "float32",
+            f"Flux a pixel, 0 where masked; {_ORDER}, then y, x",
+            "nJy",
+            length,
+            packed=True,
+        ),
+        Column("error", "float32", "1 sigma of science, 0 where masked", "nJy", length, packed=True),
+        Column("mask", "bool", "True where a pixel must not be used", "", length, packed=True),
     )
 
 

@@ -12,7 +12,7 @@ from engine.images.columns import image_columns
 from engine.images.cutouts import Centres, coverage
 from engine.images.noise import background_rms
 from engine.images.wcs import ABSENT, Grid
-from engine.schema import bits_array, conform, list_array
+from engine.schema import conform, list_array, packed_array
 from engine.stage import Rejection, UnitTable, rejected_table
 
 NUM_BANDS = len(BANDS)
@@ -131,7 +131,7 @@ def build_table(
         "wcs_cd": np.array([g.cd for g in grids]).reshape(num, 4),
     }
     length = NUM_BANDS * size * size
-    pixels = {name: getattr(cutouts, name).reshape(num, length) for name in ("science", "error")}
+    pixels = {name: getattr(cutouts, name).reshape(num, length) for name in ("science", "error", "mask")}
     facts = {"unit_factor": cutouts.unit_factor, "resampling": cutouts.resampling, "coverage": share}
     columns = {
         "object_id": pa.array(objects.object_id),
@@ -145,8 +145,9 @@ def build_table(
         "dy": pa.array(where.dy),
         "pixel_scale": pa.array(np.array([g.pixel_scale for g in grids], np.float32)),
         "flags": pa.array(flags.astype(np.int32)),
-        "mask": bits_array(cutouts.mask.reshape(num, length)),
-    } | {name: list_array(values) for name, values in (wcs | facts | pixels).items()}
+    }
+    columns |= {name: list_array(values) for name, values in (wcs | facts).items()}
+    columns |= {name: packed_array(values) for name, values in pixels.items()}
     rows = conform(pa.table(columns), image_columns(size))
     table = UnitTable(rows, rejected_table([]), num)
     return table.reject((share == 0).all(axis=1), "no_usable_pixel", "no data in any band")

@@ -27,9 +27,13 @@ def cutout_input(size: int) -> tuple[Column, ...]:
     """Columns of cutouts of `size` pixels a side; flat arrays in the order band, y, x."""
     pixels = len(BANDS) * size * size
     return (
-        Column("science", "float32", "Flux density of each pixel, order band, y, x", "nJy", pixels),
-        Column("error", "float32", "Standard deviation of science, 0 where masked", "nJy", pixels),
-        Column("mask", "bits", "1 where a pixel is not usable, lowest bit first", length=pixels),
+        Column(
+            "science", "float32", "Flux density of each pixel, order band, y, x", "nJy", pixels, packed=True
+        ),
+        Column(
+            "error", "float32", "Standard deviation of science, 0 where masked", "nJy", pixels, packed=True
+        ),
+        Column("mask", "bool", "True where a pixel is not usable", length=pixels, packed=True),
         Column("dx", "float32", "Source minus pixel size // 2 along x", "pixel"),
         Column("dy", "float32", "Source minus pixel size // 2 along y", "pixel"),
         Column("pixel_scale", "float32", "Side of a pixel", "arcsec"),

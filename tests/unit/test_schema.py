@@ -5,15 +5,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.column import Column
+from engine.column import Column, DType
 from engine.errors import SchemaError
 from engine.schema import (
     arrow_schema,
-    bits_array,
     conform,
     empty_table,
     list_array,
     matrix,
+    packed_array,
     set_column,
     to_arrays,
 )
@@ -74,18 +74,20 @@ def test_matrix_and_list_array_are_inverse_over_chunks() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 8, 54])
-def test_bits_come_back_as_booleans(length: int, tmp_path: Path) -> None:
-    column = Column("mask", "bits", "bad pixels", length=length)
-    values = np.random.default_rng(length).random((5, length)) < 0.5
-    table = conform(_table(mask=bits_array(values)), [column])
+@pytest.mark.parametrize("dtype", ["bool", "float32", "int16"])
+def test_packed_columns_come_back_as_they_were(dtype: DType, length: int, tmp_path: Path) -> None:
+    column = Column("mask", dtype, "pixels", length=length, packed=True)
+    values = np.random.default_rng(length).integers(0, 2, (5, length)).astype(dtype)
+    table = conform(_table(mask=packed_array(values)), [column])
     pq.write_table(table, tmp_path / "mask.parquet")
     for found in (table, pq.read_table(tmp_path / "mask.parquet")):
-        np.testing.assert_array_equal(to_arrays(found, ["mask"])["mask"], values)
+        np.testing.assert_array_equal(to_arrays(found, ["mask"])["mask"], values, strict=True)
         np.testing.assert_array_equal(matrix(found.slice(2, 2), "mask"), values[2:4])
         np.testing.assert_array_equal(
             matrix(pa.concat_tables([found, found]), "mask"), np.tile(values, (2, 1))
         )
     assert matrix(empty_table([column]), "mask").shape == (0, length)
+    assert matrix(table.slice(5), "mask").shape == (0, length)
 
 
 def test_matrix_does_not_copy() -> None:
