@@ -5,7 +5,8 @@
 Run it again after an interruption: it goes on from its last state. Cutouts are drawn once (--pool), each pass over
 them sees other noise. The network trains on cutouts of --train-size pixels and is fitted, and used, at the size of
 `nircam.toml`: it is convolutional. Writes the checkpoint with float16 weights and with scores calibrated on the
-rounded weights. `--l1-only` makes the ablation without discriminator.
+rounded weights. `--l1-only` makes the ablation without discriminator; `--ero-fraction 0.02` trains with extremely red
+objects among the others, as a survey has them.
 """
 
 import argparse
@@ -56,6 +57,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num-threads", type=int, default=2, help="threads that train")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--l1-only", action="store_true")
+    parser.add_argument("--ero-fraction", type=float, default=0.0, help="of the objects trained on")
     parser.add_argument("--output", default="checkpoints/band_gan_nircam")
     parser.add_argument("--pool", type=Path, default=Path("build/cutouts"))
     parser.add_argument(
@@ -71,9 +73,10 @@ def settings(args: argparse.Namespace, size: int) -> BandGANConfig:
 
 
 def pool(args: argparse.Namespace, seed: int, size: int, num_cutouts: int) -> tuple[Pool, int]:
-    """Open the normal objects of a seed, drawn where they are not there yet, and how many chunks they are."""
-    field = FieldConfig(seed=seed, anomaly_fraction=0.0)
-    made = Pool(args.pool / f"seed{seed}-{size}-{args.faintest_mag:g}", field, size, args.faintest_mag)
+    """Open the objects of a seed, drawn where they are not there yet, and how many chunks they are."""
+    field = FieldConfig(seed=seed, anomaly_fraction=args.ero_fraction, anomaly_kinds=("ero",))
+    name = f"seed{seed}-{size}-{args.faintest_mag:g}-{args.ero_fraction:g}"
+    made = Pool(args.pool / name, field, size, args.faintest_mag)
     num_chunks = -(-num_cutouts // CHUNK)
     made.make(num_chunks, args.num_workers)
     return made, num_chunks

@@ -1,8 +1,9 @@
 """Light of galaxies and stars in the six bands, from simple templates in plain numpy.
 
 Stars of a population are those of `engine.synthetic.stars` (blackbodies with Balmer jump, 4000 Angstrom break
-and molecular bands), mixed by age as in `engine.synthetic.galaxies`, behind Calzetti dust, with nebular lines of
-`engine.synthetic.lines`, and absorbed by the intergalactic medium. Only colours are made here: 1 nJy in F200W.
+and molecular bands), mixed by age as in `engine.synthetic.galaxies`, with the red giants that make most of the light
+beyond 1 micron, behind Calzetti dust, with nebular lines of `engine.synthetic.lines`, and absorbed by the
+intergalactic medium. Only colours are made here: 1 nJy in F200W.
 """
 
 # B = objects, R = rest-frame pixels, A = ages, W = wavelengths in a band, M = emission lines
@@ -23,6 +24,14 @@ SAMPLES = 32
 AGE_SIGMA = 0.10
 LYMAN_LIMIT, LYMAN_ALPHA = 912.0, 1215.67
 STARS_TO_GAS_EBV = 0.44
+V_MINUS_K = (1.2, 1.8, 2.2, 2.6, 2.9, 3.2)
+"""V - K (Vega) of the ages from some 10 Myr to 10 Gyr, about what models of populations of solar metallicity give
+(Bruzual & Charlot 2003). The mixtures of `galaxies.AGES`, made for optical spectra, alone give 0.5 to 2.5."""
+GIANT_KELVIN = 2700.0
+"""One colour temperature for all that is cool; with it V - I and J - H come out right as well."""
+V_ANGSTROM, K_ANGSTROM, VEGA_K_MINUS_V = 5500.0, 21900.0, 1.83
+BUMP_ANGSTROM, BUMP_HEIGHT, BUMP_LN_WIDTH = 16500.0, 0.25, 0.12
+"""Cool stars are brightest at 1.65 micron, where the opacity of H- has its minimum (John 1988)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +97,22 @@ def _starlight(age: FloatArray, rest: FloatArray) -> FloatArray:
 @cache
 def populations() -> FloatArray:
     """f_lambda [A, R] of the ages on `GRID`, 1 at 5500 Angstrom."""
-    wave = GRID.wave
-    weak = np.zeros_like(wave)
-    middle = round(float(GRID.pixel(5500.0)))
+    giant = _star(GIANT_KELVIN)
+    giant *= 1 + BUMP_HEIGHT * np.exp(-0.5 * np.square(np.log(GRID.wave / BUMP_ANGSTROM) / BUMP_LN_WIDTH))
     rows = []
-    for _, fractions in AGES:
-        parts = [(share, stars.stellar_spectrum(wave, t, 1.0, weak)) for t, share in fractions.items()]
-        rows.append(sum(share * star / star[middle] for share, star in parts))
+    for (_, fractions), colour in zip(AGES, V_MINUS_K, strict=True):
+        row = sum(share * _star(temperature) for temperature, share in fractions.items())
+        wanted = (V_ANGSTROM / K_ANGSTROM) ** 2 * 10.0 ** (0.4 * (colour - VEGA_K_MINUS_V))
+        pixel = round(float(GRID.pixel(K_ANGSTROM)))
+        share = (wanted - row[pixel]) / (giant[pixel] - row[pixel])
+        rows.append((1 - share) * row + share * giant)
     return np.array(rows)
+
+
+def _star(temperature: float) -> FloatArray:
+    """f_lambda [R] of a star on `GRID`, 1 at 5500 Angstrom."""
+    star = stars.stellar_spectrum(GRID.wave, temperature, 1.0, np.zeros_like(GRID.wave))
+    return star / star[round(float(GRID.pixel(V_ANGSTROM)))]
 
 
 def _attenuation(rest: FloatArray) -> FloatArray:
