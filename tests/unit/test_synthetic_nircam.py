@@ -93,7 +93,7 @@ def test_errors_are_those_of_the_noise(field):
         one = quiet[band]
         deviation = (one.science - one.noiseless) / one.error
         is_sky = one.noiseless < 0.05 * one.error
-        assert deviation[is_sky].std() == pytest.approx(1.0, abs=0.02)
+        assert deviation[is_sky].std() == pytest.approx(1.0, abs=0.03)
         assert deviation.std() == pytest.approx(1.0, abs=0.02)
         assert one.error.max() > 1.2 * one.error.min()
 
@@ -147,7 +147,8 @@ def test_dja_files_are_laid_out_as_grizlis(dja):
             assert hdus[0].header["BUNIT"] == "10.0*nanoJansky"
             assert hdus[0].shape == ((260, 300) if number < 3 else (130, 150))
             with fits.open(paths[f"nircam1-{band}-clear_drc_wht.fits"]) as weights:
-                sky = np.median(np.abs(hdus[0].data)) * 1.4826
+                low, middle = np.percentile(hdus[0].data, [16, 50])  # the side without objects
+                sky = middle - low
                 assert np.median(weights[0].data) ** -0.5 == pytest.approx(sky, rel=0.25)
 
 
