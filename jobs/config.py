@@ -113,6 +113,8 @@ class ScoringConfig(Config):
 
     checkpoint: Place
     """What is applied."""
+    upstream: tuple[Place, ...] = ()
+    """What is applied before it."""
     output: Place
     """Root of its catalogue."""
     catalog: Catalog = Field(default=CatalogConfig(name="spectral_anomaly"), validate_default=True)
@@ -159,6 +161,9 @@ class JobConfig(Config):
     """How many objects percentiles and neighbours are learned from after training."""
     checkpoint: Place | None = None
     """What `train` writes and `infer` reads."""
+    upstream: tuple[Place, ...] = ()
+    """Checkpoints that are applied before it, in this order: their columns are there for those that follow, as the
+    images of a denoiser are for a classifier."""
     infer: InferConfig = InferConfig()
     """How it is applied."""
     output: Place | None = None
@@ -166,7 +171,7 @@ class JobConfig(Config):
     catalog: Catalog = Field(default=CatalogConfig(name="spectral_anomaly"), validate_default=True)
     """Kind of catalogue and its partitioning."""
     models: tuple[ScoringConfig, ...] = ()
-    """Instead of `checkpoint`, `output`, `catalog` and `infer`: several models that score the release in one pass,
+    """Instead of `checkpoint`, `upstream`, `output`, `catalog` and `infer`: several models that score the release in one pass,
     each into a catalogue of its own."""
     max_rejected_fraction: float = Field(default=0.05, ge=0, le=1)
     """Exit code 3 if more of what was read than this is rejected for a fault; chosen cuts do not count."""
@@ -196,7 +201,7 @@ class JobConfig(Config):
 
     @model_validator(mode="after")
     def _models_are_said_once(self) -> "JobConfig":
-        both = {"checkpoint", "output", "catalog", "infer"} & self.model_fields_set
+        both = {"checkpoint", "upstream", "output", "catalog", "infer"} & self.model_fields_set
         if self.models and both:
             raise ValueError(f"models is given, so {', '.join(sorted(both))} belong into its entries")
         outputs = [scoring.output.uri for scoring in self.models]

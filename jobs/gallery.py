@@ -11,16 +11,16 @@ from torch import nn
 
 from catalogs.gallery import GalleryItem
 from catalogs.query import open_catalog, run_query
-from engine.checkpoint import Checkpoint
 from engine.commit import Manifest
 from engine.errors import EngineError
 from engine.infer import open_model
 from engine.schema import to_arrays
 from engine.sources.base import Source
-from engine.stage import PrepareConfig, Stage, UnitTable
+from engine.stage import PrepareConfig, UnitFunction, UnitTable
 from engine.storage import Storage
 from engine.units import Unit
-from jobs import parts
+from jobs import applied
+from jobs.applied import Applied
 from jobs.config import JobConfig, Place
 from models.spec import ModelSpec
 
@@ -32,24 +32,22 @@ class Reader:
     """What it takes to draw an object again: where it came from and what scored it."""
 
     source: Source
-    prepare_config: PrepareConfig
+    prepare: PrepareConfig
+    before: tuple[UnitFunction, ...]
     key: tuple[str, ...]
     spec: ModelSpec
     settings: Any
     module: nn.Module
 
-    @property
-    def prepare(self) -> Stage:
-        """The stage that prepares rows for the model."""
-        return self.prepare_config.stage
 
-
-def make_reader(config: JobConfig, checkpoint: Checkpoint, spec: ModelSpec) -> Reader:
+def make_reader(config: JobConfig, chain: Sequence[Applied]) -> Reader:
     """Return the reader for the configuration that a version was made with."""
     assert config.release is not None
-    opened = open_model(spec, checkpoint, "checkpoint")
-    prepare = parts.prepare_config(config, checkpoint)
-    return Reader(config.release.open(), prepare, config.catalog.key, spec, *opened)
+    last = chain[-1]
+    opened = open_model(last.spec, last.checkpoint, last.place.uri)
+    before = tuple(stage.open() for stage in applied.stages(config, chain)[:-1])
+    prepare = applied.prepare_config(config, chain)
+    return Reader(config.release.open(), prepare, before, config.catalog.key, last.spec, *opened)
 
 
 def items(reader: Reader, place: Place, manifest: Manifest, num_items: int) -> tuple[list[GalleryItem], str]:
@@ -107,12 +105,14 @@ def _draw(reader: Reader, unit: Unit, rows: Sequence[Mapping[str, Any]]) -> dict
     if not wanted.any():
         return {}
     chosen = UnitTable(read.rows.filter(pa.array(wanted)), read.rejected, read.rows_in)
-    table = reader.prepare.open()(chosen).rows
+    for function in reader.before:
+        chosen = function(chosen)
+    table = chosen.rows
     inputs = to_arrays(table, [column.name for column in reader.spec.reads(reader.settings)])
     outputs = _reconstruct(reader, inputs)
     keys = [_key(row, reader) for row in table.select(list(reader.key)).to_pylist()]
     return {
-        key: GalleryItem(key, _row(inputs, index), _row(outputs, index), reader.prepare_config)
+        key: GalleryItem(key, _row(inputs, index), _row(outputs, index), reader.prepare)
         for index, key in enumerate(keys)
     }
 

@@ -1,9 +1,9 @@
 """Release + checkpoint -> fragments and ledger records; nothing is published yet."""
 
 from catalogs import CATALOGS
-from engine.checkpoint import Checkpoint
 from engine.errors import ConfigError
-from jobs import parts
+from jobs import applied, parts
+from jobs.applied import Applied
 from jobs.config import JobConfig, load_scorings
 from jobs.faults import judge
 from jobs.job import JobResult, Options
@@ -34,10 +34,11 @@ def _result(config: JobConfig, ready: Parts) -> JobResult:
     return JobResult(summary, [*lines, *verdict.lines], verdict.exit_code)
 
 
-def assemble(config: JobConfig, options: Options) -> tuple[Parts, Checkpoint]:
-    """Return the pipeline from the release to scores, and the checkpoint that it applies."""
+def assemble(config: JobConfig, options: Options) -> tuple[Parts, list[Applied]]:
+    """Return the pipeline from the release to scores, and the checkpoints that it applies."""
     assert config.output is not None
-    checkpoint, spec = parts.open_checkpoint(config)
+    chain = applied.open_all(config)
+    spec = chain[-1].spec
     catalog = CATALOGS[config.catalog.name]
     if catalog.model != spec.name:
         fitting = ", ".join(name for name, other in CATALOGS.items() if other.model == spec.name)
@@ -45,7 +46,8 @@ def assemble(config: JobConfig, options: Options) -> tuple[Parts, Checkpoint]:
             "catalogue is not one of this model's scores", "catalog.name", catalog.name,
             f"{fitting}, for model '{spec.name}'",
         )  # fmt: skip
-    stages = parts.infer_stages(config, checkpoint, spec)
-    columns = catalog.columns(stages[-1].provides)
-    salt = {"checkpoint": checkpoint.id, "model": spec.name, "precision": config.infer.precision}
-    return parts.assemble(config, stages, columns, config.output, salt, options.limit), checkpoint
+    stages = applied.stages(config, chain)
+    columns = catalog.columns([column for stage in stages[1:] for column in stage.provides])
+    salt = {"checkpoints": [one.checkpoint.id for one in chain], "model": spec.name,
+            "precision": config.infer.precision}  # fmt: skip
+    return parts.assemble(config, stages, columns, config.output, salt, options.limit), chain

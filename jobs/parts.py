@@ -7,25 +7,19 @@ from itertools import islice
 from typing import Any
 
 from engine import cluster
-from engine.checkpoint import Checkpoint
-from engine.checkpoint import load as load_checkpoint
 from engine.column import Column
 from engine.commit import FragmentSink
-from engine.config import validate
-from engine.errors import CheckpointError, ConfigError, SourceError
-from engine.infer import InferStage, open_model
+from engine.errors import SourceError
 from engine.ledger import Ledger, LedgerRecord
 from engine.log import ProgressLine
 from engine.pipeline import Branch, run_units
 from engine.schema import arrow_schema
 from engine.sources.base import Source
-from engine.stage import PrepareConfig, Resources, Stage, check
+from engine.stage import Stage, check
 from engine.storage import Storage
 from engine.units import Unit, Work, content_hash, with_ids
 from jobs.config import JobConfig, Place
 from jobs.job import JobResult
-from models import MODELS
-from models.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -171,47 +165,3 @@ def plan_summary(parts: Parts) -> dict[str, Any]:
         "missing": sum(len(unit.missing) for unit in parts.units),
         "columns": [column.name for column in parts.columns],
     }
-
-
-def open_checkpoint(config: JobConfig) -> tuple[Checkpoint, ModelSpec]:
-    """Load the checkpoint and find the model that it was made for."""
-    place = config.checkpoint
-    if place is None:
-        raise ConfigError("section [checkpoint] is missing", expected="checkpoint.uri = 'checkpoints/...'")
-    checkpoint = load_checkpoint(place.uri, Storage(place.storage))
-    spec = MODELS.get(checkpoint.model)
-    if spec is None:
-        raise CheckpointError(
-            "made for a model that is not here", place.uri, checkpoint.model, ", ".join(MODELS)
-        )
-    if checkpoint.model_version != spec.version:
-        raise CheckpointError(
-            "made by another version of the model", place.uri,
-            str(checkpoint.model_version), str(spec.version), "Train it again.",
-        )  # fmt: skip
-    open_model(spec, checkpoint, place.uri)  # weights that do not fit are told before any worker starts
-    return checkpoint, spec
-
-
-def prepare_config(config: JobConfig, checkpoint: Checkpoint) -> PrepareConfig:
-    """Return how rows of the release are to be prepared: as the checkpoint's model was trained."""
-    assert config.checkpoint is not None
-    assert config.release is not None
-    where = f"{config.checkpoint.uri}: prepare"
-    return validate(config.release.kind.prepare_class, checkpoint.prepare, where)
-
-
-def infer_stages(config: JobConfig, checkpoint: Checkpoint, spec: ModelSpec) -> tuple[Stage, InferStage]:
-    """Return the stages that apply a checkpoint to the rows of the release."""
-    assert config.checkpoint is not None
-    place, infer = config.checkpoint, config.infer
-    stage = InferStage.from_checkpoint(
-        spec,
-        place.uri,
-        place.storage,
-        batch_rows=infer.batch_rows,
-        device=infer.device,
-        precision=infer.precision,
-        resources=Resources(num_cpus=infer.num_cpus, num_gpus=infer.num_gpus),
-    )
-    return prepare_config(config, checkpoint).stage, stage

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from engine import cluster
-from engine.checkpoint import Checkpoint
 from engine.commit import Manifest, RunAll, Version, current_version, publish, publish_id, run_each
 from engine.errors import CommitError
 from engine.flags import REASONS
 from engine.ledger import LedgerRecord
 from engine.pipeline import map_tasks
 from jobs import infer, report
+from jobs.applied import Applied
 from jobs.config import JobConfig, load_scorings
 from jobs.faults import Verdict, judge
 from jobs.job import JobResult, Options
@@ -29,7 +29,7 @@ def run(options: Options) -> JobResult:
 
 
 def _publish_one(config: JobConfig, options: Options) -> JobResult:
-    ready, checkpoint = infer.assemble(config, options)
+    ready, chain = infer.assemble(config, options)
     if options.plan:
         return _plan(config, ready)
     if ready.pending:
@@ -38,7 +38,7 @@ def _publish_one(config: JobConfig, options: Options) -> JobResult:
             ready.output.uri,
             hint="Run `infer` or `reprocess` with the same configuration.",
         )
-    return publish_version(config, ready, checkpoint)
+    return publish_version(config, ready, chain)
 
 
 def _plan(config: JobConfig, ready: Parts) -> JobResult:
@@ -66,13 +66,13 @@ def _holds(current: Version | None, config: JobConfig, ready: Parts) -> bool:
     return current is not None and current.publish_id == identity
 
 
-def publish_version(config: JobConfig, ready: Parts, checkpoint: Checkpoint) -> JobResult:
+def publish_version(config: JobConfig, ready: Parts, chain: Sequence[Applied]) -> JobResult:
     """Merge, publish, report; the last two lines name the report and the catalogue."""
     unchanged = _holds(current_version(ready.output.uri, ready.storage), config, ready)
     records = None if unchanged else ready.records()
     merge_here = sum(record.rows for record in records or ()) <= ROWS_MERGED_HERE
     with nullcontext() if merge_here else cluster.connect(config.cluster):
-        manifest = _publish(config, ready, checkpoint, run_each if merge_here else _run_tasks, records)
+        manifest = _publish(config, ready, chain, run_each if merge_here else _run_tasks, records)
     verdict = judge(ready.units, [manifest], config.max_rejected_fraction)
     summary = _summary(manifest, unchanged) | {"fault_fraction": verdict.fraction}
     if config.report.enabled:
@@ -96,12 +96,11 @@ def _report(config: JobConfig, ready: Parts, manifest: Manifest, unchanged: bool
 def _publish(
     config: JobConfig,
     ready: Parts,
-    checkpoint: Checkpoint,
+    chain: Sequence[Applied],
     run_all: RunAll,
     records: list[LedgerRecord] | None,
 ) -> Manifest:
-    assert config.checkpoint is not None
-    facts = provenance(config, checkpoints={config.checkpoint.uri: checkpoint.id})
+    facts = provenance(config, checkpoints={one.place.uri: one.checkpoint.id for one in chain})
     ids = [unit.id for unit in ready.units]
     place, columns = ready.output.uri, ready.columns
     return publish(place, ready.storage, ids, columns, config.catalog, facts, run_all, records)

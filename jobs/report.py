@@ -9,7 +9,7 @@ from engine.errors import EngineError
 from engine.locations import is_object
 from engine.storage import Storage
 from engine.units import content_hash
-from jobs import catalogue, parts
+from jobs import applied, catalogue
 from jobs.config import JobConfig, Place, ReportConfig
 from jobs.job import JobResult, Options
 
@@ -50,10 +50,10 @@ def write(place: Place, version: int | None, settings: ReportConfig, out: str = 
     path = out or path_of(place, manifest)
     items, note, history = [], "", []
     try:
-        checkpoint, spec = parts.open_checkpoint(_made_with(manifest, "checkpoint"))
-        history = checkpoint.history
-        config = _made_with(manifest, "checkpoint", "release", "catalog")
-        reader = gallery.make_reader(config, checkpoint, spec)
+        config = _made_with(manifest, "checkpoint", "upstream", "infer", "release", "catalog")
+        chain = applied.open_all(config)
+        history = chain[-1].checkpoint.history
+        reader = gallery.make_reader(config, chain)
         items, note = gallery.items(reader, place, manifest, settings.gallery)
     except EngineError as error:
         _logger.warning("no gallery: %s", error)
@@ -63,6 +63,8 @@ def write(place: Place, version: int | None, settings: ReportConfig, out: str = 
 
 
 def _made_with(manifest: Manifest, *sections: str) -> JobConfig:
-    """Return the sections that are needed: a key of another one that has another name today is no matter."""
+    """Return the sections that are needed: a key that has another name today, in another section, is no matter."""
     given = manifest.provenance["config"]
-    return engine_config.validate(JobConfig, {name: given[name] for name in sections}, "manifest")
+    return engine_config.validate(
+        JobConfig, {name: given[name] for name in sections if name in given}, "manifest"
+    )

@@ -1,0 +1,87 @@
+"""Checkpoints as a job applies them: opened, checked against each other, made into stages."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.checkpoint import Checkpoint
+from engine.checkpoint import load as load_checkpoint
+from engine.config import validate
+from engine.errors import CheckpointError, ConfigError
+from engine.infer import InferStage, open_model
+from engine.stage import PrepareConfig, Resources, Stage
+from engine.storage import Storage
+from jobs.config import InferConfig, JobConfig, Place
+from models import MODELS
+from models.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A checkpoint, where it is from, and the model that it was made for."""
+
+    place: Place
+    checkpoint: Checkpoint
+    spec: ModelSpec
+
+    def stage(self, infer: InferConfig) -> InferStage:
+        """Return the stage that applies it."""
+        return InferStage.from_checkpoint(
+            self.spec,
+            self.place.uri,
+            self.place.storage,
+            batch_rows=infer.batch_rows,
+            device=infer.device,
+            precision=infer.precision,
+            resources=Resources(num_cpus=infer.num_cpus, num_gpus=infer.num_gpus),
+        )
+
+
+def open_all(config: JobConfig) -> list[Applied]:
+    """Open what is applied, in order: `upstream`, then `checkpoint`.
+
+    Raises
+    ------
+    CheckpointError
+        If one cannot be used here, or they want rows that are prepared differently.
+    """
+    if config.checkpoint is None:
+        raise ConfigError("section [checkpoint] is missing", expected="checkpoint.uri = 'checkpoints/...'")
+    applied = [_open(place) for place in (*config.upstream, config.checkpoint)]
+    last = applied[-1]
+    for other in applied[:-1]:
+        if other.checkpoint.prepare != last.checkpoint.prepare:
+            raise CheckpointError(
+                "checkpoints that are applied together want rows prepared differently", other.place.uri,
+                str(other.checkpoint.prepare), f"{last.checkpoint.prepare}, as {last.place.uri}",
+                "Train both on rows of one `ingest`.",
+            )  # fmt: skip
+    return applied
+
+
+def _open(place: Place) -> Applied:
+    """Load a checkpoint and find the model that it was made for."""
+    checkpoint = load_checkpoint(place.uri, Storage(place.storage))
+    spec = MODELS.get(checkpoint.model)
+    if spec is None:
+        raise CheckpointError(
+            "made for a model that is not here", place.uri, checkpoint.model, ", ".join(MODELS)
+        )
+    if checkpoint.model_version != spec.version:
+        raise CheckpointError(
+            "made by another version of the model", place.uri,
+            str(checkpoint.model_version), str(spec.version), "Train it again.",
+        )  # fmt: skip
+    open_model(spec, checkpoint, place.uri)  # weights that do not fit are told before any worker starts
+    return Applied(place, checkpoint, spec)
+
+
+def prepare_config(config: JobConfig, applied: Sequence[Applied]) -> PrepareConfig:
+    """Return how rows of the release are to be prepared: as what is applied was trained."""
+    assert config.release is not None
+    last = applied[-1]
+    return validate(config.release.kind.prepare_class, last.checkpoint.prepare, f"{last.place.uri}: prepare")
+
+
+def stages(config: JobConfig, applied: Sequence[Applied]) -> tuple[Stage, ...]:
+    """Return the stages that prepare the rows of the release and apply the checkpoints to them."""
+    return prepare_config(config, applied).stage, *(one.stage(config.infer) for one in applied)
