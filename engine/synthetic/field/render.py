@@ -55,6 +55,8 @@ class Renderer:
         COSMOS galaxies for the profiles that want one.
     largest
         Largest stamp [pixel], one of `STAMP_SIZES`.
+    rms
+        Background rms a pixel of the bands [G], in the unit of the fluxes; None: that of CEERS [nJy].
     """
 
     psfs: Sequence[galsim.GSObject]
@@ -62,6 +64,7 @@ class Renderer:
     scale: float
     stamps: Stamps | None = None
     largest: int = STAMP_SIZES[-1]
+    rms: FloatArray | None = None
     _psf_transforms: dict[int, FloatArray] = field(default_factory=dict)
     _wings: FloatArray | None = None
 
@@ -103,7 +106,7 @@ class Renderer:
 
     def stamp_size(self, source: Source) -> int:
         """Smallest of `STAMP_SIZES` that holds all that is above `EDGE_RMS`; `largest` if none does."""
-        rms = background_rms_njy(self.scale)[list(self.bands)]
+        rms = background_rms_njy(self.scale)[list(self.bands)] if self.rms is None else self.rms
         flux = source.flux[:, list(self.bands)]
         limit = EDGE_RMS * rms
         reach = self._psf_reach(flux.sum(0) / limit)
