@@ -8,7 +8,7 @@ times each. Numbers beyond that are ours: the papers give none.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import correlate1d
@@ -107,36 +107,25 @@ class Contaminator:
             If shapes do not agree, or values are not finite where not masked.
         """
         clean, error, mask = _checked(clean, error, mask, len(keys), len(self.optics.psfs), epoch)
-        centres = np.zeros((2, len(clean)), np.float32)
+        centres = np.zeros((2, len(clean)))
         for place, given in zip(centres, (dx, dy), strict=True):
             place[:] = 0 if given is None else given
-        rows = [
-            self._row(*images, dx, dy, np.random.default_rng((self.config.seed, epoch, _number(key))))
-            for *images, dx, dy, key in zip(clean, error, mask, *centres.tolist(), keys, strict=True)
+        seen = Contaminated(clean.copy(), error.copy(), mask.copy(), clean, np.zeros_like(clean), ())
+        found = [
+            self._contaminate(seen, i, centres[:, i], _rng(self.config.seed, epoch, key))
+            for i, key in enumerate(keys)
         ]
-        parts = (
-            zip(*(images for images, _ in rows), strict=True) if rows else ([clean], [error], [mask], [clean])
-        )
-        shape = clean.shape
-        science, error, mask, added = (np.asarray(list(part)).reshape(shape) for part in parts)
-        return Contaminated(science, error, mask, clean, added, tuple(found for _, found in rows))
+        return replace(seen, contaminants=tuple(found))
 
-    def _row(
-        self,
-        clean: FloatArray,
-        error: FloatArray,
-        mask: np.ndarray,
-        dx: float,
-        dy: float,
-        rng: np.random.Generator,
-    ) -> tuple[tuple[FloatArray, FloatArray, np.ndarray, FloatArray], tuple[Contaminant, ...]]:
-        """Science, error, mask and added light of one image, [C, S, S], and what was added."""
-        config = self.config
-        target = measure_target(clean, error, dx, dy)
+    def _contaminate(
+        self, seen: Contaminated, row: int, centre: FloatArray, rng: np.random.Generator
+    ) -> tuple[Contaminant, ...]:
+        """Contaminate one image in place and tell what was added."""
+        clean, error, mask = seen.clean[row], seen.error[row], seen.mask[row]
+        target = measure_target(clean, error, float(centre[0]), float(centre[1]))
         depth = self._depth(clean, error, target, rng)
-        error = error * depth
         light, found = self._sources(clean.shape, target, rng)
-        sky, mask = light.copy(), mask.copy()
+        error[:] = self._with_photons(error * depth, light, depth)
         for kind, channel, mark in self._marks(error, target, rng):
             chosen = slice(None) if channel < 0 else slice(channel, channel + 1)
             light[chosen] += mark.light
@@ -144,14 +133,16 @@ class Contaminator:
             flux = np.zeros(len(clean), np.float32)
             flux[chosen] = mark.light.sum()
             found.append(Contaminant(kind, channel, mark.x, mark.y, flux))
-        error = self._with_photons(error, sky, depth)
-        science = clean + light
-        if config.noise == "error":
-            science += error * self._noise(clean.shape, rng)
-        if config.saturates_at:
-            science = science.clip(0, config.saturates_at)
-        seen = (np.where(mask, 0, science), np.where(mask, 0, error))
-        return (seen[0].astype(np.float32), seen[1].astype(np.float32), mask, light), tuple(found)
+        seen.added[row] = light
+        seen.science[row] = np.where(mask, 0, self._observed(clean + light, error, rng))
+        error[mask] = 0
+        return tuple(found)
+
+    def _observed(self, light: FloatArray, error: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Light with noise, in the range of the images."""
+        if self.config.noise == "error":
+            light = light + error * self._noise(light.shape, rng)
+        return light.clip(0, self.config.saturates_at) if self.config.saturates_at else light
 
     def _depth(self, clean: FloatArray, error: FloatArray, target: Target, rng: np.random.Generator) -> float:
         """Factor on the error map that gives the target the S/N asked for; 1 if it has no light."""
@@ -227,11 +218,13 @@ class Contaminator:
         return noise
 
 
-def _number(key: int | str) -> int:
-    """Return a whole number that stands for a key in a seed."""
+def _rng(seed: int, epoch: int, key: int | str) -> np.random.Generator:
+    """Random numbers of one image; keys of any sign, or text."""
     if isinstance(key, str):
-        return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
-    return int(key) % (1 << 64)
+        number = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
+    else:
+        number = int(key) % (1 << 64)
+    return np.random.default_rng((seed, epoch, number))
 
 
 def _checked(
