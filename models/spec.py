@@ -78,6 +78,8 @@ class ModelSpec:
     reconstruct
         `(config, module, batch) -> {"recon": [B, L], "sigma": [B, L]}` for reports; None if the
         model has no such thing.
+    trains_on
+        `config -> columns` that training reads beyond `reads` (a target, a class); None: no others.
     """
 
     name: str
@@ -90,3 +92,4 @@ class ModelSpec:
     fit: Callable[[Any, nn.Module, Iterable[Batch], Iterable[Batch]], dict[str, np.ndarray]]
     predictor: Callable[[Any, nn.Module, Mapping[str, np.ndarray], torch.device], Predict]
     reconstruct: Callable[[Any, nn.Module, Batch], dict[str, np.ndarray]] | None = None
+    trains_on: Callable[[Any], tuple[Column, ...]] | None = None

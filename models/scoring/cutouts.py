@@ -23,9 +23,9 @@ PIVOT_UM = tuple(bands.PIVOT_UM[band] for band in BANDS)
 """Pivot wavelengths [um]."""
 
 
-def cutout_input(size: int) -> tuple[Column, ...]:
+def cutout_input(size: int, num_bands: int = len(BANDS)) -> tuple[Column, ...]:
     """Columns of cutouts of `size` pixels a side; flat arrays in the order band, y, x."""
-    pixels = len(BANDS) * size * size
+    pixels = num_bands * size * size
     return (
         Column(
             "science", "float32", "Flux density of each pixel, order band, y, x", "nJy", pixels, packed=True
@@ -55,7 +55,7 @@ class Cutouts(NamedTuple):
         return Cutouts(self.science[:, chosen], self.error[:, chosen], self.usable[:, chosen])
 
 
-def cutouts(batch: Batch, size: int, device: torch.device) -> Cutouts:
+def cutouts(batch: Batch, size: int, device: torch.device, num_bands: int = len(BANDS)) -> Cutouts:
     """Tensors from the columns of `cutout_input`.
 
     A pixel is usable if it is not masked, science is finite, and error is finite and positive.
@@ -65,7 +65,7 @@ def cutouts(batch: Batch, size: int, device: torch.device) -> Cutouts:
     ValueError
         If the columns are of another length than `size` asks for.
     """
-    length = len(BANDS) * size * size
+    length = num_bands * size * size
     if batch["science"].shape[1:] != (length,):
         raise ValueError(
             f"science is {batch['science'].shape}, must be [rows, {length}]: {size} pixels a side"
@@ -77,5 +77,5 @@ def cutouts(batch: Batch, size: int, device: torch.device) -> Cutouts:
     usable = ~torch.tensor(np.asarray(batch["mask"], bool), device=device)
     usable &= torch.isfinite(science) & torch.isfinite(error) & (error > 0)
     science, error = torch.where(usable, science, 0), torch.where(usable, error, 1)
-    shape = (-1, len(BANDS), size, size)
+    shape = (-1, num_bands, size, size)
     return Cutouts(science.view(shape), error.view(shape), usable.view(shape))

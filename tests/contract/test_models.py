@@ -31,6 +31,10 @@ SMALL = {
             "aperture_radius_arcsec": 0.25, "write_predicted": True,
         },
     },
+    "unet_vae": {
+        "size": 24, "width": 8, "levels": 2, "num_latent": 8, "skip_levels": (0, 1), "precision": "float32",
+        "learning_rate": 0.003,
+    },
 }  # fmt: skip
 """Settings that make each model small; a new model adds its own."""
 
@@ -59,13 +63,23 @@ def images(spec: ModelSpec, config, rows: int, seed: int) -> dict[str, np.ndarra
     return make_cutouts(rows, config.size, seed)
 
 
-ROWS_OF = {"spectral_vae": spectra, "band_gan": images}
+def pairs(spec: ModelSpec, config, rows: int, seed: int) -> dict[str, np.ndarray]:
+    """Cutouts as above, and their light."""
+    light = make_cutouts(rows, config.size, seed, noise=1e-6)["science"]
+    return make_cutouts(rows, config.size, seed) | {"clean": light}
+
+
+ROWS_OF = {"spectral_vae": spectra, "band_gan": images, "unet_vae": pairs}
 """What makes plausible rows of the columns that each model reads; a new model adds its own."""
 
-UNUSABLE = {"spectral_vae": {"flux": 0, "ivar": 0}, "band_gan": {"science": 0, "error": 0, "mask": True}}
+MASKED = {"science": 0, "error": 0, "mask": True}
+UNUSABLE = {"spectral_vae": {"flux": 0, "ivar": 0}, "band_gan": MASKED, "unet_vae": MASKED}
 """Values of pixels that cannot be used."""
 
-RECONSTRUCTED_PIXELS = {"spectral_vae": 200, "band_gan": 3 * 24 * 24}
+UNDEFINED = {"spectral_vae": "anomaly_score", "band_gan": "anomaly_score", "unet_vae": "denoised_fraction"}
+"""A column that is not a number where no pixel can be used."""
+
+RECONSTRUCTED_PIXELS = {"spectral_vae": 200, "band_gan": 3 * 24 * 24, "unet_vae": 6 * 24 * 24}
 
 
 def small_config(spec: ModelSpec):
@@ -73,9 +87,10 @@ def small_config(spec: ModelSpec):
 
 
 def make_batch(spec: ModelSpec, config, rows: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random but plausible rows of the columns that the model reads."""
+    """Random but plausible rows of the columns that the model reads, and those that it trains on."""
     batch = ROWS_OF[spec.name](spec, config, rows, seed)
-    assert list(batch) == [column.name for column in spec.reads(config)]
+    columns = (*spec.reads(config), *(spec.trains_on(config) if spec.trains_on else ()))
+    assert list(batch) == [column.name for column in columns]
     return batch
 
 
@@ -289,7 +304,7 @@ def test_row_without_a_usable_pixel_is_not_a_number_and_spoils_no_other(
     others = np.arange(24) != 2
     for name, values in out.items():
         np.testing.assert_allclose(values[others], wanted[name][others], rtol=1e-3, atol=1e-4, err_msg=name)
-    assert np.isnan(out["anomaly_score"][2])
+    assert np.isnan(out[UNDEFINED[spec.name]][2])
     assert out["flags"][2]
     task = started(spec, config)
     assert np.isfinite(task.step(batch, 0)["loss"])
