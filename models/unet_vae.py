@@ -1,9 +1,10 @@
 """U-Net VAE that cleans images of galaxies: noise and contaminants in, the light of the target field out.
 
-After Mirzoyan (2025, arXiv:2506.19434 and arXiv:2511.21207), who trains on images in [0, 1] with binary cross entropy;
-layers are not published. Ours differs by default: fluxes keep their calibration, each pixel has a variance, and
-the skips are limited, so that the latent is used (`models.unet_vae_networks`). Not here: what contaminates images
-(`engine.synthetic.contaminate`), measures of how clean they are (`models.scoring.denoising`).
+After Mirzoyan (2025, arXiv:2506.19434 and arXiv:2511.21207), who trains on images in [0, 1] with binary cross
+entropy; layers are not published. Ours differs by default: fluxes keep their calibration, each pixel has a
+variance, and the skips are limited, so that the latent is used (`models.unet_vae_networks`). Not here: what
+contaminates images (`engine.synthetic.contaminate`), measures of how clean they are
+(`models.scoring.denoising`).
 """
 
 # B images, C bands, S pixels a side, D latents
@@ -58,8 +59,8 @@ class Target(NamedTuple):
 class UNetVAETask:
     """Module, optimiser and step of the U-Net VAE; see `models.spec.TrainTask`.
 
-    Batches have the columns of `reads` and `trains_on`. What is random in step n depends on (seed, n) alone, so a
-    resumed run repeats an uninterrupted one.
+    Batches have the columns of `reads` and `trains_on`. What is random in step n depends on (seed, n) alone,
+    so a resumed run repeats an uninterrupted one.
     """
 
     def __init__(self, config: UNetVAEConfig, seed: int) -> None:
@@ -105,8 +106,8 @@ class UNetVAETask:
     def evaluate(self, batch: Batch) -> dict[str, float]:
         """Metrics at the latent mean with all skips open, without augmentation and with full beta.
 
-        `loss` and `reconstruction` are in nats a pixel, `kl` is in nats an image, `psnr` in dB and left out where no
-        image has light; `active_latents` counts those above 0.01 nat.
+        `loss` and `reconstruction` are in nats a pixel, `kl` is in nats an image, `psnr` in dB and left out
+        where no image has light; `active_latents` counts those above 0.01 nat.
         """
         images, target = self._tensors(batch)
         noise = torch.zeros(len(target.clean), self._config.num_latent, device=self._device)
@@ -229,10 +230,10 @@ def _writes(config: UNetVAEConfig) -> tuple[Column, ...]:
     radius, length = f"{config.aperture_radius_arcsec:g} arcsec", config.num_bands * config.size**2
     return (
         Column("denoised", "float32", "Flux of each pixel as cleaned, order band, y, x", "nJy", length),
-        Column("denoised_fraction", "float32", f"Flux within {radius} in the reddest band, cleaned over measured; NaN "
-               "where the measured one is not positive"),
+        Column("denoised_fraction", "float32", f"Flux within {radius} in the reddest band, cleaned over measured; "
+               "NaN where the measured one is not positive"),
         Column("residual_chi2", "float32", "Mean over usable pixels of ((science - denoised) / error)^2"),
-        Column("latent_kl", "float32", "KL of the latent from the prior: how much the network had to say", "nat"),
+        Column("latent_kl", "float32", "KL of the latent from the prior, for the whole image", "nat"),
     )  # fmt: skip
 
 
@@ -288,7 +289,7 @@ def _cleaned(network: UNetVAE, images: Cutouts) -> tuple[Output, Tensor]:
 def _reddest_flux(
     config: UNetVAEConfig, batch: Batch, images: Cutouts, flux: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Flux in the aperture of the last band after and before, in the same pixels, and its usable part, [B] each."""
+    """Aperture flux of the last band after and before, in the same pixels, and its usable part, [B] each."""
     dx, dy, scale = (
         torch.tensor(np.asarray(batch[name], np.float32), device=flux.device)
         for name in ("dx", "dy", "pixel_scale")

@@ -1,4 +1,4 @@
-"""Settings of the U-Net VAE that cleans images: network, latent, skips, likelihood, optimiser; and presets."""
+"""Settings of the U-Net VAE that cleans images: network, latent, skips, likelihood, optimiser."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,14 +18,16 @@ class UNetVAEConfig:
     num_bands: int = 6
     """Bands, or channels of a colour image."""
     likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
-    """gaussian: of fluxes, with a variance for each pixel. bernoulli: binary cross entropy of images in [0, 1]."""
+    """gaussian: of fluxes, with a variance for each pixel. bernoulli: binary cross entropy of images in [0,
+    1]."""
     stretch: Literal["asinh", "linear"] = "asinh"
     """Of flux / scale, before the network."""
     scale_njy: tuple[float, ...] = NOISE_NJY
-    """Unit of flux, for each band [nJy per pixel]; with asinh, about the noise. The same for all images, so that fluxes
-    keep their calibration. 1 for images in [0, 1]."""
+    """Unit of flux, for each band [nJy per pixel]; with asinh, about the noise. The same for all images, so
+    that fluxes keep their calibration. 1 for images in [0, 1]."""
     noise_input: bool = True
-    """Whether the network is told how far each pixel can be trusted: scale^2 / (scale^2 + error^2), 0 if masked."""
+    """Whether the network is told how far each pixel can be trusted: scale^2 / (scale^2 + error^2), 0 if
+    masked."""
     levels: int = 4
     """Times that the network halves the image."""
     width: int = 24
@@ -33,8 +35,9 @@ class UNetVAEConfig:
     num_latent: int = 128
     """Latent dimensions; 0: none, the innermost features go on as they are and it is a plain U-Net."""
     skip_gate: Literal["learned", "full", "none"] = "learned"
-    """How levels of the encoder reach those of the decoder. learned: `skip_channels` of each, times a gate that is
-    learned. full: all channels, as in a U-Net: the latent may then say nothing. none: all goes through the latent."""
+    """How levels of the encoder reach those of the decoder. learned: `skip_channels` of each, times a gate
+    that is learned. full: all channels, as in a U-Net: the latent may then say nothing. none: all goes
+    through the latent."""
     skip_levels: tuple[int, ...] = (0, 1, 2, 3)
     """Levels that have one, 0 at the size of the image, each halved from the one before. Not used if none."""
     skip_channels: int = 4
@@ -42,18 +45,21 @@ class UNetVAEConfig:
     skip_gate_start: float = 0.5
     """Gates at the start."""
     skip_dropout: float = 0.3
-    """Part of the training images whose learned gates are all closed, so that the latent has to describe them."""
+    """Part of the training images whose learned gates are all closed, so that the latent has to describe
+    them."""
     beta: float = 1.0
     """Weight of the KL term (Higgins et al. 2017); 1 is the ELBO."""
     beta_warmup_fraction: float = 0.2
     """Part of training over which beta grows from 0."""
     free_bits: float = 0.05
-    """KL [nat] of each latent, mean over a batch, below which it costs the same (Kingma et al. 2016, Sect. 3.2)."""
+    """KL [nat] of each latent, mean over a batch, below which it costs the same (Kingma et al. 2016, Sect.
+    3.2)."""
     variance_floor: float = 0.02
-    """Least standard deviation of a stretched clean value. A target without noise gives the likelihood no bound."""
+    """Least standard deviation of a stretched clean value. A target without noise gives the likelihood no
+    bound."""
     l1_weight: float = 1.0
-    """Weight of the absolute difference of stretched images beside the Gaussian likelihood: it holds the mean while the
-    variance is not yet learned. 0: the likelihood alone."""
+    """Weight of the absolute difference of stretched images beside the Gaussian likelihood: it holds the mean
+    while the variance is not yet learned. 0: the likelihood alone."""
     augment: bool = True
     """Whether each step turns or flips its images, one of the 8 symmetries of the square."""
     learning_rate: float = 1e-3
@@ -84,8 +90,8 @@ class UNetVAEConfig:
             self.size % 2**self.levels == 0, "size", self.size, f"a multiple of 2^levels = {2**self.levels}"
         )
         levels = self.skip_levels
-        _check(len(set(levels)) == len(levels) and all(0 <= n < self.levels for n in levels), "skip_levels", levels,
-               f"different levels of 0 to {self.levels - 1}")  # fmt: skip
+        is_known = set(levels) <= set(range(self.levels)) and len(set(levels)) == len(levels)
+        _check(is_known, "skip_levels", levels, f"different levels of 0 to {self.levels - 1}")
         _check(
             self.skip_gate == "none" or bool(levels),
             "skip_levels",
@@ -161,6 +167,6 @@ PRESETS: Mapping[str, UNetVAEConfig] = {
         size=64, levels=3, width=8, num_latent=16, skip_levels=(0, 1, 2), precision="float32"
     ),
 }
-"""Configurations by name. `published`: what is known of Mirzoyan (2025): 256 x 256 x 3 images in [0, 1], a U-Net with
-full skips, a Gaussian latent, binary cross entropy and beta KL. Its widths, latents, beta and optimiser are not
-published: those here are ours. `small` trains on a CPU in minutes."""
+"""Configurations by name. `published`: what is known of Mirzoyan (2025): 256 x 256 x 3 images in [0, 1], a
+U-Net with full skips, a Gaussian latent, binary cross entropy and beta KL. Its widths, latents, beta and
+optimiser are not published: those here are ours. `small` trains on a CPU in minutes."""

@@ -13,7 +13,8 @@ from models.band_gan_stretch import Stretch
 from models.unet_vae_networks import Output
 
 ACTIVE_NAT = 0.01
-"""A latent whose KL is above this, mean over images, says something (Burda et al. 2016, Sect. 5.2, use its variance)."""
+"""A latent whose KL is above this, mean over images, says something (Burda et al. 2016, Sect. 5.2, use its
+variance)."""
 
 
 def latent_kl(output: Output) -> Tensor:
@@ -36,11 +37,12 @@ def with_free_bits(kl: Tensor, free_bits: float) -> Tensor:
 
 
 def gaussian_nll(output: Output, stretch: Stretch, clean: Tensor, usable: Tensor, floor: float) -> Tensor:
-    """Negative log likelihood of clean fluxes, mean over pixels [nats], without log(2 pi) / 2; 0 where not usable.
+    """Negative log likelihood of clean fluxes [nats], mean over pixels, 0 where not usable; no log(2 pi) / 2.
 
-    N(clean; inverse(mean), (exp(log_variance) + floor^2) slope^2) in units of the stretch's scale (Nix & Weigend
-    1994, Eq. 5). In flux and not in stretched values, so that the mean has no bias where the stretch is not linear.
-    The slope of the stretch is held fixed, or a network could lower its loss by predicting too bright.
+    N(clean; inverse(mean), (exp(log_variance) + floor^2) slope^2) in units of the stretch's scale (Nix &
+    Weigend 1994, Eq. 5). In flux and not in stretched values, so that the mean has no bias where the stretch
+    is not linear. The slope of the stretch is held fixed, or a network could lower its loss by predicting too
+    bright.
 
     Parameters
     ----------

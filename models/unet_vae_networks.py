@@ -1,8 +1,9 @@
 """U-Net whose innermost level is a Gaussian latent, and whose skips are limited so that the latent is used.
 
-Ronneberger et al. (2015, arXiv:1505.04597) with the bottleneck of Kingma & Welling (2014, arXiv:1312.6114). Where full
-skips lead around the latent, the posterior is that of the prior and the network is a U-Net: each skip is therefore
-narrowed to a few channels, scaled by a learned gate, and closed for some of the images in training.
+Ronneberger et al. (2015, arXiv:1505.04597) with the bottleneck of Kingma & Welling (2014, arXiv:1312.6114).
+Where full skips lead around the latent, the posterior is that of the prior and the network is a U-Net: each
+skip is therefore narrowed to a few channels, scaled by a learned gate, and closed for some of the images in
+training.
 """
 
 # B images, C bands, S pixels a side, D latents
@@ -28,8 +29,8 @@ LATENT_LOGVAR_RANGE = 12.0
 class Output(NamedTuple):
     """What `UNetVAE.forward` gives: [B, C, S, S] mean and log variance, [B, D] latent mean and log variance.
 
-    Gaussian likelihood: `mean` and `log_variance` are of the stretched flux. Bernoulli: `mean` is the logit, and
-    `log_variance` has no meaning (0).
+    Gaussian likelihood: `mean` and `log_variance` are of the stretched flux. Bernoulli: `mean` is the logit,
+    and `log_variance` has no meaning (0).
     """
 
     mean: Tensor
@@ -97,7 +98,7 @@ class UNetVAE(nn.Module):
         return Output(mean, log_variance, latent_mean, latent_logvar)
 
     def encode(self, images: Cutouts) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return features of all levels from the outermost to the innermost, latent means and log variances [B, D]."""
+        """Return features of all levels, outermost first, and latent means and log variances [B, D]."""
         seen = self.stretch(images.science) * images.usable
         levels = [self.first(torch.cat([seen, self._trust(images)], 1) if self._noise_input else seen)]
         for down in self.down:
@@ -111,7 +112,7 @@ class UNetVAE(nn.Module):
     def decode(
         self, latent: Tensor, levels: list[Tensor], is_open: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Mean and log variance [B, C, S, S] for latents [B, D] and the levels of `encode`, as `Output` has them."""
+        """Mean and log variance of `Output` for latents [B, D] and the levels of `encode`."""
         x = self.latent_in(latent) if self.num_latent else levels[-1]
         opened = x.new_ones(len(x)) if is_open is None else is_open
         for level in reversed(range(len(self.up))):
@@ -128,7 +129,7 @@ class UNetVAE(nn.Module):
         return self.stretch.inverse(output.mean) if self._has_variance else output.mean.sigmoid()
 
     def sigma(self, output: Output) -> Tensor:
-        """Give the standard deviation of the clean image, to first order; of a Bernoulli variable sqrt(p (1 - p))."""
+        """Give the standard deviation of the clean image, to first order; Bernoulli: sqrt(p (1 - p))."""
         if self._has_variance:
             return (0.5 * output.log_variance).exp() * self.stretch.slope(output.mean)
         return (F.logsigmoid(output.mean) / 2 + F.logsigmoid(-output.mean) / 2).exp()

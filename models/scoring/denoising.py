@@ -19,8 +19,8 @@ PEAK_SIGMA = 3.0
 class FalseStructure(NamedTuple):
     """What a network makes of noise alone, [B, C] each; both are 0 for a network that leaves nothing.
 
-    `flux_sigma`: sum of the cleaned image over the error of the sum of the noisy one. `peaks`: local maxima above
-    `PEAK_SIGMA`.
+    `flux_sigma`: sum of the cleaned image over the error of the sum of the noisy one. `peaks`: local maxima
+    above `PEAK_SIGMA`.
     """
 
     flux_sigma: Tensor
@@ -30,8 +30,8 @@ class FalseStructure(NamedTuple):
 def psnr(image: Tensor, clean: Tensor, usable: Tensor) -> Tensor:
     """Peak signal-to-noise ratio [B, C] in dB: 10 log10(peak^2 / mean squared difference) over usable pixels.
 
-    Huynh-Thu & Ghanbari (2008), Electronics Letters 44, 800, Eq. 1, but with the peak of the clean image in the band for
-    a fixed range: fluxes have none. NaN where the band has no positive usable pixel.
+    Huynh-Thu & Ghanbari (2008), Electronics Letters 44, 800, Eq. 1, but with the peak of the clean image in
+    the band for a fixed range: fluxes have none. NaN where the band has no positive usable pixel.
 
     Parameters
     ----------

@@ -8,9 +8,10 @@ from engine.config import Config
 
 
 class ContaminateConfig(Config):
-    """Contaminants of an image. The defaults are 1 to 3 galaxies and stars, as in arXiv:2511.21207, and noise.
+    """Contaminants of an image: by default 1 to 3 galaxies and stars, as in arXiv:2511.21207, and noise.
 
-    Distances are in half-light radii of the target; brightness of marks is in the median error of the channel.
+    Distances are in half-light radii of the target; brightness of marks is in the median error of the
+    channel.
     """
 
     seed: int = Field(default=1, ge=0)
@@ -26,7 +27,8 @@ class ContaminateConfig(Config):
     faintest_mag_offset: float = Field(default=3.0, ge=-10, le=20)
     """The same of the faintest ones; uniform between."""
     size_factor: float = Field(default=1.0, gt=0)
-    """Sizes of galaxies in those of `engine.synthetic.field.galaxies`, which are made for magnitudes 20 to 27."""
+    """Sizes of galaxies in those of `engine.synthetic.field.galaxies`, which are made for magnitudes 20 to
+    27."""
     min_distance: float = Field(default=1.5, ge=1)
     """Nearest that a contaminant's centre, a trail, a hit or an edge comes to the centre of the target."""
     max_centre_share: float = Field(default=0.3, gt=0, le=1)
@@ -49,10 +51,11 @@ class ContaminateConfig(Config):
     edge_probability: float = Field(default=0.05, ge=0, le=1)
     """Of an edge of the data, beyond which all channels are masked."""
     noise: Literal["error", "none"] = "error"
-    """error: normal noise of the error map, correlated where the optics say so. none: the clean image has it."""
+    """error: normal noise of the error map, correlated where the optics say so. none: the clean image has
+    it."""
     snr: tuple[float, ...] = ()
-    """S/N of the target within its half-light radius, in its brightest channel, for independent pixels: error maps
-    are scaled to it. Empty: as they are. One value, or two: log-uniform between."""
+    """S/N of the target within its half-light radius, in its brightest channel, for independent pixels: error
+    maps are scaled to it. Empty: as they are. One value, or two: log-uniform between."""
     saturates_at: float = Field(default=0.0, ge=0)
     """Images are clipped to [0, this], as colour images in [0, 1] are; 0: never."""
 

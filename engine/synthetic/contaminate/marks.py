@@ -19,7 +19,7 @@ EDGE_TILT_DEG = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Light that a mark adds to one channel, [S, S], the pixels [S, S] that it has masked, and where it is."""
+    """Light [S, S] that a mark adds to a channel, pixels [S, S] that it has masked, and where it is."""
 
     light: FloatArray
     masked: np.ndarray
@@ -72,10 +72,8 @@ def draw_edge(size: int, keep_off_px: float, rng: np.random.Generator) -> Mark:
     angle = np.radians(90.0 * rng.integers(4) + rng.uniform(-EDGE_TILT_DEG, EDGE_TILT_DEG))
     passes = rng.uniform(keep_off_px + 1, max(keep_off_px + 1, 0.5 * size))
     masked = _along(size, angle) > passes
-    middle = size // 2
-    return Mark(
-        np.zeros((size, size), np.float32), masked, middle + passes * np.cos(angle), middle + passes * np.sin(angle)
-    )  # fmt: skip
+    x, y = (size // 2 + passes * turn(angle) for turn in (np.cos, np.sin))
+    return Mark(np.zeros((size, size), np.float32), masked, x, y)
 
 
 def _along(size: int, angle: float) -> FloatArray:

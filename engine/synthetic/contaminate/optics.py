@@ -136,7 +136,8 @@ def gaussian_psf(fwhm_arcsec: float, num_spikes: int = 4, spike_share: float = 0
 
 
 def gaussian_optics(
-    fwhm_px: Sequence[float], rms: Sequence[float], pixel_arcsec: float, bands: Sequence[str] = ("f200w", "f150w", "f115w")
+    fwhm_px: Sequence[float], rms: Sequence[float], pixel_arcsec: float,
+    bands: Sequence[str] = ("f200w", "f150w", "f115w"),
 ) -> Optics:  # fmt: skip
     """Fallback where no PSF is given: Gaussians with four spikes, white noise, images in any unit.
 

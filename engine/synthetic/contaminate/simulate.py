@@ -1,7 +1,7 @@
-"""Contaminate clean images: galaxies, stars, trails, cosmic-ray hits, edges and noise, with the truth of each.
+"""Contaminate clean images: galaxies, stars, trails, cosmic-ray hits, edges and noise, with the truth.
 
-After Mirzoyan (2025, arXiv:2506.19434 and arXiv:2511.21207), who put 1 to 3 galaxies and stars on images of EFIGI, ten
-times each. Numbers beyond that are ours: the papers give none.
+After Mirzoyan (2025, arXiv:2506.19434 and arXiv:2511.21207), who put 1 to 3 galaxies and stars on images of
+EFIGI, ten times each. Numbers beyond that are ours: the papers give none.
 """
 
 # B = images, C = channels, S = pixels a side
@@ -30,9 +30,10 @@ Keys = Sequence[int] | Sequence[str] | np.ndarray
 class Contaminant:
     """What was added to one image.
 
-    `kind` is galaxy, star, trail, hit or edge; `channel` the one that has it, -1 all. (`x`, `y`) [pixel] is the centre of an
-    object, the start of a hit, and the point of a trail or edge nearest to the middle. `flux` [C] is the light within
-    the image, in its unit. `mag_offset` is the magnitude relative to the target after dimming, NaN for marks.
+    `kind` is galaxy, star, trail, hit or edge; `channel` the one that has it, -1 all. (`x`, `y`) [pixel] is
+    the centre of an object, the start of a hit, and the point of a trail or edge nearest to the middle.
+    `flux` [C] is the light within the image, in its unit. `mag_offset` is the magnitude relative to the
+    target after dimming, NaN for marks.
     """
 
     kind: str
@@ -90,8 +91,8 @@ class Contaminator:
         Parameters
         ----------
         clean, error
-            [B, C, S, S], or [C, S, S] for one image: light without noise, and the standard deviation of the noise to
-            come, in one unit (nJy, or [0, 1] for colour images); finite.
+            [B, C, S, S], or [C, S, S] for one image: light without noise, and the standard deviation of the
+            noise to come, in one unit (nJy, or [0, 1] for colour images); finite.
         keys
             Identifiers of the images, [B] integers or strings.
         epoch
@@ -241,7 +242,7 @@ def _checked(
     size = clean.shape[-1]
     if clean.shape != (num_keys, num_channels, size, size):
         raise ValueError(
-            f"clean is {clean.shape}, must be [B, C, S, S] with B = {num_keys} keys and C = {num_channels} PSFs"
+            f"clean is {clean.shape}, must be [B, C, S, S]: B = {num_keys} keys, C = {num_channels} PSFs"
         )
     for name, values in (("error", error), ("mask", mask)):
         if values.shape != clean.shape:

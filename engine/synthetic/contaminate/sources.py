@@ -24,7 +24,7 @@ _LIBRARY = 1 << 22  # what a stream of random numbers is for
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A galaxy or star at a pixel (`x`, `y`), `mag_offset` fainter than the target, each in its brightest channel.
+    """A galaxy or star at a pixel (`x`, `y`), `mag_offset` fainter than the target in the brightest channels.
 
     Its place on the sky is that of the pixel, its flux is in the unit of the images.
     """

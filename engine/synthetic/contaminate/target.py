@@ -16,8 +16,8 @@ TARGET_RADIUS = 1 / 3
 class Target:
     """The object in the middle of an image.
 
-    `x`, `y` its centre [pixel]; `channel` its brightest one, in which `flux`, `half_light_px` and `centre`, the light
-    of its central pixel, are taken; flux and centre are at least the noise of a pixel.
+    `x`, `y` its centre [pixel]; `channel` its brightest one, in which `flux`, `half_light_px` and `centre`,
+    the light of its central pixel, are taken; flux and centre are at least the noise of a pixel.
     """
 
     x: float
@@ -59,8 +59,8 @@ def radii(size: int, x: float, y: float) -> FloatArray:
 def half_light_snr(clean: FloatArray, error: FloatArray, target: Target) -> float:
     """S/N of the target within its half-light radius: sum of the light over the root of the summed variance.
 
-    For independent pixels, in the target's channel; pixels count whole if their centre is inside. 0 where there is
-    no light.
+    For independent pixels, in the target's channel; pixels count whole if their centre is inside. 0 where
+    there is no light.
 
     Parameters
     ----------
