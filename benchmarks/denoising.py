@@ -245,7 +245,8 @@ def from_noise(args: argparse.Namespace, clean: Clean, num: int = 64) -> dict[st
     """Clean stamps without any light."""
     optics = nircam_optics()
     none = ContaminateConfig(
-        seed=SEED_TEST, min_sources=0, max_sources=0, trail_probability=0, edge_probability=0, hits_per_channel=0
+        seed=SEED_TEST, min_sources=0, max_sources=0, trail_probability=0, edge_probability=0,
+        hits_per_channel=0,
     )  # fmt: skip
     shape = (num, len(BANDS), args.size, args.size)
     error = np.broadcast_to(np.array(optics.rms, np.float32)[:, None, None], shape)

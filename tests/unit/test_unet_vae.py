@@ -227,7 +227,7 @@ def test_images_outside_of_0_to_1_are_refused_for_cross_entropy() -> None:
     assert np.isfinite(task.step(colour_pairs(4), 0)["loss"])
     bright = colour_pairs(4)
     bright["clean"][0, 0] = 1.5
-    with pytest.raises(ValueError, match=r"clean is between 0 and 1.5, must be in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"clean is between .* and 1.5, must be in \[0, 1\]"):
         task.step(bright, 0)
     negative = colour_pairs(4)
     negative["science"][0] = -0.25
