@@ -8,6 +8,7 @@ training.
 
 # B images, C bands, S pixels a side, D latents
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -63,22 +64,30 @@ class UNetVAE(nn.Module):
         zero = (0.0,) * config.num_bands
         self.stretch = Stretch(zero, config.scale_njy, config.stretch == "asinh")
         widths = config.widths
-        inner = (widths[-1], config.size // 2**config.levels, config.size // 2**config.levels)
         self.first = _block(config.num_bands * (1 + config.noise_input), widths[0])
         self.down = nn.ModuleList(_down(widths[n], widths[n + 1]) for n in range(config.levels))
-        if config.num_latent:
-            features = inner[0] * inner[1] * inner[2]
-            self.latent_out = nn.Linear(features, 2 * config.num_latent)
-            self.latent_in = nn.Sequential(nn.Linear(config.num_latent, features), nn.Unflatten(1, inner))
-        levels = () if config.skip_gate == "none" else config.skip_levels
-        if config.skip_gate == "learned":
-            self.skips = nn.ModuleDict(
-                {str(n): Skip(widths[n], config.skip_channels, config.skip_gate_start) for n in levels}
-            )
-        passed = {n: config.skip_channels if config.skip_gate == "learned" else widths[n] for n in levels}
-        self._levels = frozenset(levels)
+        self._add_latent(config)
+        passed = self._add_skips(config)
         self.up = nn.ModuleList(_Up(widths[n + 1], passed.get(n, 0), widths[n]) for n in range(config.levels))
         self.last = nn.Conv2d(widths[0], config.num_bands * (1 + self._has_variance), 3, padding=1)
+
+    def _add_latent(self, config: UNetVAEConfig) -> None:
+        if config.num_latent:
+            pixels = config.size // 2**config.levels
+            inner = (config.widths[-1], pixels, pixels)
+            self.latent_out = nn.Linear(math.prod(inner), 2 * config.num_latent)
+            self.latent_in = nn.Sequential(
+                nn.Linear(config.num_latent, math.prod(inner)), nn.Unflatten(1, inner)
+            )
+
+    def _add_skips(self, config: UNetVAEConfig) -> dict[int, int]:
+        """Make the skips; return how many channels each level passes."""
+        self._levels = frozenset(() if config.skip_gate == "none" else config.skip_levels)
+        if config.skip_gate != "learned":
+            return {level: config.widths[level] for level in self._levels}
+        start, num = config.skip_gate_start, config.skip_channels
+        self.skips = nn.ModuleDict({str(n): Skip(config.widths[n], num, start) for n in sorted(self._levels)})
+        return dict.fromkeys(self._levels, num)
 
     def forward(self, images: Cutouts, noise: Tensor, is_open: Tensor | None = None) -> Output:
         """Encode, draw with the standard normal `noise` [B, D], decode; one call a step, so that DDP sees it.
