@@ -64,11 +64,13 @@ class UNetVAE(nn.Module):
         zero = (0.0,) * config.num_bands
         self.stretch = Stretch(zero, config.scale_njy, config.stretch == "asinh")
         widths = config.widths
-        self.first = _block(config.num_bands * (1 + config.noise_input), widths[0])
+        self.first = _block(config.num_bands * (1 + config.noise_input), widths[0], is_normalised=False)
         self.down = nn.ModuleList(_down(widths[n], widths[n + 1]) for n in range(config.levels))
         self._add_latent(config)
         passed = self._add_skips(config)
-        self.up = nn.ModuleList(_Up(widths[n + 1], passed.get(n, 0), widths[n]) for n in range(config.levels))
+        self.up = nn.ModuleList(
+            _Up(widths[n + 1], passed.get(n, 0), widths[n], is_normalised=n > 0) for n in range(config.levels)
+        )
         self.last = nn.Conv2d(widths[0], config.num_bands * (1 + self._has_variance), 3, padding=1)
 
     def _add_latent(self, config: UNetVAEConfig) -> None:
@@ -156,10 +158,10 @@ class UNetVAE(nn.Module):
 class _Up(nn.Module):
     """Double the image, add what a skip brings, mix."""
 
-    def __init__(self, before: int, passed: int, after: int) -> None:
+    def __init__(self, before: int, passed: int, after: int, is_normalised: bool) -> None:
         super().__init__()
         self.grow = nn.ConvTranspose2d(before, after, 2, 2)
-        self.mix = _block(after + passed, after)
+        self.mix = _block(after + passed, after, is_normalised)
 
     def forward(self, x: Tensor, passed: Tensor | None) -> Tensor:
         """From [B, before, S, S] to [B, after, 2 S, 2 S]."""
@@ -167,11 +169,11 @@ class _Up(nn.Module):
         return self.mix(x if passed is None else torch.cat([x, passed], 1))
 
 
-def _block(before: int, after: int) -> nn.Sequential:
-    """Two 3 x 3 convolutions, the first normalised."""
+def _block(before: int, after: int, is_normalised: bool = True) -> nn.Sequential:
+    """Two 3 x 3 convolutions, the first normalised unless the brightness of the image has to pass."""
+    norm = _norm(after) if is_normalised else nn.Identity()
     return nn.Sequential(
-        nn.Conv2d(before, after, 3, padding=1), _norm(after), nn.SiLU(),
-        nn.Conv2d(after, after, 3, padding=1), nn.SiLU(),
+        nn.Conv2d(before, after, 3, padding=1), norm, nn.SiLU(), nn.Conv2d(after, after, 3, padding=1), nn.SiLU(),
     )  # fmt: skip
 
 

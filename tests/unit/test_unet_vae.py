@@ -141,8 +141,10 @@ def test_after_a_little_training_the_latent_says_something_and_swapping_it_chang
     images = seen(train)
     with torch.no_grad():
         levels, latent, _ = model.encode(images)
-        own, swapped = (model.decode(z, levels)[0] for z in (latent, latent.flip(0)))
+        closed = torch.zeros(64)
+        own, swapped = (model.decode(z, levels, closed)[0] for z in (latent, latent.flip(0)))
         clean = model.stretch(torch.tensor(train["clean"]).view(images.science.shape))
+        assert not torch.equal(model.decode(latent, levels)[0], model.decode(latent.flip(0), levels)[0])
     error, swapped_error = ((image - clean).square().mean().item() for image in (own, swapped))
     assert swapped_error > 1.3 * error
     assert metrics["psnr"] > started(small()).evaluate(train)["psnr"] + 3
