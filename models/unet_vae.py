@@ -230,7 +230,7 @@ def _writes(config: UNetVAEConfig) -> tuple[Column, ...]:
     radius, length = f"{config.aperture_radius_arcsec:g} arcsec", config.num_bands * config.size**2
     return (
         Column("denoised", "float32", "Flux of each pixel as cleaned, order band, y, x", "nJy", length),
-        Column("denoised_fraction", "float32", f"Flux within {radius} in the reddest band, cleaned / measured; "
+        Column("denoised_fraction", "float32", f"Flux in {radius} in the reddest band, cleaned / measured; "
                "NaN where that is not positive"),
         Column("residual_chi2", "float32", "Mean over usable pixels of ((science - denoised) / error)^2"),
         Column("latent_kl", "float32", "KL of the latent from the prior, for the whole image", "nat"),

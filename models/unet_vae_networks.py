@@ -173,7 +173,8 @@ def _block(before: int, after: int, is_normalised: bool = True) -> nn.Sequential
     """Two 3 x 3 convolutions, the first normalised unless the brightness of the image has to pass."""
     norm = _norm(after) if is_normalised else nn.Identity()
     return nn.Sequential(
-        nn.Conv2d(before, after, 3, padding=1), norm, nn.SiLU(), nn.Conv2d(after, after, 3, padding=1), nn.SiLU(),
+        nn.Conv2d(before, after, 3, padding=1), norm, nn.SiLU(),
+        nn.Conv2d(after, after, 3, padding=1), nn.SiLU(),
     )  # fmt: skip
 
 

@@ -54,8 +54,9 @@ class ContaminateConfig(Config):
     """error: normal noise of the error map, correlated where the optics say so. none: the clean image has
     it."""
     snr: tuple[float, ...] = ()
-    """S/N of the target within its half-light radius, in its brightest channel, for independent pixels: error
-    maps are scaled to it. Empty: as they are. One value, or two: log-uniform between."""
+    """S/N of the target within its half-light radius, in its brightest channel, for independent pixels and
+    without the photons of contaminants: error maps are scaled to it. Empty: as they are. One value, or two:
+    log-uniform between."""
     saturates_at: float = Field(default=0.0, ge=0)
     """Images are clipped to [0, this], as colour images in [0, 1] are; 0: never."""
 
