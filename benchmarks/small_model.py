@@ -1,4 +1,4 @@
-"""A spectral VAE that was trained for a moment: for tests, and for benchmarks where the model must not be the bound."""
+"""A spectral VAE that was trained for a moment: for tests, and for benchmarks of anything but its scores."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from engine.checkpoint import Checkpoint, save
+from engine.infer import model_config
 from engine.spectra.prepare import SpectrumPrep, prepare
 from engine.storage import Storage
 from engine.synthetic.population import SimulateConfig
@@ -18,14 +19,17 @@ SETTINGS = {"hidden": [24, 16], "num_latent": 6}
 
 
 def make_checkpoint(
-    folder: Path, seed: int = 3, settings: Mapping[str, Any] = SETTINGS, steps: int = 30
+    folder: Path,
+    seed: int = 3,
+    settings: Mapping[str, Any] = SETTINGS,
+    prep: SpectrumPrep | None = None,
+    steps: int = 30,
 ) -> Path:
     """Train a small spectral VAE for a moment and save it with its calibration."""
     spec = MODELS["spectral_vae"]
-    config = spec.config(**settings)
-    prep = SpectrumPrep()
+    config, prep = model_config(spec, settings, "settings"), prep or SpectrumPrep()
     sample = simulate(768, seed, SimulateConfig())
-    spectra = prepare(sample.flux, sample.ivar, None, prep).spectra
+    spectra = prepare(sample.flux, sample.ivar, sample.z, prep).spectra
     batch = {"flux": spectra.flux, "ivar": spectra.ivar, "spectype": sample.spectype.astype(object)}
     task = spec.task(config, seed)
     task.start(torch.device("cpu"), steps)

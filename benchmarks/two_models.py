@@ -1,4 +1,4 @@
-"""Two models in one pass over a release against two passes, where reading dominates: small networks on the same files.
+"""Two models in one pass over a release against two passes, where reading dominates: the models of the rest frame.
 
     python -m benchmarks.two_models --folder .bench
 
@@ -12,12 +12,15 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.end_to_end import make_release
 from benchmarks.small_model import make_checkpoint
+from engine.spectra.prepare import SpectrumPrep
+from models.spectral_vae_config import PRESETS
 
-SETTINGS = {"hidden": [16], "num_latent": 4}
+REST = SpectrumPrep(frame="rest")
 
 
 def run(config: Path, release: Path, models: dict[Path, Path]) -> float:
@@ -54,7 +57,8 @@ def main() -> None:
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     release = make_release(folder, arguments.spectra, 500)
-    checkpoints = [make_checkpoint(folder / f"small-{seed}", seed, SETTINGS) for seed in (1, 2)]
+    settings = asdict(PRESETS["rest_1000x10"])
+    checkpoints = [make_checkpoint(folder / f"rest-{seed}", seed, settings, REST) for seed in (1, 2)]
     config, alone, together = (
         folder / "two.toml", [folder / "alone-1", folder / "alone-2"], [folder / "both-1", folder / "both-2"]
     )  # fmt: skip
