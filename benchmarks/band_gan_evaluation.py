@@ -29,9 +29,8 @@ from engine.storage import Storage
 from engine.synthetic.field.config import FieldConfig
 from engine.synthetic.field.cutouts import CHUNK
 from models.band_gan import SPEC
-from models.scoring.aperture import photometry
+from models.scoring.aperture import apertures, photometry
 from models.scoring.band_columns import BandScoringConfig
-from models.scoring.band_sums import apertures
 from models.scoring.cutouts import LW, LW_BANDS, SW, cutouts
 from models.spec import Predict
 
@@ -95,7 +94,7 @@ def joined(parts: list[Batch]) -> Batch:
 def measured(batch: Batch, light: np.ndarray, size: int) -> Batch:
     """Aperture fluxes as measured and without noise, [B, 6], errors, and what the objects are."""
     images = cutouts(batch, size, CPU)
-    weights = apertures(BandScoringConfig(), batch, images)
+    weights = apertures(BandScoringConfig().aperture_radius_arcsec, batch, images)
     noisy = photometry(images, weights)
     true = photometry(images._replace(science=torch.tensor(light).view(images.science.shape)), weights)
     return {

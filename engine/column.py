@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-DType = Literal["bool", "int16", "int32", "int64", "float32", "float64", "string"]
+DType = Literal["bool", "int8", "int16", "int32", "int64", "float32", "float64", "string"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ Arrays = dict[str, np.ndarray]
 
 _ARROW = {
     "bool": pa.bool_(),
+    "int8": pa.int8(),
     "int16": pa.int16(),
     "int32": pa.int32(),
     "int64": pa.int64(),

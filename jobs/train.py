@@ -41,8 +41,8 @@ def fit(config: JobConfig, options: Options) -> JobResult:
     spec, settings = model_of(config)
     storage = Storage(config.staged.storage)
     manifest = read_manifest(config.staged.uri, storage)
-    _check_columns(spec.reads(settings), manifest, config.staged.uri)
-    data = _data(config, manifest, spec.reads(settings), options.limit)
+    _check_columns(spec.learns_from(settings), manifest, config.staged.uri)
+    data = _data(config, manifest, spec.learns_from(settings), options.limit)
     check_held_out(data.num_rows, config.train.validation_fraction, config.scoring, config.staged.uri)
     summary: dict[str, Any] = {"model": spec.name, "files": len(data.files), "rows": data.num_rows,
                                "checkpoint": config.checkpoint.uri}  # fmt: skip
@@ -56,11 +56,11 @@ def fit(config: JobConfig, options: Options) -> JobResult:
     return JobResult(summary, [f"checkpoint: {config.checkpoint.uri} ({checkpoint.id})"])
 
 
-def _data(config: JobConfig, manifest: Manifest, reads: tuple[Column, ...], limit: int | None) -> TrainData:
+def _data(config: JobConfig, manifest: Manifest, columns: tuple[Column, ...], limit: int | None) -> TrainData:
     assert config.staged is not None
     files = [file for file in manifest.files if file.role == "data"][:limit]
     references = [FileRef(Storage.join(config.staged.uri, f.path), f.num_bytes, f.sha256) for f in files]
-    return TrainData(tuple(references), sum(f.rows for f in files), tuple(column.name for column in reads))
+    return TrainData(tuple(references), sum(f.rows for f in files), tuple(column.name for column in columns))
 
 
 def _train(
@@ -89,7 +89,7 @@ def _checkpoint(
         model_version=spec.version,
         config=asdict(settings),
         prepare=manifest.provenance["config"]["prepare"],
-        weights=result.weights,
+        weights=spec.to_build(settings, result.weights),
         fitted={},
         metrics=result.metrics,
         history=result.history,
@@ -112,13 +112,13 @@ def _tell(metrics: dict[str, float]) -> None:
     _logger.info("%s", "  ".join(f"{name} {value:.5g}" for name, value in metrics.items()))
 
 
-def _check_columns(reads: tuple[Column, ...], manifest: Manifest, where: str) -> None:
+def _check_columns(columns: tuple[Column, ...], manifest: Manifest, where: str) -> None:
     staged = {fields["name"]: Column(**fields) for fields in manifest.columns}
-    for column in reads:
+    for column in columns:
         found = staged.get(column.name)
         if found is None or arrow_type(found) != arrow_type(column):
             raise CheckpointError(
-                f"the model reads column '{column.name}' that was not staged so",
+                f"the model learns from column '{column.name}' that was not staged so",
                 where,
                 got=str(arrow_type(found)) if found else ", ".join(staged),
                 expected=str(arrow_type(column)),

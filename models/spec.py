@@ -17,6 +17,9 @@ from engine.column import Column
 Batch = Mapping[str, np.ndarray]
 """Column name to array; fixed-size lists are [rows, length], strings are object arrays, null is NaN/None."""
 
+Weights = dict[str, np.ndarray]
+"""State of a module by name."""
+
 
 class TrainTask(Protocol):
     """Modules, optimisers and one step: all that a training loop needs.
@@ -79,7 +82,10 @@ class ModelSpec:
         `(config, module, batch) -> {"recon": [B, L], "sigma": [B, L]}` for reports; None if the
         model has no such thing.
     trains_on
-        `config -> columns` that training reads beyond `reads` (a target, a class); None: no others.
+        `config -> columns` that training and `fit` take beside `reads`, such as labels; None if there are none.
+    exported
+        `(config, weights as trained) -> weights that build(config) takes`, for a network that is trained in
+        another form than it predicts in; None if they are the same.
     """
 
     name: str
@@ -93,3 +99,12 @@ class ModelSpec:
     predictor: Callable[[Any, nn.Module, Mapping[str, np.ndarray], torch.device], Predict]
     reconstruct: Callable[[Any, nn.Module, Batch], dict[str, np.ndarray]] | None = None
     trains_on: Callable[[Any], tuple[Column, ...]] | None = None
+    exported: Callable[[Any, Weights], Weights] | None = None
+
+    def learns_from(self, config: Any) -> tuple[Column, ...]:
+        """Columns that staged objects must have for training and `fit`."""
+        return (*self.reads(config), *(self.trains_on(config) if self.trains_on else ()))
+
+    def to_build(self, config: Any, weights: Weights) -> Weights:
+        """Weights that `build(config)` takes, of those as trained."""
+        return self.exported(config, weights) if self.exported else weights

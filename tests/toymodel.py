@@ -115,4 +115,5 @@ SPEC = ModelSpec(
     ),
     fit=_fit,
     predictor=_predictor,
+    trains_on=lambda _: (Column("y", "float32", "What is to be predicted"),),
 )

@@ -25,6 +25,7 @@ from engine.schema import arrow_schema, arrow_type
 _PIXELS_PER_FOLDER = 10_000
 _VOTABLE_TYPES = {
     "bool": "boolean",
+    "int8": "short",  # VOTable has no signed byte
     "int16": "short",
     "int32": "int",
     "int64": "long",

@@ -1,6 +1,6 @@
 """After training: stream samples of the staged objects through what scoring fits (neighbours, percentiles)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +106,6 @@ def fit_scoring(
     validation_fraction: float,
     settings: FitConfig,
     device: Device = "auto",
-    extra_columns: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
     """Run `spec.fit` over samples of staged Parquet.
 
@@ -118,8 +117,6 @@ def fit_scoring(
         Staged files, all of them: they are shuffled here.
     validation_fraction
         That of the training: rows with `split_hash` below it are held out.
-    extra_columns
-        Columns for `fit` beside those that the model reads.
 
     Returns
     -------
@@ -138,7 +135,7 @@ def fit_scoring(
         )
     files = sorted(map(canonical, uris))
     order = np.random.default_rng([settings.seed, len(files)]).permutation(len(files))
-    columns = dict.fromkeys([*(column.name for column in spec.reads(config)), *extra_columns])
+    columns = dict.fromkeys(column.name for column in spec.learns_from(config))
     common = (tuple(files[i] for i in order), tuple(columns), storage, validation_fraction)
     reference = SampleBatches(*common, False, settings.reference_rows, settings.batch_rows)
     held_out = SampleBatches(*common, True, settings.held_out_rows, settings.batch_rows)

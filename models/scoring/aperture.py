@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from models.scoring.cutouts import Cutouts
+from models.spec import Batch
 
 SUBPIXELS = 5
 """Sub-pixels a side; the area of an aperture of 10 pixels radius is right to 1e-3."""
@@ -60,6 +61,26 @@ def aperture_weights(size: int, dx: Tensor, dy: Tensor, radius: Tensor) -> Tenso
     window = slice(middle - half, middle + half + 1)
     weights[:, window, window] = cells.sum((2, 4)) / SUBPIXELS**2
     return weights
+
+
+def apertures(radius_arcsec: float, batch: Batch, images: Cutouts) -> Tensor:
+    """Weights of the pixels in each object's circle, [B, S, S].
+
+    Parameters
+    ----------
+    radius_arcsec
+        Radius of the circle.
+    batch
+        With `dx`, `dy` and `pixel_scale` of `models.scoring.cutouts.cutout_input`.
+    images
+        Cutouts of the same objects: size and device.
+    """
+    device, size = images.science.device, images.science.shape[-1]
+    dx, dy, scale = (
+        torch.tensor(np.asarray(batch[name], np.float32), device=device)
+        for name in ("dx", "dy", "pixel_scale")
+    )
+    return aperture_weights(size, dx, dy, radius_arcsec / scale)
 
 
 class Photometry(NamedTuple):

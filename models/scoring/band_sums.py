@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.scoring.aperture import aperture_weights, magnitude_residual, photometry, usable_weights
+from models.scoring.aperture import apertures, magnitude_residual, photometry, usable_weights
 from models.scoring.band_columns import BandScoringConfig
 from models.scoring.cutouts import LW, SW, Cutouts, cutouts
 from models.spec import Batch
@@ -62,7 +62,7 @@ class Scorer:
 
     def _score(self, batch: Batch) -> dict[str, Tensor]:
         images = cutouts(batch, self._size, self._device)
-        weights = apertures(self.config, batch, images)
+        weights = apertures(self.config.aperture_radius_arcsec, batch, images)
         measured = photometry(images, weights)
         prediction = self._predict(images.bands(SW))
         target = images.bands(LW)
@@ -85,16 +85,6 @@ class Scorer:
         return out
 
 
-def apertures(config: BandScoringConfig, batch: Batch, images: Cutouts) -> Tensor:
-    """Weights of the pixels in each object's circle, [B, S, S]."""
-    device, size = images.science.device, images.science.shape[-1]
-    dx, dy, scale = (
-        torch.tensor(np.asarray(batch[name], np.float32), device=device)
-        for name in ("dx", "dy", "pixel_scale")
-    )
-    return aperture_weights(size, dx, dy, config.aperture_radius_arcsec / scale)
-
-
 def _predicted(prediction: Prediction, target: Cutouts, weights: Tensor) -> dict[str, Tensor]:
     """Flux predicted in the same usable pixels, and its error if pixels err alike or independently."""
     good = usable_weights(target.usable, weights)
@@ -114,7 +104,7 @@ def magnitude_residuals(config: BandScoringConfig, batch: Batch, images: Cutouts
     numpy.ndarray
         [B, 3] as `magnitude_residual` defines it, NaN where the band was not observed.
     """
-    weights, target = apertures(config, batch, images), images.bands(LW)
+    weights, target = apertures(config.aperture_radius_arcsec, batch, images), images.bands(LW)
     measured = photometry(target, weights)
     predicted = photometry(target._replace(science=flux), weights)
     arrays = (part.cpu().numpy() for part in (measured.flux, predicted.flux, measured.error))

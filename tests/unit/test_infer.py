@@ -168,7 +168,7 @@ def test_scoring_is_fitted_on_both_sides_of_the_split(tmp_path):
     module, config = toymodel.build(toymodel.ToyConfig()), toymodel.ToyConfig()
     settings = FitConfig(reference_rows=70, held_out_rows=1000, batch_rows=16)
     arguments = (SPEC, config, module, uris, STORAGE)
-    fitted = fit_scoring(*arguments, 0.2, settings, "cpu", extra_columns=["y"])
+    fitted = fit_scoring(*arguments, 0.2, settings, "cpu")
     assert int(fitted["num_reference"]) == 70
     assert int(fitted["num_held_out"]) == 30
     assert fitted["mean_y"] == 2

@@ -1,0 +1,203 @@
+"""Settings of the disk classifier: images, network, training; the published network beside ours."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+from engine.images.bands import BANDS, Band
+from models.band_gan_config import NOISE_NJY
+
+NUM_BANDS = 3
+NUM_CLASSES = 2
+"""Not a disk, a disk: the order of the logits."""
+KERNEL_PIXELS = 3
+BASIS_SIZE = 6
+"""Free numbers that a 3 x 3 kernel has for each pair of channels, divided by symmetry: one in the middle, and on the
+ring around it the angular frequencies 0, 1, 1, 2, 2. escnn's choice of what 8 pixels can hold."""
+
+NUM_FACTORS = 500
+"""Factors from 1 to 6 that are tried to match the plain network; wide ones need sqrt(6 / 9 * 2 * rotations) <= 4.6."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskClassifierConfig:
+    """Images, network and training of the disk classifier."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    size: int = 96
+    """Pixels a side of a cutout."""
+    bands: tuple[Band, Band, Band] = ("f150w", "f277w", "f444w")
+    """The bands that the network sees, from blue to red."""
+    network_pixels: int = 65
+    """Pixels a side of the square around the source that the network sees. Odd, and odd again after each halving but
+    the last: only then does a pixel grid that is halved stay symmetric about the source."""
+    oversampling: int = 1
+    """Pixels of the network for each step from one pixel of the cutout to the next, by bilinear interpolation."""
+    stretch: Literal["relative", "noise"] = "relative"
+    """Unit of flux inside asinh. relative: a part of the object's own brightness, never less than the noise. A class
+    must not be read off the magnitude: training samples of disks and spheroids never have the same one. noise: the
+    noise alone, so that the brightness of an object shows."""
+    softening: float = 0.05
+    """Unit of flux inside the relative asinh, as part of the mean flux of the centre: where the stretch turns from
+    linear to logarithmic."""
+    centre_pixels: float = 5.0
+    """Radius of the circle whose mean flux is the object's brightness [pixel of the cutout]."""
+    architecture: Literal["group", "plain"] = "group"
+    """group: respects rotations and reflections. plain: a convolutional network of the same depth and as many free
+    parameters, to compare with."""
+    rotations: Literal[4, 8, 16] = 8
+    """Rotations of the group; with as many reflections. 8: the 16 elements that Mirzoyan (2025, arXiv:2506.19434)
+    calls D16 and escnn D8. 16: the 32 elements that Pandya et al. (2023, arXiv:2311.01500) and escnn call D16."""
+    fields: tuple[int, ...] = (4, 6, 8, 8, 12, 16)
+    """Regular fields after each block; a field is one channel for each element of the group."""
+    halvings: tuple[int, ...] = (1, 2, 4, 5)
+    """Blocks, counted from 1, after which the image is blurred and halved."""
+    dropout: float = 0.2
+    """Part of the invariant features that are dropped before the last layer."""
+    label_smoothing: float = 0.05
+    """Part of the certainty of a label that is taken away: people disagree on disks."""
+    learning_rate: float = 3e-3
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 1e-4
+    """Of AdamW."""
+    learning_rate_warmup_fraction: float = 0.05
+    """Part of training over which the learning rate grows; then half a cosine down to 1 %."""
+    grad_clip_norm: float = 1.0
+    """Largest norm of the gradient; 0: any."""
+    augment: bool = True
+    """Whether each image is turned or flipped at random in training: 8 symmetries of the square. The group network
+    gains little, as it has them, but for sources that are not in the middle of a pixel."""
+    use_denoised: bool = False
+    """Whether there is a column `denoised`: then training takes either image, and `prob_disk` is of the denoised."""
+    aperture_radius_arcsec: float = 0.30
+    """Radius of the circle in which the signal to noise is measured, and that must be observed."""
+    min_aperture_fraction: float = 0.5
+    """Part of the circle that must be usable in each of the three bands; else there is no probability."""
+    num_bins: int = 15
+    """Bins of the reliability tables; 15 as in Guo et al. (2017, arXiv:1706.04599)."""
+    batch_rows: int = 32
+    """Objects that go through the network at once inside the predictor."""
+
+    def __post_init__(self) -> None:
+        """Check ranges; all messages name the field, the value and the range."""
+        for name in ("bands", "fields", "halvings"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_numbers()
+        places = [BANDS.index(band) for band in self.bands if band in BANDS]
+        _check(len(self.bands) == len(places) == NUM_BANDS and places == sorted(set(places)), "bands", self.bands,
+               f"{NUM_BANDS} of {', '.join(BANDS)}, from blue to red")  # fmt: skip
+        for name, choices in _CHOICES.items():
+            _check(getattr(self, name) in choices, name, getattr(self, name), " or ".join(map(str, choices)))
+        _check(bool(self.fields) and min(self.fields) >= 1, "fields", self.fields, "positive numbers")
+        blocks = range(1, len(self.fields) + 1)
+        _check(sorted(set(self.halvings)) == list(self.halvings) and set(self.halvings) <= set(blocks), "halvings",
+               self.halvings, f"growing numbers of blocks, 1 to {len(self.fields)}")  # fmt: skip
+        self._check_pixels()
+
+    def _check_numbers(self) -> None:
+        for name in ("size", "oversampling", "num_bins", "batch_rows"):
+            _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("softening", "learning_rate", "aperture_radius_arcsec"):
+            _check(getattr(self, name) > 0, name, getattr(self, name), "positive")
+        for name in ("weight_decay", "grad_clip_norm"):
+            _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or positive")
+        for name in ("dropout", "label_smoothing", "learning_rate_warmup_fraction"):
+            _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+        _check(
+            0 < self.min_aperture_fraction <= 1,
+            "min_aperture_fraction",
+            self.min_aperture_fraction,
+            "in (0, 1]",
+        )
+        _check(self.centre_pixels >= 1, "centre_pixels", self.centre_pixels, "at least 1")
+
+    def _check_pixels(self) -> None:
+        step = 2 ** len(self.halvings)
+        smallest = (KERNEL_PIXELS - 1) * step + 1
+        _check(self.pixels >= smallest, "network_pixels", self.network_pixels,
+               f"larger: after {len(self.halvings)} halvings less than a kernel is left of the {self.pixels} pixels "
+               f"that the network sees, which need {smallest}")  # fmt: skip
+        _check(self.network_pixels % 2 == 1 and (self.pixels - 1) % step == 0, "network_pixels", self.network_pixels,
+               f"odd, with (network_pixels - 1) * oversampling = {self.pixels - 1} a multiple of 2^halvings = {step}")  # fmt: skip
+        largest = 2 * ((self.size - 1) // 2) + 1
+        _check(self.network_pixels <= largest, "network_pixels", self.network_pixels,
+               f"at most {largest}, the square around the source in a cutout of {self.size} pixels")  # fmt: skip
+
+    @property
+    def pixels(self) -> int:
+        """Pixels a side that the first block sees."""
+        return (self.network_pixels - 1) * self.oversampling + 1
+
+    @property
+    def group_order(self) -> int:
+        """Elements of the group: channels of a field."""
+        return 2 * self.rotations if self.architecture == "group" else 1
+
+    @property
+    def band_indices(self) -> tuple[int, ...]:
+        """Places of the bands among the six of a cutout."""
+        return tuple(BANDS.index(band) for band in self.bands)
+
+    @property
+    def noise_njy(self) -> tuple[float, ...]:
+        """Noise of each band [nJy per pixel], one value for all objects, so that colours keep their meaning."""
+        return tuple(NOISE_NJY[index] for index in self.band_indices)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Fields after each block; those of the plain network are single channels."""
+        return self.fields if self.architecture == "group" else plain_widths(self)
+
+
+_CHOICES = {"stretch": ("relative", "noise"), "architecture": ("group", "plain"), "rotations": (4, 8, 16)}
+
+
+def _check(valid: bool, name: str, value: object, expected: str) -> None:
+    if not valid:
+        raise ValueError(f"{name} is {value}, must be {expected}")
+
+
+def group_parameters(fields: tuple[int, ...], rotations: int) -> int:
+    """Count the free parameters of the group network: expansion coefficients, norms of fields, last layer."""
+    pairs = NUM_BANDS * fields[0] + 2 * rotations * sum(a * b for a, b in pairwise(fields))
+    return BASIS_SIZE * pairs + _rest(fields)
+
+
+def plain_parameters(widths: tuple[int, ...]) -> int:
+    """Count the parameters of the plain network with these channels."""
+    pairs = NUM_BANDS * widths[0] + sum(a * b for a, b in pairwise(widths))
+    return KERNEL_PIXELS**2 * pairs + _rest(widths)
+
+
+def plain_widths(config: DiskClassifierConfig) -> tuple[int, ...]:
+    """Channels of the plain network: in the proportions of `fields`, with as many parameters as the group network."""
+    wanted = group_parameters(config.fields, config.rotations)
+    factors = (1 + step / 100 for step in range(NUM_FACTORS))
+    choices = (tuple(round(factor * num) for num in config.fields) for factor in factors)
+    return min(choices, key=lambda widths: abs(plain_parameters(widths) - wanted))
+
+
+def _rest(widths: tuple[int, ...]) -> int:
+    """Gains and offsets of the norms, and the last layer."""
+    return 2 * sum(widths) + (widths[-1] + 1) * NUM_CLASSES
+
+
+PRESETS: Mapping[str, DiskClassifierConfig] = {
+    "default": DiskClassifierConfig(),
+    "published": DiskClassifierConfig(
+        oversampling=4,
+        stretch="noise",
+        fields=(12, 24, 48, 48, 48, 48, 96, 96, 96, 112, 192),
+        halvings=(1, 2, 4, 7, 9, 10, 11),
+        dropout=0.0,
+        label_smoothing=0.0,
+        learning_rate=1e-2,
+    ),
+    "small": DiskClassifierConfig(network_pixels=33, fields=(2, 3, 4, 6), halvings=(1, 2, 3), dropout=0.0),
+}
+"""Configurations by name. `published` has the blocks of Pandya et al. (2023), from which Mirzoyan (2025) most likely
+took the network; he gives no layers. It sees 257 pixels where theirs sees 255 that are padded to 257, the first block
+is blurred where theirs has a stride, and the stretch is ours; their learning rate falls in three steps. `small` is for
+tests and laptops."""

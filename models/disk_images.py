@@ -1,0 +1,132 @@
+"""What the disk classifier takes of an object: the centre of its cutouts in three bands, its class, its signal to noise.
+
+The centre is cut before anything turns it: a cutout of an even number of pixels has its source beside its middle.
+"""
+
+# B objects, S pixels a side of a cutout, N pixels a side of the centre
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.column import Column
+from models.band_gan_losses import NUM_SYMMETRIES, turned
+from models.disk_classifier_config import DiskClassifierConfig
+from models.scoring.aperture import apertures, photometry
+from models.scoring.cutouts import BANDS, Cutouts, cutout_input, cutouts
+from models.spec import Batch
+
+NO_DISK, DISK, UNKNOWN = 0, 1, -1
+LABEL = Column("label", "int8", f"{DISK}: a disk, {NO_DISK}: not a disk, {UNKNOWN}: unknown")
+DENOISED = "denoised"
+
+
+def classifier_input(config: DiskClassifierConfig) -> tuple[Column, ...]:
+    """Columns that a prediction needs."""
+    columns = cutout_input(config.size)
+    if not config.use_denoised:
+        return columns
+    pixels = len(BANDS) * config.size**2
+    denoised = Column(
+        DENOISED, "float32", "Cutouts without noise and neighbours, order band, y, x", "nJy", pixels
+    )
+    return (*columns, denoised)
+
+
+class Views(NamedTuple):
+    """Images of a batch.
+
+    Parameters
+    ----------
+    science
+        As measured, [B, 3, N, N].
+    denoised
+        Without noise, or None if there is no such column.
+    snr
+        [B] signal to noise of the aperture flux in the reddest band.
+    is_observed
+        [B] whether enough of the aperture is usable in all three bands.
+    """
+
+    science: Cutouts
+    denoised: Cutouts | None
+    snr: Tensor
+    is_observed: Tensor
+
+    @property
+    def judged(self) -> Cutouts:
+        """The images that `prob_disk` is of: denoised where there are any."""
+        return self.science if self.denoised is None else self.denoised
+
+
+def views(config: DiskClassifierConfig, batch: Batch, device: torch.device) -> Views:
+    """Images of a batch.
+
+    Raises
+    ------
+    ValueError
+        If a column is of another length than the configured size asks for, or the aperture is larger than the cutout.
+    """
+    images = cutouts(batch, config.size, device)
+    weights = apertures(config.aperture_radius_arcsec, batch, images)
+    chosen = Cutouts(*(part[:, list(config.band_indices)] for part in images))
+    measured = photometry(chosen, weights)
+    is_observed = (measured.fraction >= config.min_aperture_fraction).all(1)
+    denoised = None
+    if config.use_denoised:
+        # Its noise is not known and not asked for: an error that is positive makes every finite pixel usable.
+        shape = batch["science"].shape
+        clean = cutouts(
+            {"science": batch[DENOISED], "error": np.ones(shape, np.float32), "mask": np.zeros(shape, bool)},
+            config.size, device,
+        )  # fmt: skip
+        denoised = _centre(config, Cutouts(*(part[:, list(config.band_indices)] for part in clean)))
+    return Views(_centre(config, chosen), denoised, measured.flux[:, -1] / measured.error[:, -1], is_observed)
+
+
+def classes(batch: Batch, views: Views) -> Tensor:
+    """Class of each object, [B] int64; `UNKNOWN` as well where it was not observed.
+
+    Raises
+    ------
+    ValueError
+        If `label` holds anything but the three values.
+    """
+    label = np.asarray(batch[LABEL.name])
+    known = (NO_DISK, DISK, UNKNOWN)
+    strange = [value for value in set(label.tolist()) if value not in known]
+    if strange:
+        raise ValueError(
+            f"label holds {strange[0]}, must be {DISK} (disk), {NO_DISK} (not) or {UNKNOWN} (unknown)"
+        )
+    found = torch.tensor(label.astype(np.int64), device=views.is_observed.device)
+    return torch.where(views.is_observed, found, UNKNOWN)
+
+
+def turned_at_random(images: Cutouts, rng: np.random.Generator) -> Cutouts:
+    """Turn or flip each object by one of the 8 symmetries of the square."""
+    elements = rng.integers(NUM_SYMMETRIES, size=len(images.science))
+    parts = []
+    for part in images:
+        result = part.clone()
+        for element in range(1, NUM_SYMMETRIES):
+            rows = torch.tensor(elements == element, device=part.device)
+            result[rows] = turned(part[rows], element)
+        parts.append(result)
+    return Cutouts(*parts)
+
+
+def mixed(first: Cutouts, second: Cutouts, rng: np.random.Generator) -> Cutouts:
+    """Take each object from one of two sets of images, at random."""
+    takes_first = torch.tensor(rng.random(len(first.science)) < 0.5, device=first.science.device)
+    takes_first = takes_first[:, None, None, None]
+    return Cutouts(*(torch.where(takes_first, a, b) for a, b in zip(first, second, strict=True)))
+
+
+def _centre(config: DiskClassifierConfig, images: Cutouts) -> Cutouts:
+    """Cut the square of odd size whose middle is the source's pixel, `size // 2`."""
+    first = config.size // 2 - config.network_pixels // 2
+    window = slice(first, first + config.network_pixels)
+    return Cutouts(*(part[:, :, window, window] for part in images))

@@ -1,0 +1,182 @@
+"""Networks of the disk classifier in plain torch: what is trained to compare with, and what predicts.
+
+A block is a 3 x 3 convolution, batch normalisation and ReLU; after some of them the image is blurred and halved.
+Then the largest value over the elements of the group, the mean over pixels, and a linear layer: features that do
+not change when the object is turned or mirrored. The network that learns them is in `models.disk_equivariant`;
+the one here has its filters written out (`models.disk_export`) and needs no escnn.
+"""
+
+# B objects, S pixels a side of an image, N pixels a side that the first block sees, F fields, G elements of the group
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.disk_classifier_config import KERNEL_PIXELS, NUM_BANDS, NUM_CLASSES, DiskClassifierConfig
+from models.scoring.cutouts import Cutouts
+
+BLUR_SIGMA = 0.66
+"""Of the Gaussian before an image is halved [pixel]; Pandya et al. (2023), against aliasing (Zhang 2019)."""
+BLUR_PIXELS = 5
+
+
+class Preparation(nn.Module):
+    """From three bands in nJy to what the first block sees: stretched, within a disc.
+
+    With u the flux in units of the band's noise and f its mean over bands and the central circle, but at least 1:
+    asinh(u / s) / asinh(f / s), where s is 1 ("noise": and f is s), or the softening times f, but at least 1
+    ("relative"). Then an object that is much brighter than the noise gives the same image at any brightness, its
+    colours stay, and noise is never stretched.
+    """
+
+    noise: Tensor
+    disc: Tensor
+    centre: Tensor
+
+    def __init__(self, config: DiskClassifierConfig) -> None:
+        super().__init__()
+        self._expected = (NUM_BANDS, config.network_pixels, config.network_pixels)
+        self._bands, self._pixels = config.bands, config.pixels
+        self._is_relative, self._softening = config.stretch == "relative", config.softening
+        radius = min(config.centre_pixels, config.network_pixels / 2)
+        buffers = {
+            "noise": torch.tensor(config.noise_njy).view(-1, 1, 1),
+            "centre": disc(config.network_pixels, radius),
+            "disc": disc(config.pixels, config.pixels / 2),
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, images: Cutouts) -> Tensor:
+        """Return [B, 3, N, N] of the centres of cutouts (`models.disk_images`).
+
+        Raises
+        ------
+        ValueError
+            If they have other bands or another size.
+        """
+        found = tuple(images.science.shape[1:])
+        if found != self._expected:
+            raise ValueError(
+                f"images are {found}, must be {self._expected}: bands {' '.join(self._bands)}, y, x"
+            )
+        stretched = self._stretched(images.science / self.noise, images.usable)
+        if self._pixels != stretched.shape[-1]:
+            stretched = F.interpolate(
+                stretched, size=(self._pixels,) * 2, mode="bilinear", align_corners=True
+            )
+        return stretched * self.disc
+
+    def _stretched(self, flux: Tensor, usable: Tensor) -> Tensor:
+        flux = flux * usable
+        if not self._is_relative:
+            return torch.asinh(flux)
+        weights = usable * self.centre
+        brightness = (flux * weights).sum((1, 2, 3)) / weights.sum((1, 2, 3)).clamp(min=1)
+        brightness = brightness.clamp(min=1)[:, None, None, None]
+        unit = (self._softening * brightness).clamp(min=1)
+        return torch.asinh(flux / unit) / torch.asinh(brightness / unit)
+
+
+class Blur(nn.Module):
+    """Gaussian blur of each channel, and every second pixel of it, the outermost ones included.
+
+    Beyond the edge is 0. An image of an odd number n of pixels becomes (n + 1) / 2, symmetric as it was.
+    """
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kernel", gaussian(BLUR_PIXELS, BLUR_SIGMA)[None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Halve [B, C, n, n]."""
+        channels = images.shape[1]
+        kernel = self.kernel.expand(channels, 1, BLUR_PIXELS, BLUR_PIXELS)
+        return F.conv2d(images, kernel, stride=2, padding=BLUR_PIXELS // 2, groups=channels)
+
+
+class InvariantHead(nn.Module):
+    """Largest value over the group, mean over pixels, linear layer.
+
+    Parameters
+    ----------
+    num_fields, group_order
+        F and G; channels are in the order field, element.
+    dropout
+        Part of the features dropped in training.
+    """
+
+    def __init__(self, num_fields: int, group_order: int, dropout: float) -> None:
+        super().__init__()
+        self._shape = (num_fields, group_order)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(num_fields, NUM_CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, 2] of [B, F * G, n, n]."""
+        invariant = images.unflatten(1, self._shape).amax(2).mean((2, 3))
+        return self.linear(self.dropout(invariant))
+
+
+class DiskNetwork(nn.Module):
+    """Logits of cutouts; `normalised` tells the network that is trained from the one that predicts.
+
+    Parameters
+    ----------
+    config
+        Settings. Of a group network only the form with written-out filters can be built here.
+    normalised
+        True: convolutions without offset, and batch normalisation (architecture "plain" only). False: the
+        normalisation is part of the convolutions.
+    """
+
+    def __init__(self, config: DiskClassifierConfig, normalised: bool = False) -> None:
+        super().__init__()
+        if normalised and config.architecture != "plain":
+            raise ValueError(
+                f"architecture is {config.architecture}, must be plain to be trained without escnn"
+            )
+        self.preparation = Preparation(config)
+        channels = [NUM_BANDS, *(width * config.group_order for width in config.widths)]
+        self.blocks = nn.Sequential(
+            *(
+                _block(channels[number - 1], channels[number], normalised, number in config.halvings)
+                for number in range(1, len(channels))
+            )
+        )
+        self.head = InvariantHead(config.widths[-1], config.group_order, config.dropout)
+
+    def forward(self, images: Cutouts) -> Tensor:
+        """Return logits [B, 2], not a disk and a disk, of images [B, 3, S, S]; one call a step, so that DDP sees it."""
+        return self.head(self.blocks(self.preparation(images)))
+
+
+def _block(before: int, after: int, normalised: bool, is_halved: bool) -> nn.Sequential:
+    block = nn.Sequential()
+    block.add_module(
+        "convolution",
+        nn.Conv2d(before, after, KERNEL_PIXELS, padding=KERNEL_PIXELS // 2, bias=not normalised),
+    )
+    if normalised:
+        block.add_module("norm", nn.BatchNorm2d(after))
+    block.add_module("relu", nn.ReLU())
+    if is_halved:
+        block.add_module("blur", Blur())
+    return block
+
+
+def gaussian(pixels: int, sigma: float) -> Tensor:
+    """Gaussian of `sigma` pixels on a square of `pixels` a side, of sum 1."""
+    at = torch.arange(pixels) - (pixels - 1) / 2
+    row = torch.exp(-at.square() / (2 * sigma**2))
+    kernel = row.outer(row)
+    return kernel / kernel.sum()
+
+
+def disc(pixels: int, radius: float) -> Tensor:
+    """Square of `pixels` a side that is 1 within `radius` of the middle and 0 outside, with an edge of one pixel."""
+    at = torch.arange(pixels) - (pixels - 1) / 2
+    distance = (at.square()[:, None] + at.square()[None, :]).sqrt()
+    return (radius + 0.5 - distance).clamp(0, 1)
