@@ -1,10 +1,11 @@
 """Models by name. To add one: a module with a `SPEC`, and one line here."""
 
-from models import band_gan, spectral_vae, unet_vae
+from models import band_gan, disk_classifier, spectral_vae, unet_vae
 from models.spec import ModelSpec
 
 MODELS: dict[str, ModelSpec] = {
     "spectral_vae": spectral_vae.SPEC,
     "band_gan": band_gan.SPEC,
     "unet_vae": unet_vae.SPEC,
+    "disk_classifier": disk_classifier.SPEC,
 }

@@ -30,7 +30,7 @@ def make_cutouts(rows: int, size: int = 32, seed: int = 0, noise: float = 1.0) -
     images = np.zeros((rows, len(BANDS), size, size))
     for part, redder, extent in ((1 - bulge, 0.0, radius), (bulge, 0.7, 0.35 * radius)):
         spectrum = (np.array(PIVOT_UM) / 1.5) ** (slope + redder)[:, None]
-        images += (flux * part)[:, None, None, None] * spectrum[:, :, None, None] * _profile(
+        images += (flux * part)[:, None, None, None] * spectrum[:, :, None, None] * profile(
             size, dx, dy, extent, rng.uniform(0.4, 1, rows), rng.uniform(0, np.pi, rows)
         )[:, None]  # fmt: skip
     images[:, LW] *= 10 ** (0.4 * COLOUR_SCATTER_MAG * rng.normal(size=(rows, 3, 1, 1)))
@@ -46,7 +46,7 @@ def make_cutouts(rows: int, size: int = 32, seed: int = 0, noise: float = 1.0) -
     return batch | {"pixel_scale": np.full(rows, PIXEL_SCALE, np.float32)}
 
 
-def _profile(size: int, dx, dy, radius, axis_ratio, angle) -> np.ndarray:
+def profile(size: int, dx, dy, radius, axis_ratio, angle) -> np.ndarray:
     """Exponential disks of unit flux with a core, [rows, size, size]."""
     at = np.arange(size) - size // 2
     x, y = at[None, None, :] - dx[:, None, None], at[None, :, None] - dy[:, None, None]
