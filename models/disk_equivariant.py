@@ -8,8 +8,8 @@ rotations of the group nearly so. Only training imports this module.
 import torch
 from torch import Tensor
 
-from models.disk_classifier_config import KERNEL_PIXELS, NUM_BANDS, DiskClassifierConfig
-from models.disk_networks import BLUR_SIGMA, InvariantHead, Preparation
+from models.disk_classifier_config import NUM_BANDS, DiskClassifierConfig
+from models.disk_networks import InvariantHead, Preparation
 from models.escnn_import import building, gspaces, nn
 from models.scoring.cutouts import Cutouts
 
@@ -35,7 +35,7 @@ class EquivariantNetwork(torch.nn.Module):
         with building():
             for number, fields in enumerate(config.widths, 1):
                 after = nn.FieldType(plane, fields * [plane.regular_repr])
-                self.blocks.append(_block(before, after, number in config.halvings))
+                self.blocks.append(_block(config, number, before, after))
                 before = after
         self.pooling = nn.GroupPooling(before)
         self.head = InvariantHead(config.widths[-1], 1, config.dropout)
@@ -49,15 +49,15 @@ class EquivariantNetwork(torch.nn.Module):
         return self.head(self.pooling(fields).tensor)
 
 
-def _block(before: nn.FieldType, after: nn.FieldType, is_halved: bool) -> nn.SequentialModule:
-    block = nn.SequentialModule()
+def _block(
+    config: DiskClassifierConfig, number: int, before: nn.FieldType, after: nn.FieldType
+) -> nn.SequentialModule:
+    pixels, block = config.kernel_pixels, nn.SequentialModule()
     # Without recompute, networks of one process share a basis: what moves or loads one would change the others.
-    convolution = nn.R2Conv(
-        before, after, KERNEL_PIXELS, padding=KERNEL_PIXELS // 2, bias=False, recompute=True
-    )
+    convolution = nn.R2Conv(before, after, pixels, padding=pixels // 2, bias=False, recompute=True)
     block.add_module("convolution", convolution)
     block.add_module("norm", nn.InnerBatchNorm(after))
     block.add_module("relu", nn.ReLU(after))
-    if is_halved:
-        block.add_module("blur", nn.PointwiseAvgPoolAntialiased(after, sigma=BLUR_SIGMA, stride=2))
+    if number in config.halvings:
+        block.add_module("blur", nn.PointwiseAvgPoolAntialiased(after, sigma=config.blur_sigma, stride=2))
     return block

@@ -4,11 +4,11 @@ Filters are written out from their basis, which lies beside the coefficients, so
 how another machine would solve for it; batch normalisation becomes part of the convolutions.
 """
 
-# O, I channels out and in; G elements of the group; K coefficients a pair of fields
+# O, I channels out and in; G elements of the group; P pixels of a kernel
 
 import numpy as np
 
-from models.disk_classifier_config import KERNEL_PIXELS, NUM_BANDS, DiskClassifierConfig
+from models.disk_classifier_config import BASIS_SIZE, NUM_BANDS, NUM_CLASSES, DiskClassifierConfig
 from models.spec import Weights
 
 EPSILON = 1e-5
@@ -33,60 +33,56 @@ def exported(config: DiskClassifierConfig, weights: Weights) -> Weights:
     ValueError
         If they are of another group or other fields than `config` has; the message says what was expected.
     """
+    read = _Reader(config, weights)
     before, out = (1, NUM_BANDS), Weights()
     for index, fields in enumerate(config.widths):
-        block = f"blocks.{index}"
-        after = (config.group_order, fields)
-        filters = _filters(config, weights, f"{block}.convolution.", before, after)
-        gain, offset = _normalisation(weights, f"{block}.norm.", after)
-        out[f"{block}.convolution.weight"] = (filters * gain[:, None, None, None]).astype(np.float32)
-        out[f"{block}.convolution.bias"] = offset.astype(np.float32)
+        block, after = f"blocks.{index}.", (config.group_order, fields)
+        filters = _filters(read, block + "convolution.", before, after)
+        factor, offset = _normalisation(read, block + "norm.", after)
+        out[block + "convolution.weight"] = (filters * factor[:, None, None, None]).astype(np.float32)
+        out[block + "convolution.bias"] = offset.astype(np.float32)
         before = after
-    return out | {name: np.asarray(weights[name]) for name in ("head.linear.weight", "head.linear.bias")}
+    num_features = config.widths[-1]
+    out["head.linear.weight"] = read("head.linear.", "weight", NUM_CLASSES, num_features).astype(np.float32)
+    out["head.linear.bias"] = read("head.linear.", "bias", NUM_CLASSES).astype(np.float32)
+    return out
 
 
-def _filters(
-    config: DiskClassifierConfig, weights: Weights, prefix: str, before: Fields, after: Fields
-) -> np.ndarray:
-    """Write out filters [O, I, 3, 3], channels in the order field, element."""
-    side = (KERNEL_PIXELS, KERNEL_PIXELS)
-    if config.architecture == "plain":
-        return _array(weights, prefix + "weight", (after[1], before[1], *side), config).astype(np.float64)
-    (name,) = [n for n in weights if n.startswith(prefix) and n.endswith("sampled_basis")] or [
-        prefix + "sampled_basis"
-    ]
-    basis = _array(weights, name, (None, after[0], before[0], KERNEL_PIXELS**2), config).astype(np.float64)
-    num_pairs = after[1] * before[1]
-    coefficients = _array(weights, prefix + "weights", (num_pairs * len(basis),), config)
-    blocks = np.einsum("koip,bk->boip", basis, coefficients.reshape(num_pairs, -1))
-    blocks = blocks.reshape(after[1], before[1], *blocks.shape[1:]).swapaxes(1, 2)
-    return blocks.reshape(after[0] * after[1], before[0] * before[1], *side)
+class _Reader:
+    """Reads arrays of a state, and refuses those of another network."""
+
+    def __init__(self, config: DiskClassifierConfig, weights: Weights) -> None:
+        self.config, self._weights = config, weights
+
+    def __call__(self, prefix: str, last: str, *shape: int) -> np.ndarray:
+        """Array in float64 whose name begins and ends so; escnn puts the names of representations between."""
+        names = [n for n in self._weights if n.startswith(prefix) and n.rpartition(".")[2] == last]
+        got = "nothing" if not names else self._weights[names[0]].shape
+        if got != shape:
+            raise ValueError(
+                f"{prefix}{last} is {got}, expected {shape}: weights of a {self.config.architecture} network with "
+                f"rotations {self.config.rotations}, fields {self.config.fields}"
+            )
+        return self._weights[names[0]].astype(np.float64)
 
 
-def _normalisation(weights: Weights, prefix: str, after: Fields) -> tuple[np.ndarray, np.ndarray]:
-    """Factor and offset of each channel [O] that batch normalisation amounts to in evaluation."""
-    names = {name.rpartition(".")[2]: name for name in weights if name.startswith(prefix)}
+def _filters(read: _Reader, prefix: str, before: Fields, after: Fields) -> np.ndarray:
+    """Write out filters [O, I, P, P], channels in the order field, element."""
+    pixels = read.config.kernel_pixels
+    if read.config.architecture == "plain":
+        return read(prefix, "weight", after[1], before[1], pixels, pixels)
+    num_free, num_pairs = BASIS_SIZE[pixels] * before[0], after[1] * before[1]
+    basis = read(prefix, "sampled_basis", num_free, after[0], before[0], pixels**2)
+    coefficients = read(prefix, "weights", num_pairs * num_free).reshape(after[1], before[1], num_free)
+    blocks = np.einsum("koip,abk->aobip", basis, coefficients)
+    return blocks.reshape(after[0] * after[1], before[0] * before[1], pixels, pixels)
+
+
+def _normalisation(read: _Reader, prefix: str, after: Fields) -> tuple[np.ndarray, np.ndarray]:
+    """Find factor and offset of each channel [O] that batch normalisation amounts to in evaluation."""
     gain, offset, mean, variance = (
-        np.repeat(weights[names[key]].astype(np.float64), after[0])
-        for key in ("weight", "bias", "running_mean", "running_var")
+        np.repeat(read(prefix, name, after[1]), after[0])
+        for name in ("weight", "bias", "running_mean", "running_var")
     )
     factor = gain / np.sqrt(variance + EPSILON)
     return factor, offset - mean * factor
-
-
-def _array(
-    weights: Weights, name: str, shape: tuple[int | None, ...], config: DiskClassifierConfig
-) -> np.ndarray:
-    found = weights.get(name)
-    got = () if found is None else found.shape
-    if (
-        found is None
-        or len(got) != len(shape)
-        or any(b not in (None, a) for a, b in zip(got, shape, strict=True))
-    ):
-        expected = ", ".join("any" if length is None else str(length) for length in shape)
-        raise ValueError(
-            f"{name} is {'missing' if found is None else got}, expected [{expected}]: {config.architecture} "
-            f"network with rotations {config.rotations}, fields {config.fields}"
-        )
-    return found

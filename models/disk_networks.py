@@ -1,6 +1,6 @@
 """Networks of the disk classifier in plain torch: what is trained to compare with, and what predicts.
 
-A block is a 3 x 3 convolution, batch normalisation and ReLU; after some of them the image is blurred and halved.
+A block is a convolution, batch normalisation and ReLU; after some of them the image is blurred and halved.
 Then the largest value over the elements of the group, the mean over pixels, and a linear layer: features that do
 not change when the object is turned or mirrored. The network that learns them is in `models.disk_equivariant`;
 the one here has its filters written out (`models.disk_export`) and needs no escnn.
@@ -8,16 +8,14 @@ the one here has its filters written out (`models.disk_export`) and needs no esc
 
 # B objects, S pixels a side of an image, N pixels a side that the first block sees, F fields, G elements of the group
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.disk_classifier_config import KERNEL_PIXELS, NUM_BANDS, NUM_CLASSES, DiskClassifierConfig
+from models.disk_classifier_config import NUM_BANDS, NUM_CLASSES, DiskClassifierConfig
 from models.scoring.cutouts import Cutouts
-
-BLUR_SIGMA = 0.66
-"""Of the Gaussian before an image is halved [pixel]; Pandya et al. (2023), against aliasing (Zhang 2019)."""
-BLUR_PIXELS = 5
 
 
 class Preparation(nn.Module):
@@ -79,22 +77,26 @@ class Preparation(nn.Module):
 
 
 class Blur(nn.Module):
-    """Gaussian blur of each channel, and every second pixel of it, the outermost ones included.
+    """Gaussian blur of each channel, and every second pixel of it, the outermost ones included: against aliasing.
 
     Beyond the edge is 0. An image of an odd number n of pixels becomes (n + 1) / 2, symmetric as it was.
+
+    References
+    ----------
+    Zhang (2019), arXiv:1904.11486: blur before subsampling.
     """
 
     kernel: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, sigma: float) -> None:
         super().__init__()
-        self.register_buffer("kernel", gaussian(BLUR_PIXELS, BLUR_SIGMA)[None, None], persistent=False)
+        self.register_buffer("kernel", gaussian(sigma)[None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Halve [B, C, n, n]."""
         channels = images.shape[1]
-        kernel = self.kernel.expand(channels, 1, BLUR_PIXELS, BLUR_PIXELS)
-        return F.conv2d(images, kernel, stride=2, padding=BLUR_PIXELS // 2, groups=channels)
+        kernel = self.kernel.expand(channels, -1, -1, -1)
+        return F.conv2d(images, kernel, stride=2, padding=kernel.shape[-1] // 2, groups=channels)
 
 
 class InvariantHead(nn.Module):
@@ -141,10 +143,7 @@ class DiskNetwork(nn.Module):
         self.preparation = Preparation(config)
         channels = [NUM_BANDS, *(width * config.group_order for width in config.widths)]
         self.blocks = nn.Sequential(
-            *(
-                _block(channels[number - 1], channels[number], normalised, number in config.halvings)
-                for number in range(1, len(channels))
-            )
+            *(_block(config, number, *pair, normalised) for number, pair in enumerate(pairwise(channels), 1))
         )
         self.head = InvariantHead(config.widths[-1], config.group_order, config.dropout)
 
@@ -153,23 +152,24 @@ class DiskNetwork(nn.Module):
         return self.head(self.blocks(self.preparation(images)))
 
 
-def _block(before: int, after: int, normalised: bool, is_halved: bool) -> nn.Sequential:
-    block = nn.Sequential()
-    block.add_module(
-        "convolution",
-        nn.Conv2d(before, after, KERNEL_PIXELS, padding=KERNEL_PIXELS // 2, bias=not normalised),
-    )
+def _block(
+    config: DiskClassifierConfig, number: int, before: int, after: int, normalised: bool
+) -> nn.Sequential:
+    pixels, block = config.kernel_pixels, nn.Sequential()
+    convolution = nn.Conv2d(before, after, pixels, padding=pixels // 2, bias=not normalised)
+    block.add_module("convolution", convolution)
     if normalised:
         block.add_module("norm", nn.BatchNorm2d(after))
     block.add_module("relu", nn.ReLU())
-    if is_halved:
-        block.add_module("blur", Blur())
+    if number in config.halvings:
+        block.add_module("blur", Blur(config.blur_sigma))
     return block
 
 
-def gaussian(pixels: int, sigma: float) -> Tensor:
-    """Gaussian of `sigma` pixels on a square of `pixels` a side, of sum 1."""
-    at = torch.arange(pixels) - (pixels - 1) / 2
+def gaussian(sigma: float) -> Tensor:
+    """Gaussian of `sigma` pixels on a square that reaches to about 3 sigma, of sum 1."""
+    reach = round(3 * sigma)
+    at = torch.arange(-reach, reach + 1)
     row = torch.exp(-at.square() / (2 * sigma**2))
     kernel = row.outer(row)
     return kernel / kernel.sum()
