@@ -94,13 +94,16 @@ def features(network: nn.Module, flux: np.ndarray) -> np.ndarray:
     return found[0]
 
 
-def change(network: nn.Module, flux: np.ndarray, degrees: float) -> float:
-    """Rms change of the features when objects are turned, in units of their spread among objects."""
-    before = features(network, flux)
-    rotated = ndimage.rotate(flux, degrees, axes=(2, 3), reshape=False, order=3)
-    spread = before.std(0)
+def rotated(flux: np.ndarray, degrees: float) -> np.ndarray:
+    return ndimage.rotate(flux, degrees, axes=(2, 3), reshape=False, order=3)
+
+
+def change(network: nn.Module, before: np.ndarray, after: np.ndarray) -> float:
+    """Rms change of the features between two images of each object, in units of their spread among objects."""
+    first, second = features(network, before), features(network, after)
+    spread = first.std(0)
     used = spread > 0.02 * spread.max()
-    return float(np.sqrt(np.mean(((features(network, rotated) - before) / spread)[:, used] ** 2)))
+    return float(np.sqrt(np.mean(((second - first) / spread)[:, used] ** 2)))
 
 
 @pytest.mark.parametrize("rotations", [4, 8])
@@ -143,23 +146,26 @@ def test_quarter_turns_and_flips_change_nothing(variant: str) -> None:
 def test_the_plain_network_has_no_such_symmetry() -> None:
     config = dataclasses.replace(SMALL, architecture="plain")
     network, flux = random_network(config), galaxies(12, SMALL.network_pixels)
-    assert change(network, flux, 90) > 0.3
+    assert change(network, flux, rotated(flux, 90)) > 0.3
 
 
 def test_rotations_off_the_grid_change_little_and_less_than_in_the_plain_network() -> None:
     # Of networks with random weights on objects that are well sampled. The rest is aliasing: smaller kernels and
     # smaller objects have more of it, and what a network learns can have more or less.
-    config = VARIANTS["65 pixels"]
-    wide = dataclasses.replace(config, kernel_pixels=5)
-    flux = galaxies(12, 65)
-    for degrees in (22.5, 45):
-        group, smooth, plain = (
-            np.median([change(random_network(c, seed), flux, degrees) for seed in range(3)])
-            for c in (config, wide, dataclasses.replace(config, architecture="plain"))
-        )
-        assert group < 0.3, degrees
-        assert smooth < 0.2, degrees
-        assert group < 0.5 * plain, degrees
+    config, flux = VARIANTS["65 pixels"], galaxies(12, 65)
+    turned_by = {degrees: rotated(flux, degrees) for degrees in (22.5, 45)}
+
+    def changes(config: DiskClassifierConfig) -> np.ndarray:
+        networks = [random_network(config, seed) for seed in range(3)]
+        return np.median([[change(net, flux, after) for after in turned_by.values()] for net in networks], 0)
+
+    group, wide, plain = (
+        changes(dataclasses.replace(config, **setting))
+        for setting in ({}, {"kernel_pixels": 5}, {"architecture": "plain"})
+    )
+    assert (group < 0.3).all()
+    assert (wide < 0.2).all()
+    assert (group < 0.5 * plain).all()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -209,7 +215,7 @@ def test_networks_of_one_process_share_nothing() -> None:
 
 def test_blur_is_a_gaussian_of_which_every_second_pixel_is_kept() -> None:
     values = np.random.default_rng(0).normal(size=(1, 2, 17, 17))
-    found = Blur(1.0)(torch.tensor(values)).numpy()
+    found = Blur(1.0)(torch.tensor(values, dtype=torch.float32)).numpy()
     for channel in range(2):
         wanted = ndimage.gaussian_filter(values[0, channel], 1.0, mode="constant", truncate=3.0)
         np.testing.assert_allclose(found[0, channel], wanted[::2, ::2], atol=1e-6)
@@ -264,7 +270,9 @@ def test_images_of_other_bands_or_another_size_are_refused() -> None:
 
 def test_golden_losses(rewrite_golden: bool) -> None:
     torch.set_num_threads(1)
-    task = DiskClassifierTask(dataclasses.replace(SMALL, size=40), 0)
+    # Of the plain network: escnn's basis may have other signs where LAPACK is another, and then the group network
+    # starts elsewhere. What it computes is held by the tests above.
+    task = DiskClassifierTask(dataclasses.replace(SMALL, size=40, architecture="plain"), 0)
     task.start(CPU, 20)
     losses = [task.step(make_disks(16, 40, seed=step), step)["loss"] for step in range(20)]
     if rewrite_golden:
@@ -275,10 +283,10 @@ def test_golden_losses(rewrite_golden: bool) -> None:
 
 def _write_golden(losses: list[float]) -> None:
     golden = {
-        "what": "cross-entropy of the first 20 steps of a small disk classifier on toy disks",
+        "what": "cross-entropy of the first 20 steps of a small plain disk classifier on toy disks",
         "losses": losses,
-        "rtol": 1e-2,
-        "reason": "escnn solves for its basis with LAPACK, and sums of float32 come in another order: 1e-7 a step, growing with the steps",
+        "rtol": 1e-3,
+        "reason": "sums of float32 in another order (convolution algorithm, vector width): 1e-7 a step, growing with the steps",
         "command": COMMAND,
         "device": f"cpu {platform.machine()}, float32, 1 thread",
         "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
