@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.equivariance --images 64
 
-One row a group and a way to run it, in images a second, the best of some passes over the same images: escnn in
+One row a group and a size of mini-batch, in images a second, the best of some passes over the same images: escnn in
 training mode, in which it expands its filters in every pass; escnn in evaluation mode, in which it keeps them; the
-exported network. Last, by how much the exported network's features change when smooth objects are turned, in units of
-their spread among objects, with filters of 3 and of 5 pixels, beside the plain network of as many parameters.
+exported network. Last, by how much the features change when smooth objects are turned, in units of their spread among
+objects and as the median of some networks with random weights: with filters of 3 and of 5 pixels, and of the plain
+network of as many parameters.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from models.disk_networks import DiskNetwork
 from models.scoring.cutouts import Cutouts
 
 ANGLES = (22.5, 45.0, 90.0)
+ROWS = (8, 64)
 
 
 def galaxies(rows: int, pixels: int, seed: int) -> Cutouts:
@@ -44,9 +46,9 @@ def usable(flux: np.ndarray) -> Cutouts:
     return Cutouts(science, torch.ones_like(science), torch.ones_like(science, dtype=torch.bool))
 
 
-def network(config: DiskClassifierConfig) -> nn.Module:
+def network(config: DiskClassifierConfig, seed: int = 0) -> nn.Module:
     """Random weights; normalisation as after training on galaxies."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     module = trainable(config)
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
@@ -62,15 +64,19 @@ def export(config: DiskClassifierConfig, module: nn.Module) -> nn.Module:
     weights = exported(config, {name: value.numpy() for name, value in module.state_dict().items()})
     built = DiskNetwork(config).eval()
     built.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
-    return built
+    return built.to(memory_format=torch.channels_last)
 
 
-def images_per_second(module: nn.Module, images: Cutouts, passes: int) -> float:
+def images_per_second(module: nn.Module, images: Cutouts, rows: int, passes: int) -> float:
+    """Speed in mini-batches of `rows` images."""
     seconds = []
+    starts = range(0, len(images.science), rows)
+    batches = [Cutouts(*(part[start : start + rows] for part in images)) for start in starts]
     with torch.inference_mode():
         for _ in range(passes + 1):  # the first warms up
             start = time.perf_counter()
-            module(images)
+            for batch in batches:
+                module(batch)
             seconds.append(time.perf_counter() - start)
     return len(images.science) / min(seconds[1:])
 
@@ -88,14 +94,31 @@ def change(module: nn.Module, images: Cutouts, degrees: float) -> float:
     return float(np.sqrt(np.mean(((found[1] - found[0]) / spread)[:, used] ** 2)))
 
 
-def speed_row(config: DiskClassifierConfig, images: Cutouts, passes: int) -> str:
+def print_speeds(rotations: int, images: Cutouts, passes: int) -> None:
+    config = DiskClassifierConfig(rotations=rotations)
     trained = network(config)
     built = export(config, trained)
     with torch.inference_mode():
         difference = float((trained(images) - built(images)).abs().max())
-    kept, plain = (images_per_second(module, images, passes) for module in (trained, built))
-    expanding = images_per_second(trained.train(), images, passes)
-    return f"{2 * config.rotations:8d} {expanding:14.1f} {kept:14.1f} {plain:10.1f} {plain / kept:8.2f} {difference:12.1e}"
+    for rows in ROWS:
+        kept, plain = (images_per_second(module, images, rows, passes) for module in (trained.eval(), built))
+        expanding = images_per_second(trained.train(), images, rows, passes)
+        print(
+            f"{2 * rotations:8d} {rows:5d} {expanding:15.1f} {kept:11.1f} {plain:9.1f} {plain / expanding:11.2f}"
+            f" {plain / kept:7.2f} {difference:11.1e}",
+            flush=True,
+        )
+
+
+def print_changes(images: Cutouts, seeds: int) -> None:
+    kinds = {
+        "3 x 3 filters": {}, "5 x 5 filters": {"kernel_pixels": 5}, "plain": {"architecture": "plain"},
+    }  # fmt: skip
+    print("change under " + "".join(f"{angle:8g} deg" for angle in ANGLES))
+    for name, settings in kinds.items():
+        networks = [network(DiskClassifierConfig(**settings), seed) for seed in range(seeds)]
+        changes = np.median([[change(module, images, angle) for angle in ANGLES] for module in networks], 0)
+        print(f"{name:13}" + "".join(f"{value:12.5f}" for value in changes), flush=True)
 
 
 def main() -> None:
@@ -104,23 +127,13 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--passes", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
     images = galaxies(arguments.images, DiskClassifierConfig().network_pixels, 1)
-    print(
-        f"elements {'escnn training':>14} {'escnn eval':>14} {'exported':>10} {'x eval':>8} {'difference':>12}"
-    )
+    print("elements  rows escnn, training escnn, eval  exported  x training  x eval  difference")
     for rotations in (8, 16):
-        print(speed_row(DiskClassifierConfig(rotations=rotations), images, arguments.passes), flush=True)
-    print("change under" + "".join(f"{angle:8g} deg" for angle in ANGLES))
-    kinds = {
-        "3 x 3 filters": {}, "5 x 5 filters": {"kernel_pixels": 5}, "plain": {"architecture": "plain"},
-    }  # fmt: skip
-    for name, settings in kinds.items():
-        config = DiskClassifierConfig(**settings)
-        module = export(config, network(config))
-        print(
-            f"{name:12}" + "".join(f"{change(module, images, angle):12.5f}" for angle in ANGLES), flush=True
-        )
+        print_speeds(rotations, images, arguments.passes)
+    print_changes(images, arguments.seeds)
 
 
 if __name__ == "__main__":

@@ -54,8 +54,8 @@ class DiskClassifierConfig:
     halvings: tuple[int, ...] = (1, 2, 4, 5)
     """Blocks, counted from 1, after which the image is blurred and halved."""
     kernel_pixels: Literal[3, 5] = 3
-    """Pixels a side of the convolutions. 5: rotations by less than a quarter turn are respected twice as well, for
-    2.8 times the cost."""
+    """Pixels a side of the convolutions. 5: with random weights features change by a quarter less under 45 degrees,
+    for 2.8 times the cost (`benchmarks.equivariance`)."""
     blur_sigma: float = 1.0
     """Of the Gaussian before an image is halved [pixel]. 0.66 as published aliases more: features change by a third
     more under 45 degrees."""
@@ -82,8 +82,8 @@ class DiskClassifierConfig:
     """Part of the circle that must be usable in each of the three bands; else there is no probability."""
     num_bins: int = 15
     """Bins of the reliability tables; 15 as in Guo et al. (2017, arXiv:1706.04599)."""
-    batch_rows: int = 32
-    """Objects that go through the network at once inside the predictor."""
+    batch_rows: int = 8
+    """Objects that go through the network at once inside the predictor, on a CPU: about what its cache holds."""
 
     def __post_init__(self) -> None:
         """Check ranges; all messages name the field, the value and the range."""

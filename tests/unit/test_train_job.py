@@ -1,0 +1,43 @@
+"""What a training job asks of staged objects, and which weights it stores."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from engine.errors import CheckpointError
+from engine.train.loop import TrainResult
+from jobs.config import JobConfig
+from jobs.train import _check_columns, _checkpoint
+from models.disk_classifier import SPEC as DISKS
+from models.disk_classifier_config import PRESETS
+from tests.toymodel import SPEC, ToyConfig
+
+
+def manifest(columns) -> SimpleNamespace:
+    provenance = {"config": {"prepare": {}}}
+    return SimpleNamespace(
+        columns=[dataclasses.asdict(c) for c in columns], provenance=provenance, publish_id="p"
+    )
+
+
+def test_a_model_learns_from_what_it_reads_and_from_labels() -> None:
+    assert [column.name for column in SPEC.learns_from(ToyConfig())] == ["flux", "y"]
+    alone = dataclasses.replace(SPEC, trains_on=None)
+    assert alone.learns_from(ToyConfig()) == SPEC.reads(ToyConfig())
+
+
+def test_objects_staged_without_a_label_are_refused_before_a_training_starts() -> None:
+    small = PRESETS["small"]
+    _check_columns(DISKS.learns_from(small), manifest(DISKS.learns_from(small)), "here")
+    with pytest.raises(CheckpointError, match=r"learns from column 'label' .* expected int8"):
+        _check_columns(DISKS.learns_from(small), manifest(DISKS.reads(small)), "here")
+
+
+def test_a_checkpoint_holds_the_weights_of_the_network_that_predicts() -> None:
+    result = TrainResult({"weight": np.ones((1, 4), np.float32)}, {}, [], [], "run")
+    doubled = dataclasses.replace(SPEC, exported=lambda config, weights: {"weight": 2 * weights["weight"]})
+    for spec, wanted in ((SPEC, 1), (doubled, 2)):
+        found = _checkpoint(JobConfig(), spec, ToyConfig(), manifest([]), result)
+        np.testing.assert_array_equal(found.weights["weight"], wanted)
