@@ -1,12 +1,12 @@
-"""The disk classifier's exported network against the escnn network that it was trained as: equality and speed on a CPU.
+"""The exported disk classifier against the escnn network that it was trained as: equality, CPU speed, symmetry.
 
     OMP_NUM_THREADS=1 python -m benchmarks.equivariance --images 64
 
-One row a group and a size of mini-batch, in images a second, the best of some passes over the same images: escnn in
-training mode, in which it expands its filters in every pass; escnn in evaluation mode, in which it keeps them; the
-exported network. Last, by how much the features change when smooth objects are turned, in units of their spread among
-objects and as the median of some networks with random weights: with filters of 3 and of 5 pixels, and of the plain
-network of as many parameters.
+One row a group and a size of mini-batch, in images a second, the best of some passes over the same images:
+escnn in training mode, in which it expands its filters in every pass; escnn in evaluation mode, in which it
+keeps them; the exported network. Last, by how much the features change when smooth objects are turned, in
+units of their spread among objects and as the median of some networks with random weights: with filters of 3
+and of 5 pixels, and of the plain network of as many parameters.
 """
 
 import argparse
@@ -104,8 +104,8 @@ def print_speeds(rotations: int, images: Cutouts, passes: int) -> None:
         kept, plain = (images_per_second(module, images, rows, passes) for module in (trained.eval(), built))
         expanding = images_per_second(trained.train(), images, rows, passes)
         print(
-            f"{2 * rotations:8d} {rows:5d} {expanding:15.1f} {kept:11.1f} {plain:9.1f} {plain / expanding:11.2f}"
-            f" {plain / kept:7.2f} {difference:11.1e}",
+            f"{2 * rotations:8d} {rows:5d} {expanding:15.1f} {kept:11.1f} {plain:9.1f} "
+            f"{plain / expanding:12.2f} {plain / kept:7.2f} {difference:11.1e}",
             flush=True,
         )
 

@@ -1,9 +1,9 @@
 """Disk or not: a network that respects rotations and reflections, with calibrated probabilities.
 
-After Mirzoyan (2025, arXiv:2506.19434 and arXiv:2511.21207), who classifies galaxies by a network that is equivariant
-under "D16", before and after denoising. Ours has the same group, three NIRCam bands, a brightness that is divided
-out, and a temperature that makes probabilities honest. Training needs escnn, prediction does not. Not here: how
-probabilities are calibrated (`models.disk_scores`).
+After Mirzoyan (2025, arXiv:2506.19434 and arXiv:2511.21207), who classifies galaxies by a network that is
+equivariant under "D16", before and after denoising. Ours has the same group, three NIRCam bands, a brightness
+that is divided out, and a temperature that makes probabilities honest. Training needs escnn, prediction does
+not. Not here: how probabilities are calibrated (`models.disk_scores`).
 """
 
 import contextlib
@@ -41,8 +41,9 @@ NETWORK = "network"
 class DiskClassifierTask:
     """Network, optimiser and step of the disk classifier; see `models.spec.TrainTask`.
 
-    What is random in step n depends on (seed, n) alone, so a resumed run repeats an uninterrupted one. Computes in
-    float32: filters are expanded from their basis in each step, and would lose their symmetry in less.
+    What is random in step n depends on (seed, n) alone, so a resumed run repeats an uninterrupted one.
+    Computes in float32: filters are expanded from their basis in each step, and would lose their symmetry in
+    less.
     """
 
     def __init__(self, config: DiskClassifierConfig, seed: int) -> None:
@@ -64,7 +65,7 @@ class DiskClassifierTask:
         self.modules[NETWORK].to(device)
 
     def step(self, batch: Batch, step: int) -> dict[str, float]:
-        """One step of AdamW on the cross-entropy with smoothed labels; a batch without a label changes no gradient."""
+        """One step of AdamW on the cross-entropy with smoothed labels; without a label the gradient is 0."""
         warmup = self._config.learning_rate_warmup_fraction
         for group in self.optimizers[NETWORK].param_groups:
             group["lr"] = self._config.learning_rate * warmup_cosine(step, self._total_steps, warmup)
@@ -109,7 +110,7 @@ class DiskClassifierTask:
         restore_optimizer(self.optimizers[NETWORK], state["adamw"])
 
     def _examples(self, batch: Batch, step: int) -> tuple[Cutouts, Tensor]:
-        """Images, each under a symmetry of its own and from one of two columns if there are two, and classes."""
+        """Images, each under a symmetry of its own and from either column if there are two, and classes."""
         rng = np.random.default_rng([self._seed, step])
         seen = views(self._config, batch, self._device)
         images = seen.science if seen.denoised is None else mixed(seen.science, seen.denoised, rng)
@@ -144,9 +145,8 @@ def trainable(config: DiskClassifierConfig) -> nn.Module:
     """Build the network that is trained: with escnn for the group, with batch normalisation for both."""
     if config.architecture == "plain":
         return DiskNetwork(config, normalised=True)
-    from models.disk_equivariant import (
-        EquivariantNetwork,
-    )  # escnn takes seconds to import, and prediction never needs it
+    # Here, because escnn takes seconds to import, and prediction never needs it.
+    from models.disk_equivariant import EquivariantNetwork
 
     return EquivariantNetwork(config)
 

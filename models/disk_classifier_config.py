@@ -12,11 +12,12 @@ NUM_BANDS = 3
 NUM_CLASSES = 2
 """Not a disk, a disk: the order of the logits."""
 BASIS_SIZE = {3: 6, 5: 11}
-"""Free numbers of a kernel of so many pixels a side for each pair of channels, divided by the symmetry: one in the
-middle, and on each ring around it the angular frequencies 0, 1, 1, 2, 2. escnn's choice of what pixels can hold."""
+"""Free numbers of a kernel of so many pixels a side for each pair of channels, divided by the symmetry: one
+in the middle, and on each ring around it the angular frequencies 0, 1, 1, 2, 2. escnn's choice of what pixels
+can hold."""
 
 NUM_FACTORS = 500
-"""Factors from 1 to 6 that are tried to match the plain network; wide ones need sqrt(6 / 9 * 2 * rotations) <= 4.6."""
+"""Factors from 1 to 6 tried for the plain network; wide ones need sqrt(2 rotations 6 / 9) < 5."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,35 +31,36 @@ class DiskClassifierConfig:
     bands: tuple[Band, Band, Band] = ("f150w", "f277w", "f444w")
     """The bands that the network sees, from blue to red."""
     network_pixels: int = 65
-    """Pixels a side of the square around the source that the network sees. Odd, and odd again after each halving but
-    the last: only then does a pixel grid that is halved stay symmetric about the source."""
+    """Pixels a side of the square around the source that the network sees. Odd, and odd again after each
+    halving but the last: only then does a pixel grid that is halved stay symmetric about the source."""
     oversampling: int = 1
-    """Pixels of the network for each step from one pixel of the cutout to the next, by bilinear interpolation."""
+    """Pixels of the network for one step between pixels of the cutout, by bilinear interpolation."""
     stretch: Literal["relative", "noise"] = "relative"
-    """Unit of flux inside asinh. relative: a part of the object's own brightness, never less than the noise. A class
-    must not be read off the magnitude: training samples of disks and spheroids never have the same one. noise: the
-    noise alone, so that the brightness of an object shows."""
+    """Unit of flux inside asinh. relative: a part of the object's own brightness, never less than the noise.
+    A class must not be read off the magnitude: training samples of disks and spheroids never have the same
+    one. noise: the noise alone, so that the brightness of an object shows."""
     softening: float = 0.1
-    """Unit of flux inside the relative asinh, as part of the mean flux of the centre: where the stretch turns from
-    linear to logarithmic."""
+    """Unit of flux inside the relative asinh, as part of the mean flux of the centre: where the stretch turns
+    from linear to logarithmic."""
     centre_pixels: float = 5.0
     """Radius of the circle whose mean flux is the object's brightness [pixel of the cutout]."""
     architecture: Literal["group", "plain"] = "group"
-    """group: respects rotations and reflections. plain: a convolutional network of the same depth and as many free
-    parameters, to compare with."""
+    """group: respects rotations and reflections. plain: a convolutional network of the same depth and as many
+    free parameters, to compare with."""
     rotations: Literal[4, 8, 16] = 8
-    """Rotations of the group; with as many reflections. 8: the 16 elements that Mirzoyan (2025, arXiv:2506.19434)
-    calls D16 and escnn D8. 16: the 32 elements that Pandya et al. (2023, arXiv:2311.01500) and escnn call D16."""
+    """Rotations of the group; with as many reflections. 8: the 16 elements that Mirzoyan (2025,
+    arXiv:2506.19434) calls D16 and escnn D8. 16: the 32 elements that Pandya et al. (2023, arXiv:2311.01500)
+    and escnn call D16."""
     fields: tuple[int, ...] = (4, 6, 8, 8, 12, 16)
     """Regular fields after each block; a field is one channel for each element of the group."""
     halvings: tuple[int, ...] = (1, 2, 4, 5)
     """Blocks, counted from 1, after which the image is blurred and halved."""
     kernel_pixels: Literal[3, 5] = 3
-    """Pixels a side of the convolutions. 5: with random weights features change by a quarter less under 45 degrees,
-    for 2.8 times the cost (`benchmarks.equivariance`)."""
+    """Pixels a side of the convolutions. 5: with random weights features change by a quarter less under 45
+    degrees, for 2.8 times the cost (`benchmarks.equivariance`)."""
     blur_sigma: float = 1.0
-    """Of the Gaussian before an image is halved [pixel]. 0.66 as published aliases more: features change by a third
-    more under 45 degrees."""
+    """Of the Gaussian before an image is halved [pixel]. 0.66 as published aliases more: features change by a
+    third more under 45 degrees."""
     dropout: float = 0.2
     """Part of the invariant features that are dropped before the last layer."""
     label_smoothing: float = 0.05
@@ -72,10 +74,10 @@ class DiskClassifierConfig:
     grad_clip_norm: float = 1.0
     """Largest norm of the gradient; 0: any."""
     augment: bool = True
-    """Whether each image is turned or flipped at random in training: 8 symmetries of the square. The group network
-    gains little, as it has them, but for sources that are not in the middle of a pixel."""
+    """Whether each image is turned or flipped at random in training: 8 symmetries of the square. The group
+    network gains little, as it has them, but for sources that are not in the middle of a pixel."""
     use_denoised: bool = False
-    """Whether there is a column `denoised`: then training takes either image, and `prob_disk` is of the denoised."""
+    """Whether there is a column `denoised`: training takes either image, and `prob_disk` is of that one."""
     aperture_radius_arcsec: float = 0.30
     """Radius of the circle in which the signal to noise is measured, and that must be observed."""
     min_aperture_fraction: float = 0.5
@@ -83,7 +85,7 @@ class DiskClassifierConfig:
     num_bins: int = 15
     """Bins of the reliability tables; 15 as in Guo et al. (2017, arXiv:1706.04599)."""
     batch_rows: int = 8
-    """Objects that go through the network at once inside the predictor, on a CPU: about what its cache holds."""
+    """Objects that go through the network at once inside the predictor, on a CPU: what its cache holds."""
 
     def __post_init__(self) -> None:
         """Check ranges; all messages name the field, the value and the range."""
@@ -91,14 +93,14 @@ class DiskClassifierConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_numbers()
         places = [BANDS.index(band) for band in self.bands if band in BANDS]
-        _check(len(self.bands) == len(places) == NUM_BANDS and places == sorted(set(places)), "bands", self.bands,
-               f"{NUM_BANDS} of {', '.join(BANDS)}, from blue to red")  # fmt: skip
+        is_ordered = len(self.bands) == len(places) == NUM_BANDS and places == sorted(set(places))
+        _check(is_ordered, "bands", self.bands, f"{NUM_BANDS} of {', '.join(BANDS)}, from blue to red")
         for name, choices in _CHOICES.items():
             _check(getattr(self, name) in choices, name, getattr(self, name), " or ".join(map(str, choices)))
         _check(bool(self.fields) and min(self.fields) >= 1, "fields", self.fields, "positive numbers")
-        blocks = range(1, len(self.fields) + 1)
-        _check(sorted(set(self.halvings)) == list(self.halvings) and set(self.halvings) <= set(blocks), "halvings",
-               self.halvings, f"growing numbers of blocks, 1 to {len(self.fields)}")  # fmt: skip
+        blocks = [block for block in range(1, len(self.fields) + 1) if block in self.halvings]
+        expected = f"growing numbers of blocks, 1 to {len(self.fields)}"
+        _check(list(self.halvings) == blocks, "halvings", self.halvings, expected)
         self._check_pixels()
 
     def _check_numbers(self) -> None:
@@ -110,25 +112,22 @@ class DiskClassifierConfig:
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or positive")
         for name in ("dropout", "label_smoothing", "learning_rate_warmup_fraction"):
             _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
-        _check(
-            0 < self.min_aperture_fraction <= 1,
-            "min_aperture_fraction",
-            self.min_aperture_fraction,
-            "in (0, 1]",
-        )
+        fraction = self.min_aperture_fraction
+        _check(0 < fraction <= 1, "min_aperture_fraction", fraction, "in (0, 1]")
         _check(self.centre_pixels >= 1, "centre_pixels", self.centre_pixels, "at least 1")
 
     def _check_pixels(self) -> None:
-        step = 2 ** len(self.halvings)
+        step, found = 2 ** len(self.halvings), self.network_pixels
         smallest = (self.kernel_pixels - 1) * step + 1
-        _check(self.pixels >= smallest, "network_pixels", self.network_pixels,
-               f"larger: after {len(self.halvings)} halvings less than a kernel is left of the {self.pixels} pixels "
-               f"that the network sees, which need {smallest}")  # fmt: skip
-        _check(self.network_pixels % 2 == 1 and (self.pixels - 1) % step == 0, "network_pixels", self.network_pixels,
-               f"odd, with (network_pixels - 1) * oversampling = {self.pixels - 1} a multiple of 2^halvings = {step}")  # fmt: skip
         largest = 2 * ((self.size - 1) // 2) + 1
-        _check(self.network_pixels <= largest, "network_pixels", self.network_pixels,
-               f"at most {largest}, the square around the source in a cutout of {self.size} pixels")  # fmt: skip
+        is_symmetric = found % 2 == 1 and (self.pixels - 1) % step == 0
+        for valid, expected in (
+            (self.pixels >= smallest,
+             f"larger: the network sees {self.pixels} pixels, {len(self.halvings)} halvings need {smallest}"),
+            (is_symmetric, f"odd, (network_pixels - 1) * oversampling a multiple of 2^halvings = {step}"),
+            (found <= largest, f"at most {largest}, to be around the source in a cutout of {self.size}"),
+        ):  # fmt: skip
+            _check(valid, "network_pixels", found, expected)
 
     @property
     def pixels(self) -> int:
@@ -147,7 +146,7 @@ class DiskClassifierConfig:
 
     @property
     def noise_njy(self) -> tuple[float, ...]:
-        """Noise of each band [nJy per pixel], one value for all objects, so that colours keep their meaning."""
+        """Noise of each band [nJy per pixel]; one for all objects, so that colours keep their meaning."""
         return tuple(NOISE_NJY[index] for index in self.band_indices)
 
     @property
@@ -183,7 +182,7 @@ def plain_parameters(widths: tuple[int, ...], kernel_pixels: int) -> int:
 
 
 def plain_widths(config: DiskClassifierConfig) -> tuple[int, ...]:
-    """Channels of the plain network: in the proportions of `fields`, with as many parameters as the group network."""
+    """Channels of the plain network, in proportion to `fields`: as many parameters as the group network."""
     wanted, kernel = group_parameters(config), config.kernel_pixels
     factors = (1 + step / 100 for step in range(NUM_FACTORS))
     choices = (tuple(round(factor * num) for num in config.fields) for factor in factors)
@@ -209,7 +208,7 @@ PRESETS: Mapping[str, DiskClassifierConfig] = {
     ),
     "small": DiskClassifierConfig(network_pixels=33, fields=(2, 3, 4, 6), halvings=(1, 2, 3), dropout=0.0),
 }
-"""Configurations by name. `published` has the blocks of Pandya et al. (2023), from which Mirzoyan (2025) most likely
-took the network; he gives no layers. It sees 257 pixels where theirs sees 255 that are padded to 257, the first block
-is blurred where theirs has a stride, and the stretch is ours; their learning rate falls in three steps. `small` is for
-tests and laptops."""
+"""Configurations by name. `published` has the blocks of Pandya et al. (2023), from which Mirzoyan (2025) most
+likely took the network; he gives no layers. It sees 257 pixels where theirs sees 255 and pads one more,
+the first block is blurred where theirs has a stride, and the stretch is ours; their learning rate falls in
+three steps. `small` is for tests and laptops."""

@@ -1,8 +1,8 @@
-"""The group network of the disk classifier as it is trained, with escnn: equivariant under rotations and reflections.
+"""The disk classifier as it is trained with escnn: equivariant under rotations and reflections.
 
-After Pandya et al. (2023, arXiv:2311.01500) and, with 8 rotations, Mirzoyan (2025, arXiv:2506.19434): regular fields
-of a dihedral group (Weiler & Cesa 2019, arXiv:1911.08251). Quarter turns and flips are exact on a pixel grid, other
-rotations of the group nearly so. Only training imports this module.
+After Pandya et al. (2023, arXiv:2311.01500) and, with 8 rotations, Mirzoyan (2025, arXiv:2506.19434): regular
+fields of a dihedral group (Weiler & Cesa 2019, arXiv:1911.08251). Quarter turns and flips are exact on a
+pixel grid, other rotations of the group nearly so. Only training imports this module.
 """
 
 import torch
@@ -15,12 +15,12 @@ from models.scoring.cutouts import Cutouts
 
 
 def symmetry(rotations: int) -> gspaces.GSpace2D:
-    """Plane with the group of `rotations` rotations and as many reflections; escnn calls the group D{rotations}."""
+    """Plane with a group of `rotations` rotations and as many reflections, which escnn calls D{rotations}."""
     return gspaces.flipRot2dOnR2(N=rotations)
 
 
 class EquivariantNetwork(torch.nn.Module):
-    """Logits of cutouts, by regular fields of the group; to be trained, then written out by `models.disk_export`.
+    """Logits of images by regular fields of the group; trained, then written out by `models.disk_export`.
 
     Built in training mode: in evaluation mode escnn adds filters to the state.
     """
@@ -42,7 +42,7 @@ class EquivariantNetwork(torch.nn.Module):
         self.train()
 
     def forward(self, images: Cutouts) -> Tensor:
-        """Return logits [B, 2], not a disk and a disk, of images [B, 3, S, S]; one call a step, so that DDP sees it."""
+        """Return logits [B, 2], not a disk and a disk, of images [B, 3, S, S]; one call a step, for DDP."""
         fields = nn.GeometricTensor(self.preparation(images), self._input)
         for block in self.blocks:
             fields = block(fields)
@@ -53,7 +53,7 @@ def _block(
     config: DiskClassifierConfig, number: int, before: nn.FieldType, after: nn.FieldType
 ) -> nn.SequentialModule:
     pixels, block = config.kernel_pixels, nn.SequentialModule()
-    # Without recompute, networks of one process share a basis: what moves or loads one would change the others.
+    # Without recompute, networks of one process share a basis: what moves or loads one changes the others.
     convolution = nn.R2Conv(before, after, pixels, padding=pixels // 2, bias=False, recompute=True)
     block.add_module("convolution", convolution)
     block.add_module("norm", nn.InnerBatchNorm(after))

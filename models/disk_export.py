@@ -1,7 +1,7 @@
-"""From the weights of a disk classifier as it was trained to those of the network that predicts. Needs no escnn.
+"""Weights of the disk classifier that predicts, from those of the one that was trained. Needs no escnn.
 
-Filters are written out from their basis, which lies beside the coefficients, so that an export does not depend on
-how another machine would solve for it; batch normalisation becomes part of the convolutions.
+Filters are written out from their basis, which lies beside the coefficients, so that an export does not
+depend on how another machine would solve for it; batch normalisation becomes part of the convolutions.
 """
 
 # O, I channels out and in; G elements of the group; P pixels of a kernel
@@ -60,8 +60,8 @@ class _Reader:
         got = "nothing" if not names else self._weights[names[0]].shape
         if got != shape:
             raise ValueError(
-                f"{prefix}{last} is {got}, expected {shape}: weights of a {self.config.architecture} network with "
-                f"rotations {self.config.rotations}, fields {self.config.fields}"
+                f"{prefix}{last} is {got}, expected {shape}: weights of a {self.config.architecture} network "
+                f"with rotations {self.config.rotations}, fields {self.config.fields}"
             )
         return self._weights[names[0]].astype(np.float64)
 

@@ -1,6 +1,7 @@
-"""What the disk classifier takes of an object: the centre of its cutouts in three bands, its class, its signal to noise.
+"""What the disk classifier takes of an object: the centre of three bands, its class, its signal to noise.
 
-The centre is cut before anything turns it: a cutout of an even number of pixels has its source beside its middle.
+The centre is cut before anything turns it: a cutout of an even number of pixels has its source beside its
+middle.
 """
 
 # B objects, S pixels a side of a cutout, N pixels a side of the centre
@@ -67,7 +68,8 @@ def views(config: DiskClassifierConfig, batch: Batch, device: torch.device) -> V
     Raises
     ------
     ValueError
-        If a column is of another length than the configured size asks for, or the aperture is larger than the cutout.
+        If a column is of another length than the configured size asks for, or the aperture is larger than the
+        cutout.
     """
     images = cutouts(batch, config.size, device)
     weights = apertures(config.aperture_radius_arcsec, batch, images)

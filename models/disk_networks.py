@@ -1,13 +1,13 @@
 """Networks of the disk classifier in plain torch: what is trained to compare with, and what predicts.
 
 A block is a convolution, batch normalisation and ReLU; after some of them the image is blurred and halved.
-Then the largest value over the elements of the group, the mean over pixels, and a linear layer: features that do
-not change when the object is turned or mirrored. The network that learns them is in `models.disk_equivariant`;
-the one here has its filters written out (`models.disk_export`) and needs no escnn. Channels lie innermost in memory,
-which is faster on CPUs and GPUs.
+Then the largest value over the elements of the group, the mean over pixels, and a linear layer: features that
+do not change when the object is turned or mirrored. The network that learns them is in
+`models.disk_equivariant`; the one here has its filters written out (`models.disk_export`) and needs no escnn.
+Channels lie innermost in memory, which is faster on CPUs and GPUs.
 """
 
-# B objects, S pixels a side of an image, N pixels a side that the first block sees, F fields, G elements of the group
+# B objects, S pixels a side of an image, N of what the first block sees, F fields, G elements of the group
 
 from itertools import pairwise
 
@@ -22,10 +22,10 @@ from models.scoring.cutouts import Cutouts
 class Preparation(nn.Module):
     """From three bands in nJy to what the first block sees: stretched, within a disc.
 
-    With u the flux in units of the band's noise and f its mean over bands and the central circle, but at least 1:
-    asinh(u / s) / asinh(f / s), where s is 1 ("noise": and f is s), or the softening times f, but at least 1
-    ("relative"). Then an object that is much brighter than the noise gives the same image at any brightness, its
-    colours stay, and noise is never stretched.
+    With u the flux in units of the band's noise, "noise" gives asinh(u). "relative" gives asinh(u / s) /
+    asinh(f / s), where f >= 1 is the mean of u over the bands and the central circle, and s >= 1 the
+    softening times f. An object that is much brighter than the noise then gives the same image at any
+    brightness, its colours stay, and noise is not blown up where an object is faint.
     """
 
     noise: Tensor
@@ -78,7 +78,7 @@ class Preparation(nn.Module):
 
 
 class Blur(nn.Module):
-    """Gaussian blur of each channel, and every second pixel of it, the outermost ones included: against aliasing.
+    """Gaussian blur of each channel against aliasing, and every second pixel of it with the outermost ones.
 
     Beyond the edge is 0. An image of an odd number n of pixels becomes (n + 1) / 2, symmetric as it was.
 
@@ -149,7 +149,7 @@ class DiskNetwork(nn.Module):
         self.head = InvariantHead(config.widths[-1], config.group_order, config.dropout)
 
     def forward(self, images: Cutouts) -> Tensor:
-        """Return logits [B, 2], not a disk and a disk, of images [B, 3, S, S]; one call a step, so that DDP sees it."""
+        """Return logits [B, 2], not a disk and a disk, of images [B, 3, S, S]; one call a step, for DDP."""
         prepared = self.preparation(images).contiguous(memory_format=torch.channels_last)
         return self.head(self.blocks(prepared))
 
@@ -178,7 +178,7 @@ def gaussian(sigma: float) -> Tensor:
 
 
 def disc(pixels: int, radius: float) -> Tensor:
-    """Square of `pixels` a side that is 1 within `radius` of the middle and 0 outside, with an edge of one pixel."""
+    """Square of `pixels` a side: 1 within `radius` of the middle, 0 outside, with an edge of one pixel."""
     at = torch.arange(pixels) - (pixels - 1) / 2
     distance = (at.square()[:, None] + at.square()[None, :]).sqrt()
     return (radius + 0.5 - distance).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Probabilities of the disk classifier: calibrated on held-out objects of known class, and the columns of a prediction."""
+"""Probabilities of the disk classifier: calibration on held-out objects of known class, and columns."""
 
 # B objects, N held-out objects of known class, M bins
 
@@ -26,16 +26,19 @@ def columns(config: DiskClassifierConfig) -> tuple[Column, ...]:
     judged = "denoised" if config.use_denoised else "measured"
     reddest = config.bands[-1].upper()
     denoised = Column(
-        "prob_disk_denoised", "float32", "Probability of a disk from the denoised cutouts, not calibrated", ucd="stat.probability"
+        "prob_disk_denoised", "float32", "Probability of a disk from the denoised cutouts, not calibrated",
+        ucd="stat.probability",
     )  # fmt: skip
     return (
         Column("logit_disk", "float32", "Log odds of a disk from the measured cutouts, not calibrated"),
         Column("prob_disk_raw", "float32", "Probability of a disk from the measured cutouts, not calibrated",
                ucd="stat.probability"),
         *((denoised,) * config.use_denoised),
-        Column("prob_disk", "float32", f"Probability of a disk from the {judged} cutouts, calibrated by a temperature",
+        Column("prob_disk", "float32",
+               f"Probability of a disk from the {judged} cutouts, calibrated by a temperature",
                ucd="stat.probability"),
-        Column("snr", "float32", f"Signal to noise of the {reddest} flux within {config.aperture_radius_arcsec:g} arcsec",
+        Column("snr", "float32",
+               f"Signal to noise of the {reddest} flux within {config.aperture_radius_arcsec:g} arcsec",
                ucd="stat.snr"),
     )  # fmt: skip
 
@@ -69,8 +72,8 @@ def fit(
     Returns
     -------
     dict
-        float32: `temperature` [1]; `calibration_error` and `brier` [2], before and after; `reliability_raw` and
-        `reliability_calibrated` [M, 3], see `models.scoring.probabilities.reliability`.
+        float32: `temperature` [1]; `calibration_error` and `brier` [2], before and after; `reliability_raw`
+        and `reliability_calibrated` [M, 3], see `models.scoring.probabilities.reliability`.
 
     Raises
     ------

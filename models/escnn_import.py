@@ -3,14 +3,14 @@
 escnn (Cesa, Lang & Weiler 2022, ICLR) builds convolutions that are equivariant under a group. Three things
 stand between it and this project, all outside planar groups or beside the point:
 
-- It imports `lie_learn`, for rotations in three dimensions only, whose one wheel is compiled for numpy 1. A stand-in
-  takes its place.
+- It imports `lie_learn`, for rotations in three dimensions only, whose one wheel is compiled for numpy 1. A
+  stand-in takes its place.
 - Where scikit-learn is installed it finds kernel bases by a randomised decomposition, unseeded, and fails on
   what today's scikit-learn refuses. Without scikit-learn it takes numpy's, so it is told that there is none.
 - It warns of `py3nj`, which is absent for the same reason as `lie_learn`.
 
-Checked with escnn 1.0.11. A kernel basis that nobody asked for before takes 7, 17 or 60 s for 4, 8 or 16 rotations
-on one slow core; escnn keeps it in a folder of its own installation.
+Checked with escnn 1.0.11. A kernel basis that nobody asked for before takes 7, 17 or 60 s for 4, 8 or 16
+rotations on one slow core; escnn keeps it in a folder of its own installation.
 """
 
 import contextlib
@@ -35,8 +35,8 @@ def wigner_D_matrix(*_args: Any, **_kwargs: Any) -> NoReturn:  # noqa: N802 - li
         Always.
     """
     raise ImportError(
-        "lie_learn is not installed, on purpose: it has no wheel for numpy 2, and escnn needs it for rotations in "
-        "three dimensions (SO(3), O(3)) only. Use planar groups, or install lie_learn."
+        "lie_learn is not installed, on purpose: it has no wheel for numpy 2, and escnn needs it for "
+        "rotations in three dimensions (SO(3), O(3)) only. Use planar groups, or install lie_learn."
     )
 
 
@@ -64,7 +64,7 @@ __all__ = ["building", "gspaces", "nn", "wigner_D_matrix"]
 
 @contextlib.contextmanager
 def building() -> Iterator[None]:
-    """Shield the process while escnn solves for kernels: it draws from numpy's global generator, and warns of matrices."""
+    """Shield the process while escnn solves for kernels, from draws of numpy's global generator and warnings."""
     state = np.random.get_state()
     try:
         with warnings.catch_warnings():

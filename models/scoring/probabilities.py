@@ -1,4 +1,4 @@
-"""How far the probabilities of two classes can be trusted: temperature, reliability, calibration error, Brier, AUROC.
+"""How far probabilities of two classes can be trusted: temperature, reliability, errors, ranking.
 
 A logit is the log odds of class 1, log p / (1 - p). With two classes everything is said of the probability of
 class 1; Guo et al. (2017) take that of the class that was chosen, which is its mirror image below 1/2.
@@ -9,7 +9,7 @@ class 1; Guo et al. (2017) take that of the class that was chosen, which is its 
 import numpy as np
 
 TEMPERATURE_RANGE = (0.01, 100.0)
-"""Where the likelihood has no optimum (classes apart, or logits without information), the nearer end is returned."""
+"""Where the likelihood has no optimum (classes apart, or logits of no use) the nearer end is returned."""
 BISECTIONS = 60
 """Halvings of the range of log temperature: beyond the precision of float64."""
 
@@ -28,8 +28,8 @@ def negative_log_likelihood(logits: np.ndarray, outcome: np.ndarray) -> float:
 def fit_temperature(logits: np.ndarray, outcome: np.ndarray) -> float:
     """Find the temperature T whose probabilities sigmoid(logit / T) are the most likely.
 
-    The negative log likelihood is convex in 1 / T, so its slope, the mean of
-    (sigmoid(logit / T) - outcome) logit, changes its sign once: found by bisection, which no start can lead astray.
+    The negative log likelihood is convex in 1 / T, so its slope, the mean of (sigmoid(logit / T) - outcome)
+    logit, changes its sign once: found by bisection, which no start can lead astray.
 
     Parameters
     ----------

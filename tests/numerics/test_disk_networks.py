@@ -1,4 +1,4 @@
-"""The disk classifier's symmetry, exactly on the pixel grid and nearly off it; its export; its stretch; golden losses."""
+"""The disk classifier's symmetry, exact on the pixel grid and nearly so off it; export, stretch, golden losses."""
 
 import dataclasses
 import json
