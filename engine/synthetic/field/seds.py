@@ -101,7 +101,7 @@ def populations() -> FloatArray:
     giant *= 1 + BUMP_HEIGHT * np.exp(-0.5 * np.square(np.log(GRID.wave / BUMP_ANGSTROM) / BUMP_LN_WIDTH))
     rows = []
     for (_, fractions), colour in zip(AGES, V_MINUS_K, strict=True):
-        row = sum(share * _star(temperature) for temperature, share in fractions.items())
+        row = np.sum([share * _star(temperature) for temperature, share in fractions.items()], axis=0)
         wanted = (V_ANGSTROM / K_ANGSTROM) ** 2 * 10.0 ** (0.4 * (colour - VEGA_K_MINUS_V))
         pixel = round(float(GRID.pixel(K_ANGSTROM)))
         share = (wanted - row[pixel]) / (giant[pixel] - row[pixel])
