@@ -48,9 +48,13 @@ CONFIG = f"""
     uri = "FOLDER/catalogue"
     [report]
     gallery = 2
+    options.umap = false
     [pipeline]
     workers = 2
 """
+
+NO_UMAP = ("-o", "report.options.umap=false")
+"""numba compiles UMAP anew in each process, half a minute; `tests/unit/test_catalogs_figures.py` draws it."""
 
 
 @pytest.fixture
@@ -135,7 +139,7 @@ def test_demo_plans_and_prints_the_ten_strangest(
 
 def test_report_draws_the_strangest_objects(site: Site, published: Path, say: Say, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
-    lines = say("report", str(published), "--limit", "2", "--out", str(out)).splitlines()
+    lines = say("report", str(published), "--limit", "2", "--out", str(out), *NO_UMAP).splitlines()
     assert lines == [f"report: {out}", f"catalogue: {published}"]
     html = out.read_text()
     assert html.count("What the model was given and what it made of it") == 2
@@ -148,7 +152,7 @@ def test_report_without_the_release_says_so_and_keeps_the_training(
     out = tmp_path / "report.html"
     gone = site.release.rename(site.release.with_name("gone"))
     try:
-        say("report", str(published), "--out", str(out))
+        say("report", str(published), "--out", str(out), *NO_UMAP)
     finally:
         gone.rename(site.release)
     html = out.read_text()

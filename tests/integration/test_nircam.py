@@ -93,6 +93,7 @@ def reprocess(folder: Path, checkpoint: Path, release: Path, source: str, *more:
         name = "nircam_band_anomalies"
         [report]
         gallery = 3
+        options.umap = false
         [pipeline]
         workers = 1
         [cluster]

@@ -25,6 +25,7 @@ def reprocess(folder: Path, config: str, release: Path) -> tuple[Path, int]:
         "output.uri": root,
         "checkpoint.uri": CHECKPOINT,
         "report.gallery": 2,
+        "report.options.umap": "false",
         "pipeline.workers": 1,
     }
     overrides = [part for key, value in settings.items() for part in ("-o", f"{key}={value}")]

@@ -36,7 +36,10 @@ def test_every_target_ends_in_the_catalogue_or_in_rejected(published: Path) -> N
 def test_last_lines_name_report_and_catalogue(
     site: Site, published: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert site.run("reprocess", "published", "-o", "report.enabled=true") == 0
+    assert (
+        site.run("reprocess", "published", "-o", "report.enabled=true", "-o", "report.options.umap=false")
+        == 0
+    )
     *_, report, catalogue = capsys.readouterr().out.strip().splitlines()
     assert catalogue == f"catalogue: {published}"
     html = Path(report.removeprefix("report: ")).read_text()
