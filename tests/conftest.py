@@ -3,9 +3,12 @@
 import os
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes share the cores: spinning threads starve
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -27,12 +30,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite-golden", action="store_true", help="write tests/golden anew")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that share a Ray in one process, where several run (`pytest -n 2 --dist loadgroup`)."""
-    for item in items:
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
+class OneRay(LoadScopeScheduling):
+    """Deals tests to processes one by one, but all files with tests that share a Ray to one process.
+
+    By file and not by `xdist_group`, which xdist 3.8 loses with pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "ray" if nodeid.partition("::")[0] in _files_with_ray() else nodeid
+
+
+@cache
+def _files_with_ray() -> frozenset[str]:
+    root = Path(__file__).parents[1]
+    return frozenset(
+        str(path.relative_to(root))
+        for path in root.glob("tests/**/test_*.py")
+        if "mark.ray" in path.read_text()
+    )
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneRay:
+    """Return what deals tests to processes (`pytest -n 2`)."""
+    return OneRay(config, log)
 
 
 @pytest.fixture(scope="session")
