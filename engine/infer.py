@@ -13,7 +13,7 @@ from engine.checkpoint import Checkpoint, check_shapes, load, read_header
 from engine.column import Column
 from engine.errors import CheckpointError, ConfigError, EngineError, SchemaError
 from engine.rows import FLAGS
-from engine.schema import arrow_type, list_array, packed_array, set_column, to_arrays
+from engine.schema import arrow_type, column_array, set_column, to_arrays
 from engine.stage import Resources, UnitFunction, UnitTable
 from engine.storage import Storage, StorageOptions
 
@@ -271,16 +271,12 @@ class _Scorer:
 
 
 def _to_arrow(column: Column, values: np.ndarray | None, num_rows: int) -> pa.Array:
-    wanted = arrow_type(column)
     if values is None:  # an empty unit: nothing was predicted
-        return pa.nulls(num_rows, wanted)
+        return pa.nulls(num_rows, arrow_type(column))
     if column.length and values.shape != (num_rows, column.length):
         raise SchemaError(
             f"column '{column.name}' has another shape than declared",
             got=str(values.shape),
             expected=str((num_rows, column.length)),
         )
-    if column.packed:
-        return packed_array(values.astype(column.dtype, copy=False))
-    array = list_array(values) if column.length else pa.array(values)
-    return array if array.type == wanted else array.cast(wanted)
+    return column_array(column, values)

@@ -136,6 +136,14 @@ def packed_array(values: np.ndarray) -> pa.FixedSizeBinaryArray:
     return pa.FixedSizeBinaryArray.from_buffers(kind, len(flat), [None, pa.py_buffer(flat)])
 
 
+def column_array(column: Column, values: np.ndarray) -> pa.Array:
+    """Values [rows] or [rows, length] as a column is declared: packed, list or scalar."""
+    if column.packed:
+        return packed_array(values.astype(column.dtype, copy=False))
+    array, wanted = list_array(values) if column.length else pa.array(values), arrow_type(column)
+    return array if array.type == wanted else array.cast(wanted)
+
+
 def list_array(values: np.ndarray) -> pa.FixedSizeListArray:
     """Array [rows, length] as a fixed-size list column, without a copy where contiguous."""
     flat = pa.array(np.ascontiguousarray(values).reshape(-1))

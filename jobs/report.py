@@ -50,9 +50,9 @@ def write(place: Place, version: int | None, settings: ReportConfig, out: str = 
     path = out or path_of(place, manifest)
     items, note, history = [], "", []
     try:
-        config = _made_with(manifest, "checkpoint", "upstream", "infer", "release", "catalog")
-        chain = applied.open_all(config)
+        chain = applied.open_all(_made_with(manifest, "checkpoint", "upstream"))
         history = chain[-1].checkpoint.history
+        config = _made_with(manifest, "checkpoint", "upstream", "infer", "release", "catalog")
         reader = gallery.make_reader(config, chain)
         items, note = gallery.items(reader, place, manifest, settings.gallery)
     except EngineError as error:

@@ -9,7 +9,7 @@ import pytest
 from engine.checkpoint import Checkpoint, save
 from engine.errors import CheckpointError
 from engine.images.prepare import CutoutPrep
-from engine.schema import list_array, packed_array, set_column
+from engine.schema import column_array, set_column
 from engine.stage import UnitTable, check, rejected_table
 from engine.storage import Storage
 from jobs import applied
@@ -46,15 +46,7 @@ def rows_of(batch: Batch) -> pa.Table:
     columns = {column.name: column for column in spec.reads(spec.config(**SETTINGS["unet_vae"]))}
     table = pa.table({"flags": pa.array(np.zeros(len(batch["dx"]), np.int32))})
     for name, column in columns.items():
-        values = batch[name]
-        array = (
-            packed_array(values)
-            if column.packed
-            else list_array(values)
-            if column.length
-            else pa.array(values)
-        )
-        table = set_column(table, column, array)
+        table = set_column(table, column, column_array(column, batch[name]))
     return table
 
 
