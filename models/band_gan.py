@@ -18,19 +18,18 @@ from torch import Tensor, nn
 from engine.column import Column
 from models.band_gan_config import BandGANConfig
 from models.band_gan_losses import (
-    NUM_SYMMETRIES,
     absolute_difference,
     discriminator_loss,
     drizzled_noise,
     gaussian_nll,
     generator_loss,
-    turned,
 )
 from models.band_gan_networks import Discriminator, Generator, Output
 from models.scoring import band_columns, band_scores
 from models.scoring.band_sums import Prediction, Scorer, magnitude_residuals
 from models.scoring.cutouts import LW, LW_BANDS, SW, Cutouts, cutout_input, cutouts
 from models.spec import Batch, ModelSpec, Predict
+from models.symmetry import NUM_SYMMETRIES, turned
 from models.training import (
     choose_bfloat16,
     optimizer_tensors,

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from models.scoring.band_columns import BandScoringConfig
 from models.scoring.cutouts import BANDS
+from models.settings import check
 
 NOISE_NJY = (0.140, 0.165, 0.138, 0.087, 0.080, 0.118)
 """Background rms of CEERS mosaics at 0.03 arcsec [nJy per pixel]."""
@@ -86,32 +87,32 @@ class BandGANConfig:
         """Check ranges; all messages name the field, the value and the range."""
         for name in ("offset_njy", "scale_njy"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-            _check(len(getattr(self, name)) == len(BANDS), name, getattr(self, name), f"{len(BANDS)} values")
+            check(len(getattr(self, name)) == len(BANDS), name, getattr(self, name), f"{len(BANDS)} values")
         self._check_numbers()
         for name, choices in _CHOICES.items():
-            _check(getattr(self, name) in choices, name, getattr(self, name), " or ".join(choices))
+            check(getattr(self, name) in choices, name, getattr(self, name), " or ".join(choices))
         smallest = 2**self.levels
-        _check(self.pixels % smallest == 0, "network_pixels" if self.network_pixels else "size",
+        check(self.pixels % smallest == 0, "network_pixels" if self.network_pixels else "size",
                self.pixels, f"a multiple of 2^levels = {smallest}")  # fmt: skip
         smallest = 3 * 2**self.discriminator_layers
-        _check(self.pixels >= smallest, "discriminator_layers", self.discriminator_layers,
+        check(self.pixels >= smallest, "discriminator_layers", self.discriminator_layers,
                f"fewer: they need at least {smallest} pixels, the networks see {self.pixels}")  # fmt: skip
-        _check(self.scoring.num_latent <= self.bottleneck_channels, "scoring.num_latent", self.scoring.num_latent,
+        check(self.scoring.num_latent <= self.bottleneck_channels, "scoring.num_latent", self.scoring.num_latent,
                f"at most the {self.bottleneck_channels} channels of the innermost level")  # fmt: skip
 
     def _check_numbers(self) -> None:
         for name in ("size", "levels", "width", "discriminator_layers", "discriminator_width"):
-            _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("learning_rate", "discriminator_rate_factor"):
-            _check(getattr(self, name) > 0, name, getattr(self, name), "positive")
+            check(getattr(self, name) > 0, name, getattr(self, name), "positive")
         for name in ("nll_weight", "l1_weight", "adversarial_weight", "grad_clip_norm", "network_pixels"):
-            _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or positive")
+            check(getattr(self, name) >= 0, name, getattr(self, name), "0 or positive")
         for name in ("dropout", "learning_rate_warmup_fraction", "beta1"):
-            _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
-        _check(0 <= self.noise_correlation <= MAX_NOISE_CORRELATION, "noise_correlation", self.noise_correlation,
+            check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+        check(0 <= self.noise_correlation <= MAX_NOISE_CORRELATION, "noise_correlation", self.noise_correlation,
                f"in [0, {MAX_NOISE_CORRELATION}]")  # fmt: skip
-        _check(min(self.scale_njy) > 0, "scale_njy", self.scale_njy, "positive")
-        _check(
+        check(min(self.scale_njy) > 0, "scale_njy", self.scale_njy, "positive")
+        check(
             self.nll_weight + self.l1_weight > 0, "l1_weight", self.l1_weight, "positive if nll_weight is 0"
         )
 
@@ -137,11 +138,6 @@ _CHOICES = {
     "schedule": ("cosine", "constant"),
     "precision": ("auto", "float32", "bfloat16"),
 }
-
-
-def _check(valid: bool, name: str, value: object, expected: str) -> None:
-    if not valid:
-        raise ValueError(f"{name} is {value}, must be {expected}")
 
 
 # 10 and 90 % of the positive pixels of the 74 CEERS galaxies of Ferreira et al. (2023) at 0.03 arcsec.

@@ -15,8 +15,6 @@ from models.band_gan_networks import Output
 from models.band_gan_stretch import Stretch
 from models.scoring.cutouts import Cutouts
 
-NUM_SYMMETRIES = 8
-
 
 def gaussian_nll(output: Output, stretch: Stretch, target: Cutouts) -> Tensor:
     """Negative log likelihood of measured fluxes, mean over pixels [nats], without log(2 pi) / 2.
@@ -81,9 +79,3 @@ def drizzled_noise(like: Tensor, correlation: float) -> Tensor:
     kernel = torch.tensor([side, 1.0, side], dtype=like.dtype, device=like.device)
     kernel = (kernel / kernel.norm()).outer(kernel / kernel.norm()).expand(channels, 1, 3, 3)
     return F.conv2d(white, kernel, groups=channels)
-
-
-def turned(images: Tensor, element: int) -> Tensor:
-    """Images [..., S, S] under an element of the dihedral group of the square, 0 (nothing) to 7."""
-    rotated = torch.rot90(images, element % 4, (-2, -1))
-    return rotated.flip(-1) if element >= NUM_SYMMETRIES // 2 else rotated

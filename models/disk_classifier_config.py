@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from engine.images.bands import BANDS, Band
 from models.band_gan_config import NOISE_NJY
+from models.settings import check
 
 NUM_BANDS = 3
 NUM_CLASSES = 2
@@ -94,27 +95,27 @@ class DiskClassifierConfig:
         self._check_numbers()
         places = [BANDS.index(band) for band in self.bands if band in BANDS]
         is_ordered = len(self.bands) == len(places) == NUM_BANDS and places == sorted(set(places))
-        _check(is_ordered, "bands", self.bands, f"{NUM_BANDS} of {', '.join(BANDS)}, from blue to red")
+        check(is_ordered, "bands", self.bands, f"{NUM_BANDS} of {', '.join(BANDS)}, from blue to red")
         for name, choices in _CHOICES.items():
-            _check(getattr(self, name) in choices, name, getattr(self, name), " or ".join(map(str, choices)))
-        _check(bool(self.fields) and min(self.fields) >= 1, "fields", self.fields, "positive numbers")
+            check(getattr(self, name) in choices, name, getattr(self, name), " or ".join(map(str, choices)))
+        check(bool(self.fields) and min(self.fields) >= 1, "fields", self.fields, "positive numbers")
         blocks = [block for block in range(1, len(self.fields) + 1) if block in self.halvings]
         expected = f"growing numbers of blocks, 1 to {len(self.fields)}"
-        _check(list(self.halvings) == blocks, "halvings", self.halvings, expected)
+        check(list(self.halvings) == blocks, "halvings", self.halvings, expected)
         self._check_pixels()
 
     def _check_numbers(self) -> None:
         for name in ("size", "oversampling", "num_bins", "batch_rows"):
-            _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("softening", "blur_sigma", "learning_rate", "aperture_radius_arcsec"):
-            _check(getattr(self, name) > 0, name, getattr(self, name), "positive")
+            check(getattr(self, name) > 0, name, getattr(self, name), "positive")
         for name in ("weight_decay", "grad_clip_norm"):
-            _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or positive")
+            check(getattr(self, name) >= 0, name, getattr(self, name), "0 or positive")
         for name in ("dropout", "label_smoothing", "learning_rate_warmup_fraction"):
-            _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+            check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         fraction = self.min_aperture_fraction
-        _check(0 < fraction <= 1, "min_aperture_fraction", fraction, "in (0, 1]")
-        _check(self.centre_pixels >= 1, "centre_pixels", self.centre_pixels, "at least 1")
+        check(0 < fraction <= 1, "min_aperture_fraction", fraction, "in (0, 1]")
+        check(self.centre_pixels >= 1, "centre_pixels", self.centre_pixels, "at least 1")
 
     def _check_pixels(self) -> None:
         step, found = 2 ** len(self.halvings), self.network_pixels
@@ -127,7 +128,7 @@ class DiskClassifierConfig:
             (is_symmetric, f"odd, (network_pixels - 1) * oversampling a multiple of 2^halvings = {step}"),
             (found <= largest, f"at most {largest}, to be around the source in a cutout of {self.size}"),
         ):  # fmt: skip
-            _check(valid, "network_pixels", found, expected)
+            check(valid, "network_pixels", found, expected)
 
     @property
     def pixels(self) -> int:
@@ -161,11 +162,6 @@ _CHOICES = {
     "rotations": (4, 8, 16),
     "kernel_pixels": (3, 5),
 }
-
-
-def _check(valid: bool, name: str, value: object, expected: str) -> None:
-    if not valid:
-        raise ValueError(f"{name} is {value}, must be {expected}")
 
 
 def group_parameters(config: DiskClassifierConfig) -> int:

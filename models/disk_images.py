@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from engine.column import Column
-from models.band_gan_losses import NUM_SYMMETRIES, turned
 from models.disk_classifier_config import DiskClassifierConfig
 from models.scoring.aperture import apertures, photometry
 from models.scoring.cutouts import BANDS, Cutouts, cutout_input, cutouts
 from models.spec import Batch
+from models.symmetry import NUM_SYMMETRIES, turned
 
 NO_DISK, DISK, UNKNOWN = 0, 1, -1
 LABEL = Column("label", "int8", f"{DISK}: a disk, {NO_DISK}: not a disk, {UNKNOWN}: unknown")

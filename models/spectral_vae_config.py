@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from models.scoring import spectral
+from models.settings import check
 
 MIN_COMPRESSION = 100
 """Pixels a latent dimension at least, as in Nicolaou et al. (2025)."""
@@ -58,25 +59,25 @@ class SpectralVAEConfig:
         """Check ranges; all messages name the field, the value and the range."""
         object.__setattr__(self, "hidden", tuple(self.hidden))
         for name in ("num_pixels", "num_latent", "window_pixels"):
-            _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        _check(
+            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        check(
             self.num_pixels >= MIN_COMPRESSION * self.num_latent,
             "num_latent",
             self.num_latent,
             f"at most num_pixels / {MIN_COMPRESSION} = {self.num_pixels // MIN_COMPRESSION}",
         )
-        _check(bool(self.hidden) and min(self.hidden) >= 1, "hidden", self.hidden, "positive widths")
-        _check(0 < self.wave_min_angstrom < self.wave_max_angstrom, "wave_min_angstrom",
+        check(bool(self.hidden) and min(self.hidden) >= 1, "hidden", self.hidden, "positive widths")
+        check(0 < self.wave_min_angstrom < self.wave_max_angstrom, "wave_min_angstrom",
                self.wave_min_angstrom, f"positive and below wave_max_angstrom = {self.wave_max_angstrom}")  # fmt: skip
         for name in ("encoder_floor", "learning_rate", "grad_clip_norm"):
-            _check(getattr(self, name) > 0, name, getattr(self, name), "positive")
+            check(getattr(self, name) > 0, name, getattr(self, name), "positive")
         for name in ("beta", "info_lambda", "weight_decay"):
-            _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or positive")
+            check(getattr(self, name) >= 0, name, getattr(self, name), "0 or positive")
         for name in ("beta_warmup_fraction", "learning_rate_warmup_fraction"):
-            _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
-        _check(self.wave_spacing in ("linear", "log"), "wave_spacing", self.wave_spacing, "linear or log")
+            check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+        check(self.wave_spacing in ("linear", "log"), "wave_spacing", self.wave_spacing, "linear or log")
         precisions = ("auto", "float32", "bfloat16")
-        _check(self.precision in precisions, "precision", self.precision, " or ".join(precisions))
+        check(self.precision in precisions, "precision", self.precision, " or ".join(precisions))
 
     @property
     def num_windows(self) -> int:
@@ -90,11 +91,6 @@ class SpectralVAEConfig:
         position = pixel / max(self.num_pixels - 1, 1)
         low, high = self.wave_min_angstrom, self.wave_max_angstrom
         return low * (high / low) ** position if self.wave_spacing == "log" else low + (high - low) * position
-
-
-def _check(valid: bool, name: str, value: object, expected: str) -> None:
-    if not valid:
-        raise ValueError(f"{name} is {value}, must be {expected}")
 
 
 PRESETS: Mapping[str, SpectralVAEConfig] = {

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from engine.column import Column
 from engine.flags import NOT_SCORED
-from models.band_gan_losses import NUM_SYMMETRIES, turned
-from models.scoring.aperture import aperture_weights, usable_weights
+from models.scoring.aperture import apertures, usable_weights
 from models.scoring.cutouts import Cutouts, cutout_input, cutouts
 from models.scoring.denoising import psnr
 from models.spec import Batch, ModelSpec, Predict
+from models.symmetry import NUM_SYMMETRIES, turned
 from models.training import (
     choose_bfloat16,
     optimizer_tensors,
@@ -290,11 +290,7 @@ def _reddest_flux(
     config: UNetVAEConfig, batch: Batch, images: Cutouts, flux: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Aperture flux of the last band after and before, in the same pixels, and its usable part, [B] each."""
-    dx, dy, scale = (
-        torch.tensor(np.asarray(batch[name], np.float32), device=flux.device)
-        for name in ("dx", "dy", "pixel_scale")
-    )
-    weights = aperture_weights(config.size, dx, dy, config.aperture_radius_arcsec / scale)
+    weights = apertures(config.aperture_radius_arcsec, batch, images)
     good = usable_weights(images.usable, weights)[:, -1]
     after, before = ((good * image[:, -1]).sum((1, 2)) for image in (flux, images.science))
     return after, before, good.sum((1, 2)) / weights.sum((1, 2))

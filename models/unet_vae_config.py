@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from models.band_gan_config import NOISE_NJY
+from models.settings import check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,27 +84,27 @@ class UNetVAEConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_numbers()
         for name, choices in _CHOICES.items():
-            _check(getattr(self, name) in choices, name, getattr(self, name), " or ".join(choices))
-        _check(len(self.scale_njy) == self.num_bands, "scale_njy", self.scale_njy, f"{self.num_bands} values")
-        _check(min(self.scale_njy) > 0, "scale_njy", self.scale_njy, "positive")
-        _check(
+            check(getattr(self, name) in choices, name, getattr(self, name), " or ".join(choices))
+        check(len(self.scale_njy) == self.num_bands, "scale_njy", self.scale_njy, f"{self.num_bands} values")
+        check(min(self.scale_njy) > 0, "scale_njy", self.scale_njy, "positive")
+        check(
             self.size % 2**self.levels == 0, "size", self.size, f"a multiple of 2^levels = {2**self.levels}"
         )
         levels = self.skip_levels
         is_known = set(levels) <= set(range(self.levels)) and len(set(levels)) == len(levels)
-        _check(is_known, "skip_levels", levels, f"different levels of 0 to {self.levels - 1}")
-        _check(
+        check(is_known, "skip_levels", levels, f"different levels of 0 to {self.levels - 1}")
+        check(
             self.skip_gate == "none" or bool(levels),
             "skip_levels",
             levels,
             "one or more unless skip_gate is none",
         )
         linear = self.stretch == "linear" or self.likelihood == "gaussian"
-        _check(linear, "stretch", self.stretch, "linear if likelihood is bernoulli")
+        check(linear, "stretch", self.stretch, "linear if likelihood is bernoulli")
 
     def _check_numbers(self) -> None:
         for name in ("size", "num_bands", "levels", "width", "skip_channels", "predict_rows"):
-            _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in (
             "learning_rate",
             "grad_clip_norm",
@@ -111,12 +112,12 @@ class UNetVAEConfig:
             "variance_floor",
             "skip_gate_start",
         ):
-            _check(getattr(self, name) > 0, name, getattr(self, name), "positive")
+            check(getattr(self, name) > 0, name, getattr(self, name), "positive")
         for name in ("num_latent", "beta", "free_bits", "l1_weight"):
-            _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or positive")
+            check(getattr(self, name) >= 0, name, getattr(self, name), "0 or positive")
         for name in ("skip_dropout", "beta_warmup_fraction", "learning_rate_warmup_fraction"):
-            _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
-        _check(
+            check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+        check(
             0 < self.min_aperture_fraction <= 1,
             "min_aperture_fraction",
             self.min_aperture_fraction,
@@ -135,11 +136,6 @@ _CHOICES = {
     "skip_gate": ("learned", "full", "none"),
     "precision": ("auto", "float32", "bfloat16"),
 }
-
-
-def _check(valid: bool, name: str, value: object, expected: str) -> None:
-    if not valid:
-        raise ValueError(f"{name} is {value}, must be {expected}")
 
 
 PRESETS: Mapping[str, UNetVAEConfig] = {

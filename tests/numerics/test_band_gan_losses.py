@@ -14,18 +14,17 @@ from torch.nn import functional
 from models.band_gan import BandGANTask
 from models.band_gan_config import NOISE_NJY, PRESETS, BandGANConfig, l1_only
 from models.band_gan_losses import (
-    NUM_SYMMETRIES,
     absolute_difference,
     discriminator_loss,
     drizzled_noise,
     gaussian_nll,
     generator_loss,
-    turned,
 )
 from models.band_gan_networks import Discriminator, Generator, Output
 from models.band_gan_stretch import Stretch, percentile_bounds
 from models.scoring.band_columns import BandScoringConfig
 from models.scoring.cutouts import LW, SW, Cutouts, cutouts
+from models.symmetry import NUM_SYMMETRIES, turned
 from tests.cutouts import make_cutouts
 
 CPU = torch.device("cpu")

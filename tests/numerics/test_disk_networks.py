@@ -11,12 +11,12 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from models.band_gan_losses import NUM_SYMMETRIES, turned
 from models.disk_classifier import DiskClassifierTask, exported, trainable
 from models.disk_classifier_config import PRESETS, DiskClassifierConfig, group_parameters, plain_parameters
 from models.disk_equivariant import symmetry
 from models.disk_networks import Blur, DiskNetwork, Preparation, disc
 from models.scoring.cutouts import Cutouts
+from models.symmetry import NUM_SYMMETRIES, turned
 from tests.disks import make_disks
 
 CPU = torch.device("cpu")
