@@ -7,7 +7,7 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_DATA_DISABLE_PROGRESS_BARS ?= 1
 export AWS_REQUEST_CHECKSUM_CALCULATION ?= when_required
 
-.PHONY: help setup format lint test golden demo demo-nircam clean
+.PHONY: help setup format lint test golden demo demo-nircam demo-morphology clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -42,6 +42,10 @@ demo: setup  ## synthetic DESI release -> trained model -> published catalogue -
 
 demo-nircam: setup  ## synthetic NIRCam mosaics -> trained band GAN -> published catalogue -> report
 	$(BIN)/python -m jobs demo jobs/configs/demo_nircam.toml
+
+demo-morphology: setup  ## synthetic galaxies -> denoiser -> disk classifier -> published catalogue -> report
+	$(BIN)/python -m jobs demo jobs/configs/demo_denoiser.toml
+	$(BIN)/python -m jobs demo jobs/configs/demo_morphology.toml
 
 clean:  ## remove what make built, not what jobs wrote
 	rm -rf $(VENV) build *.egg-info

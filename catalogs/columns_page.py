@@ -40,7 +40,7 @@ def _catalog_section(spec: CatalogSpec, written: Sequence[Column]) -> str:
             f"## `{spec.name}` with `{spec.model}`\n",
             f"{spec.summary}\n",
             f"Key: ({', '.join(spec.key)}). Ranked by `{spec.score}`, largest first. In DuckDB the rows are",
-            "the view `catalog`; `ranked` adds `anomaly_rank`, and `top(n)` gives the first n of it.\n",
+            f"the view `catalog`; `ranked` adds `{spec.rank}`, and `top(n)` gives the first n of it.\n",
             _column_table(spec.columns(written)),
             "### Queries\n",
             *examples,

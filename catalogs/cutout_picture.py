@@ -35,9 +35,9 @@ def cutout_png(item: GalleryItem, row: Mapping[str, Any]) -> str:
     uri
         `data:` URI of a PNG.
     """
-    science, error, mask = (_planes(item.inputs[name]) for name in ("science", "error", "mask"))
+    science, error, mask = (planes(item.inputs[name]) for name in ("science", "error", "mask"))
     science = np.where(mask, np.nan, science)
-    predicted, scatter = (_planes(item.outputs[name]) for name in ("recon", "sigma"))
+    predicted, scatter = (planes(item.outputs[name]) for name in ("recon", "sigma"))
     noise = np.nanmedian(np.where(error > 0, error, np.nan), axis=(1, 2)) if (error > 0).any() else np.ones(6)
     sigmas = (science[NUM_SHORT:] - predicted) / np.hypot(error[NUM_SHORT:], scatter)
     with style():
@@ -48,7 +48,7 @@ def cutout_png(item: GalleryItem, row: Mapping[str, Any]) -> str:
         return to_png(figure)
 
 
-def _planes(flat: np.ndarray) -> np.ndarray:
+def planes(flat: np.ndarray) -> np.ndarray:
     """Flat values in order band, y, x as [bands, S, S]; the pixels of a band are a square."""
     for bands in (len(BANDS), len(LONG_BANDS)):
         size = round((flat.size / bands) ** 0.5)
@@ -95,7 +95,7 @@ def _draw_images(
     )
     for axes, (title, planes, scale) in zip(upper.subplots(1, 3), panels, strict=True):
         axes.imshow(composite(planes, scale), origin="lower")
-        _frame(axes, title)
+        frame(axes, title)
     grid = lower.subplots(1, 9)
     for band, name in enumerate(BANDS[long]):
         _draw_band(
@@ -112,12 +112,13 @@ def _draw_band(
     high = max(float(np.quantile(finite, 0.998)), 1.0) if finite.size else 1.0
     for panel, plane, title in zip(axes, stretch, (name.upper(), "predicted"), strict=False):
         panel.imshow(plane, origin="lower", cmap="gray", vmin=-0.5, vmax=high)
-        _frame(panel, title)
+        frame(panel, title)
     axes[2].imshow(sigmas, origin="lower", cmap="RdBu_r", vmin=-MAX_SIGMA, vmax=MAX_SIGMA)
-    _frame(axes[2], "residual")
+    frame(axes[2], "residual")
 
 
-def _frame(axes: Axes, title: str) -> None:
+def frame(axes: Axes, title: str) -> None:
+    """Give a picture its title, and no ticks."""
     axes.set_facecolor("#9a9a9a")
     axes.set_xticks([])
     axes.set_yticks([])

@@ -21,9 +21,12 @@ class GalleryItem:
         What `ModelSpec.reconstruct` gives for it, by name.
     prepare
         Settings of the preparation, e.g. an `engine.spectra.prepare.SpectrumPrep`.
+    choice
+        Which of the catalogue's choices it is shown for.
     """
 
     key: tuple[Any, ...]
     inputs: Mapping[str, np.ndarray]
     outputs: Mapping[str, np.ndarray]
     prepare: Any
+    choice: int = 0

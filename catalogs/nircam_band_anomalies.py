@@ -10,7 +10,7 @@ from catalogs.gallery import GalleryItem
 from catalogs.spec import CatalogSpec, published_columns
 from engine.column import Column
 from engine.images.bands import LONG_BANDS
-from engine.images.columns import image_columns, pixel_columns
+from engine.images.columns import LABEL, image_columns, pixel_columns
 
 EXAMPLES = (
     (
@@ -54,10 +54,10 @@ def columns(model_columns: Sequence[Column]) -> tuple[Column, ...]:
     Returns
     -------
     columns
-        `_healpix_29`, the columns of a source of images without its pixels, the model's.
+        `_healpix_29`, the columns of a source of images without its pixels and classes, the model's.
     """
-    pixels = {column.name for column in pixel_columns(1)}
-    return published_columns(image_columns(1), pixels, model_columns)
+    hidden = {column.name for column in (LABEL, *pixel_columns(1))}
+    return published_columns(image_columns(1), hidden, model_columns)
 
 
 def _draw(item: GalleryItem, row: Mapping[str, Any]) -> str:

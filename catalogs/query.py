@@ -30,6 +30,7 @@ BATCH_ROWS = 10_000
 
 _SQL_TYPES = {
     pa.bool_(): "BOOLEAN",
+    pa.int8(): "TINYINT",
     pa.int16(): "SMALLINT",
     pa.int32(): "INTEGER",
     pa.int64(): "BIGINT",
@@ -59,7 +60,7 @@ def open_catalog(
     """Open one version of a catalogue in DuckDB.
 
     Views: `catalog` (the published rows, declared columns and types), `ranked` (the same with
-    `anomaly_rank`, 1 is the most anomalous; it sorts the catalogue, so ask `catalog` where the rank does not matter),
+    its rank, such as `anomaly_rank`: 1 is the most anomalous; it sorts the catalogue, so ask `catalog` where the rank does not matter),
     `rejected`, and `versions` (one row a version). Macros: `top(n)` gives the first n rows of `ranked`
     without sorting all; `has_flag(flags, 'NAME')`; `flag_names(flags)`.
 
@@ -194,11 +195,11 @@ def _create_versions(con: duckdb.DuckDBPyConnection, versions: Sequence[VersionF
 def _create_ranking(con: duckdb.DuckDBPyConnection, spec: CatalogSpec) -> None:
     # DuckDB sorts NaN above all numbers; a score that is not a number has no rank.
     score, order = spec.score, ", ".join([f"{spec.score} DESC", *spec.key])
-    rank = f"row_number() OVER (ORDER BY {order}) AS anomaly_rank"
+    rank = f"row_number() OVER (ORDER BY {order}) AS {spec.rank}"
     con.execute(f"CREATE VIEW ranked AS SELECT {rank}, * FROM catalog WHERE isfinite({score})")  # noqa: S608
     con.execute(
         f"CREATE MACRO top(n) AS TABLE SELECT {rank}, * FROM "  # noqa: S608 - names of our own
-        f"(SELECT * FROM catalog WHERE isfinite({score}) ORDER BY {order} LIMIT n) ORDER BY anomaly_rank"
+        f"(SELECT * FROM catalog WHERE isfinite({score}) ORDER BY {order} LIMIT n) ORDER BY {spec.rank}"
     )
 
 

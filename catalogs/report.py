@@ -12,13 +12,13 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from catalogs import charts, prediction_chart, statistics
+from catalogs import charts, class_charts, prediction_chart, statistics
 from catalogs.gallery import GalleryItem
 from catalogs.latent_map import principal_components, umap_points
 from catalogs.options import MIN_UMAP_ROWS, ReportOptions
 from catalogs.query import connect_release
 from catalogs.release import Release, checkpoint_ids, load_release, version_facts
-from catalogs.spec import CatalogSpec
+from catalogs.spec import MOST_ANOMALOUS, CatalogSpec
 from engine.errors import ConfigError
 from engine.flags import FLAGS, REASONS
 from engine.storage import Storage, StorageOptions
@@ -29,6 +29,8 @@ MAX_SCORE_SHOWN = 12.0
 WORST_GROUPS = 6
 SIGMA_RANGE, SIGMA_BINS = (-6.0, 6.0), 48
 SNR_EDGES = np.geomspace(3.0, 1000.0, 11)
+PROBABILITY_BINS = 25
+REDSHIFT_BINS = 8
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def build_report(
     gallery_note: str = "",
     history: Sequence[Mapping[str, Any]] = (),
     options: ReportOptions | None = None,
+    reliability: np.ndarray | None = None,
 ) -> str:
     """Write the report of a version.
 
@@ -68,13 +71,15 @@ def build_report(
     version
         Number of the version; the newest if None.
     gallery
-        The most anomalous objects and what the model made of them, in order of rank.
+        Objects of the catalogue's choices and what the model made of them.
     gallery_note
         Said where the gallery is empty or not complete: why.
     history
         Metrics of every epoch, of the checkpoint that scored.
     options
         What to show.
+    reliability
+        [M, 3] of the checkpoint, if the model tells classes apart: see `models.scoring.probabilities.reliability`.
 
     Returns
     -------
@@ -93,9 +98,9 @@ def build_report(
     options = options or ReportOptions()
     con = connect_release(release, version_facts(uri, storage), storage)
     try:
-        num_top = max(options.num_top, len(gallery))
-        inputs = _Inputs(release, release.spec, con, options, statistics.top_rows(con, num_top))
-        html = _render(_context(inputs, gallery, gallery_note, history))
+        top = statistics.chosen_rows(con, release.spec, MOST_ANOMALOUS, options.num_top)
+        inputs = _Inputs(release, release.spec, con, options, top)
+        html = _render(_context(inputs, gallery, gallery_note, history, reliability))
     finally:
         con.close()
     storage.put(out_uri, html.encode())
@@ -103,12 +108,18 @@ def build_report(
 
 
 def _context(
-    inputs: _Inputs, gallery: Sequence[GalleryItem], gallery_note: str, history: Sequence[Mapping[str, Any]]
+    inputs: _Inputs,
+    gallery: Sequence[GalleryItem],
+    gallery_note: str,
+    history: Sequence[Mapping[str, Any]],
+    reliability: np.ndarray | None,
 ) -> dict[str, Any]:
     manifest = inputs.release.manifest
     return {
         "template": inputs.spec.template,
         "title": inputs.spec.title,
+        "rank": inputs.spec.rank,
+        "ranking": inputs.spec.ranking,
         "summary": inputs.spec.summary,
         "root": inputs.release.root,
         "quoted_root": shlex.quote(inputs.release.root),
@@ -120,9 +131,11 @@ def _context(
         "flags": _flags(inputs),
         "scores": _scores(inputs),
         "predictions": _predictions(inputs),
+        "classes": _classes(inputs, reliability),
+        "has_latent": bool(inputs.spec.latent),
         "latent": _latent(inputs),
-        "top": inputs.top[: inputs.options.num_top],
-        "gallery": _gallery(inputs, gallery),
+        "top": inputs.top,
+        "galleries": _galleries(inputs, gallery),
         "gallery_note": gallery_note,
         "rates": _rates(inputs),
         "outlier_percent": _percent(inputs.options.outlier_fraction),
@@ -186,7 +199,9 @@ def _flags(inputs: _Inputs) -> list[dict[str, Any]]:
 
 
 def _scores(inputs: _Inputs) -> dict[str, Any]:
-    """Distributions; empty where the catalogue has no row with a score."""
+    """Distributions; empty where the catalogue has no row with a score, or it is no probability by chance."""
+    if not inputs.spec.score_parts:
+        return {}
     score = inputs.spec.score
     highest = statistics.quantile(inputs.con, score, 1.0)
     if highest is None:
@@ -254,13 +269,49 @@ def _umap(inputs: _Inputs, sample: statistics.Sample, top: np.ndarray) -> str:
     return charts.latent_chart(points, sample.label[few], sample.score[few], ringed, ("UMAP 1", "UMAP 2"))
 
 
-def _gallery(inputs: _Inputs, gallery: Sequence[GalleryItem]) -> list[dict[str, Any]]:
-    rows = {tuple(row[name] for name in inputs.spec.key): row for row in inputs.top}
-    known = [(item, rows[item.key]) for item in gallery if item.key in rows]
-    return [{"row": row, "png": inputs.spec.draw(item, row)} for item, row in known]
+def _classes(inputs: _Inputs, reliability: np.ndarray | None) -> dict[str, Any]:
+    """Chart and counts of classes; empty where the catalogue has none."""
+    classes, con = inputs.spec.classes, inputs.con
+    if classes is None or inputs.release.manifest.rows == 0:
+        return {}
+    names = {"all": "", **{classes.names[c]: f"{classes.label} = {c}" for c in (0, 1)}}
+    probabilities = {
+        name: statistics.histogram(con, classes.probability, 0.0, 1.0, PROBABILITY_BINS, where)
+        for name, where in names.items()
+    }
+    highest = statistics.quantile(con, classes.redshift, 1.0) or 1.0
+    edges = np.linspace(0.0, np.ceil(2 * highest + 1e-9) / 2, REDSHIFT_BINS + 1)
+    fractions = statistics.class_fractions(con, classes, edges)
+    chart = class_charts.class_chart(
+        classes, probabilities, reliability, statistics.labelled(con, classes), fractions
+    )
+    counts = statistics.confusion(con, classes)
+    return {
+        "chart": Markup(chart),  # noqa: S704 - our own SVG
+        "names": classes.names,
+        "counts": counts.tolist(),
+        "num_labelled": int(counts.sum()),
+        "accuracy": float(np.trace(counts) / max(counts.sum(), 1)),
+    }
+
+
+def _galleries(inputs: _Inputs, gallery: Sequence[GalleryItem]) -> list[dict[str, Any]]:
+    """Pictures by choice, in the order of the items."""
+    spec, num_rows = inputs.spec, max(inputs.options.num_top, len(gallery))
+    found = []
+    for index, choice in enumerate(spec.choices):
+        mine = [item for item in gallery if item.choice == index]
+        rows = statistics.chosen_rows(inputs.con, spec, choice, num_rows) if mine else []
+        keyed = {tuple(row[name] for name in spec.key): row for row in rows}
+        known = [(item, keyed[item.key]) for item in mine if item.key in keyed]
+        pairs = [{"row": row, "png": spec.draw(item, row)} for item, row in known]
+        found += [{"title": choice.title, "items": pairs}] if pairs else []
+    return found
 
 
 def _rates(inputs: _Inputs) -> dict[str, Any]:
+    if not inputs.spec.groups:
+        return {}
     score, options = inputs.spec.score, inputs.options
     threshold = statistics.quantile(inputs.con, score, 1 - options.outlier_fraction)
     if threshold is None:

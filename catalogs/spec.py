@@ -23,6 +23,48 @@ def published_columns(
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Objects that a report draws.
+
+    Parameters
+    ----------
+    title
+        What is said above them; empty if there is but one choice.
+    rows
+        SQL of a table with the columns of `ranked`, with `{n}` where the number of rows goes.
+    """
+
+    title: str
+    rows: str
+
+
+MOST_ANOMALOUS = Choice("", "top({n})")
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Columns of a catalogue of two classes.
+
+    Parameters
+    ----------
+    probability
+        Of class 1.
+    predicted, label
+        Class as predicted and as given: 1, 0, or -1 where there is none.
+    names
+        Of classes 0 and 1, in the plural.
+    redshift
+        Column that the fraction of class 1 is shown against.
+    """
+
+    probability: str
+    predicted: str
+    label: str
+    names: tuple[str, str]
+    redshift: str = "z"
+
+
+@dataclass(frozen=True)
 class CatalogSpec:
     """One kind of published catalogue.
 
@@ -41,9 +83,14 @@ class CatalogSpec:
     prefer
         Which of several rows of one key is kept: the first by these columns, "-" for largest first.
     score
-        Column that ranks the rows, largest first: -log10 of a probability.
+        Column that ranks the rows, largest first.
+    rank
+        Name of the rank in the view `ranked`.
+    ranking
+        What the first ranks are called, e.g. "Most anomalous".
     score_parts
-        Columns that `score` is the highest of, and of how many calibrated scores each is the highest by default.
+        Columns that `score`, then -log10 of a probability, is the highest of, and of how many calibrated scores each
+        is the highest by default; empty if it is something else.
     latent
         Column with the coordinates in latent space; empty if there is none.
     colour_by
@@ -65,6 +112,10 @@ class CatalogSpec:
         Jinja macros `head`, `cells`, `legend`, `pictures`, `title` and `facts` for the report's table and gallery.
     draw
         `(item, row of the catalogue) -> data: URI of a PNG` for the gallery.
+    choices
+        What the gallery shows.
+    classes
+        Columns of classes, None if it has none.
     """
 
     name: str
@@ -85,3 +136,7 @@ class CatalogSpec:
     groups: tuple[tuple[str, str], ...]
     template: str
     draw: Callable[[GalleryItem, Mapping[str, Any]], str]
+    rank: str = "anomaly_rank"
+    ranking: str = "Most anomalous"
+    choices: tuple[Choice, ...] = (MOST_ANOMALOUS,)
+    classes: Classes | None = None

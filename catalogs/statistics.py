@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from scipy import stats
 
-from catalogs.spec import CatalogSpec
+from catalogs.spec import CatalogSpec, Choice, Classes
 
 CONFIDENCE = 0.95
 """Coverage of the intervals of rates."""
@@ -68,6 +68,17 @@ class Trend:
 
 
 @dataclass(frozen=True, eq=False)
+class Fractions:
+    """Rows of class 1 in bins: edges [N + 1]; hits, totals, and the interval of their ratio at `CONFIDENCE` [N]."""
+
+    edges: np.ndarray
+    hits: np.ndarray
+    totals: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Sample:
     """Rows for the map of latent space: latents [N, D], class and score [N]."""
 
@@ -76,7 +87,9 @@ class Sample:
     score: np.ndarray
 
 
-def histogram(con: duckdb.DuckDBPyConnection, column: str, low: float, high: float, bins: int) -> Histogram:
+def histogram(
+    con: duckdb.DuckDBPyConnection, column: str, low: float, high: float, bins: int, where: str = ""
+) -> Histogram:
     """Count the finite values of a column of `catalog` in equal bins.
 
     Parameters
@@ -89,12 +102,14 @@ def histogram(con: duckdb.DuckDBPyConnection, column: str, low: float, high: flo
         First and last edge, in the column's unit; values beyond are counted in the first and last bin.
     bins
         How many, N of `Histogram`.
+    where
+        SQL condition on declared columns; empty: all rows.
     """
     edges = np.linspace(low, high, bins + 1)
     counts = np.zeros(bins, np.int64)
     sql = (
         f"SELECT CAST(greatest(0, least({bins - 1}, floor(({column} - $low) * {bins} / ($high - $low)))) AS INTEGER) "
-        f"AS bin, count(*) AS num FROM catalog WHERE isfinite({column}) GROUP BY bin"
+        f"AS bin, count(*) AS num FROM catalog WHERE isfinite({column}){f' AND {where}' if where else ''} GROUP BY bin"
     )
     for row in _table(con, sql, low=low, high=high).to_pylist():
         counts[row["bin"]] = row["num"]
@@ -224,10 +239,61 @@ def latent_sample(con: duckdb.DuckDBPyConnection, spec: CatalogSpec, num_rows: i
     return Sample(latents[is_finite], label[is_finite], table["score"].to_numpy()[is_finite])
 
 
-def top_rows(con: duckdb.DuckDBPyConnection, num_rows: int) -> list[dict[str, Any]]:
-    """Return the most anomalous rows with all columns, `anomaly_rank` and `flag_names`, integers exact."""
-    sql = f"SELECT *, flag_names(flags) AS flag_names FROM top({num_rows}) ORDER BY anomaly_rank"
-    return _table(con, sql).to_pylist()
+def chosen_rows(
+    con: duckdb.DuckDBPyConnection, spec: CatalogSpec, choice: Choice, num_rows: int
+) -> list[dict[str, Any]]:
+    """Return rows with all columns but packed ones, their rank and `flag_names`, integers exact, in their order."""
+    table = choice.rows.format(n=int(num_rows))
+    described = _table(con, f"DESCRIBE SELECT * FROM {table}").to_pylist()
+    names = ", ".join(row["column_name"] for row in described if row["column_type"] != "BLOB")
+    return _table(con, f"SELECT {names}, flag_names(flags) AS flag_names FROM {table}").to_pylist()
+
+
+def class_fractions(con: duckdb.DuckDBPyConnection, classes: Classes, edges: np.ndarray) -> Fractions:
+    """Fraction of rows that are predicted to be of class 1 in bins of redshift.
+
+    Parameters
+    ----------
+    con
+        Connection of `open_catalog`.
+    classes
+        Columns; rows without redshift or prediction are left out.
+    edges
+        Of the bins, increasing, [N + 1].
+    """
+    hits, totals = np.zeros((2, len(edges) - 1), np.int64)
+    sql = (
+        "SELECT len(list_filter($edges::DOUBLE[], lambda e: e <= x)) - 1 AS bin, count(*) AS num, "
+        f"count_if(c = 1) AS hits FROM (SELECT {classes.redshift} AS x, {classes.predicted} AS c FROM catalog) "
+        "WHERE x >= $low AND x < $high AND c >= 0 GROUP BY bin"
+    )
+    for row in _table(con, sql, edges=edges.tolist(), low=float(edges[0]), high=float(edges[-1])).to_pylist():
+        hits[row["bin"]], totals[row["bin"]] = int(row["hits"]), row["num"]
+    low, high = binomial_interval(hits, np.maximum(totals, 1))
+    return Fractions(edges, hits, totals, low, high)
+
+
+def confusion(con: duckdb.DuckDBPyConnection, classes: Classes) -> np.ndarray:
+    """Count rows by given (first index) and predicted class, int64 [2, 2]."""
+    counts = np.zeros((2, 2), np.int64)
+    label, predicted = classes.label, classes.predicted
+    sql = (
+        f"SELECT {label} AS given, {predicted} AS found, count(*) AS num FROM catalog "
+        f"WHERE {label} IN (0, 1) AND {predicted} IN (0, 1) GROUP BY ALL"
+    )
+    for row in _table(con, sql).to_pylist():
+        counts[row["given"], row["found"]] = row["num"]
+    return counts
+
+
+def labelled(con: duckdb.DuckDBPyConnection, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
+    """Probability float64 and class bool of all rows that have both, [N] each."""
+    sql = (
+        f"SELECT {classes.probability} AS p, {classes.label} AS given FROM catalog "
+        f"WHERE isfinite({classes.probability}) AND {classes.label} IN (0, 1)"
+    )
+    table = _table(con, sql)
+    return table["p"].to_numpy().astype(np.float64), table["given"].to_numpy() == 1
 
 
 def flag_counts(con: duckdb.DuckDBPyConnection, flags: Sequence[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from engine.checkpoint import Checkpoint
 from engine.checkpoint import load as load_checkpoint
@@ -48,14 +49,31 @@ def open_all(config: JobConfig) -> list[Applied]:
         raise ConfigError("section [checkpoint] is missing", expected="checkpoint.uri = 'checkpoints/...'")
     applied = [_open(place) for place in (*config.upstream, config.checkpoint)]
     last = applied[-1]
-    for other in applied[:-1]:
-        if other.checkpoint.prepare != last.checkpoint.prepare:
+    _check_prepared_alike(applied[:-1], last.checkpoint.prepare, last.place.uri)
+    return applied
+
+
+def open_upstream(config: JobConfig) -> list[Applied]:
+    """Open what is applied to rows before they are staged: `upstream`.
+
+    Raises
+    ------
+    CheckpointError
+        If one cannot be used here, or wants rows that are prepared otherwise than `[prepare]` says.
+    """
+    applied = [_open(place) for place in config.upstream]
+    _check_prepared_alike(applied, config.prepare, "[prepare]")
+    return applied
+
+
+def _check_prepared_alike(applied: Sequence[Applied], prepare: dict[str, Any], where: str) -> None:
+    for other in applied:
+        if other.checkpoint.prepare != prepare:
             raise CheckpointError(
                 "checkpoints that are applied together want rows prepared differently", other.place.uri,
-                str(other.checkpoint.prepare), f"{last.checkpoint.prepare}, as {last.place.uri}",
+                str(other.checkpoint.prepare), f"{prepare}, as {where}",
                 "Train both on rows of one `ingest`.",
             )  # fmt: skip
-    return applied
 
 
 def _open(place: Place) -> Applied:

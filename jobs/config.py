@@ -17,6 +17,7 @@ from engine.placement import PipelineConfig
 from engine.sources import SOURCES
 from engine.sources.base import Source
 from engine.storage import StorageOptions
+from engine.synthetic.contaminate.rows import RealisationsConfig
 from engine.synthetic.kinds import SYNTHETIC
 from engine.train.fit import FitConfig
 from engine.train.plan import TrainConfig
@@ -91,6 +92,8 @@ class InferConfig(Config):
     precision: Precision = "float32"
     """Of matrix products; bfloat16 is a quarter faster where the CPU or GPU has it, and moves percentiles by up
     to 1. Units computed in another precision are computed anew."""
+    publish_images: bool = False
+    """Whether images that models of `upstream` make, such as `denoised`, go into the catalogue as well, as bytes."""
     num_cpus: float = Field(default=1.0, gt=0)
     """CPUs (and torch threads) of one worker."""
     num_gpus: float = Field(default=0.0, ge=0)
@@ -153,6 +156,8 @@ class JobConfig(Config):
     `engine.spectra.prepare.SpectrumPrep`; a checkpoint brings its own."""
     staged: Place | None = None
     """Where `ingest` writes and `train` reads."""
+    contaminate: RealisationsConfig | None = None
+    """Contaminants, marks and noise that `train` puts on staged clean images: what a denoiser learns from."""
     model: ModelConfig = ModelConfig()
     """What `train` trains."""
     train: TrainConfig = TrainConfig()

@@ -1,7 +1,11 @@
-"""From nothing to a catalogue: synthesize, ingest, train, reprocess, and the ten strangest objects."""
+"""From nothing to a catalogue: synthesize, ingest, train, reprocess, and the ten strangest objects.
+
+A configuration without [output] ends with the trained checkpoint, for another one to apply as `upstream`.
+"""
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from catalogs import CATALOGS
@@ -13,7 +17,9 @@ from jobs.job import JobResult, Options
 
 _logger = logging.getLogger(__name__)
 
-STEPS = {
+Step = Callable[[JobConfig, Options], JobResult]
+
+STEPS: dict[str, Step] = {
     "synthesize": synthesize.write,
     "ingest": ingest.stage,
     "train": train.fit,
@@ -23,26 +29,27 @@ STEPS = {
 
 def run(options: Options) -> JobResult:
     """Run all jobs of one configuration in one process, on one Ray."""
-    config = load(options, "synthesize", "release", "staged", "checkpoint", "output")
+    config = load(options, "synthesize", "release", "staged", "checkpoint")
+    steps = {name: step for name, step in STEPS.items() if name != "reprocess" or config.output}
     if options.plan:
-        return _plan(config, options)
+        return _plan(config, options, steps)
     results: dict[str, JobResult] = {}
     with cluster.connect(config.cluster):
-        for name, step in STEPS.items():
+        for name, step in steps.items():
             started = time.monotonic()
             results[name] = step(config, options)
             _logger.info("%s: done in %.0f s", name, time.monotonic() - started)
-    assert config.output is not None
-    last = results["reprocess"]
-    top_ten = CATALOGS[config.catalog.name].examples[0][1]
-    lines = [query.table(config.output, top_ten), *last.lines]
+    lines = results["train"].lines
+    if config.output:
+        top_ten = CATALOGS[config.catalog.name].examples[0][1]
+        lines = [query.table(config.output, top_ten), *results["reprocess"].lines]
     return JobResult(_summaries(results), lines, max(result.exit_code for result in results.values()))
 
 
-def _plan(config: JobConfig, options: Options) -> JobResult:
+def _plan(config: JobConfig, options: Options, steps: Mapping[str, Step]) -> JobResult:
     """Plan each step; all but the first need what the one before it writes."""
     results: dict[str, JobResult] = {}
-    for name, step in STEPS.items():
+    for name, step in steps.items():
         try:
             results[name] = step(config, options)
         except (SourceError, StorageError, CommitError, CheckpointError) as error:

@@ -1,7 +1,7 @@
 """Read the most anomalous objects of a catalogue again, and let its model reconstruct them for the report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import nn
 
+from catalogs import CATALOGS
 from catalogs.gallery import GalleryItem
 from catalogs.query import open_catalog, run_query
+from catalogs.spec import CatalogSpec, Choice
 from engine.commit import Manifest
 from engine.errors import EngineError
 from engine.infer import open_model
@@ -34,7 +36,7 @@ class Reader:
     source: Source
     prepare: PrepareConfig
     before: tuple[UnitFunction, ...]
-    key: tuple[str, ...]
+    catalog: CatalogSpec
     spec: ModelSpec
     settings: Any
     module: nn.Module
@@ -47,16 +49,18 @@ def make_reader(config: JobConfig, chain: Sequence[Applied]) -> Reader:
     opened = open_model(last.spec, last.checkpoint, last.place.uri)
     before = tuple(stage.open() for stage in applied.stages(config, chain)[:-1])
     prepare = applied.prepare_config(config, chain)
-    return Reader(config.release.open(), prepare, before, config.catalog.key, last.spec, *opened)
+    return Reader(config.release.open(), prepare, before, CATALOGS[config.catalog.name], last.spec, *opened)
 
 
 def items(reader: Reader, place: Place, manifest: Manifest, num_items: int) -> tuple[list[GalleryItem], str]:
-    """Return what the model made of the top objects, and what to say if some are not there.
+    """Return what the model made of the catalogue's choices of objects, and what to say if some are not there.
 
     An object whose file is gone or has changed is left out, not an error: a report is never lost for a
     picture.
     """
-    top = _top(place, manifest.version, reader.key, num_items)
+    choices = reader.catalog.choices
+    chosen = [_chosen(place, manifest.version, reader, choice, -(-num_items // len(choices))) for choice in choices]
+    top = [row for rows in chosen for row in rows]
     found: dict[Key, GalleryItem] = {}
     problems: list[str] = []
     for unit in _units(place, manifest, {row["source_uri"] for row in top}):
@@ -66,7 +70,12 @@ def items(reader: Reader, place: Place, manifest: Manifest, num_items: int) -> t
             found |= _draw(reader, unit, rows)
         except EngineError as error:
             problems.append(str(error))
-    ordered = [found[key] for key in (_key(row, reader) for row in top) if key in found]
+    ordered = [
+        replace(found[key], choice=index)
+        for index, rows in enumerate(chosen)
+        for key in (_key(row, reader) for row in rows)
+        if key in found
+    ]
     missing = len(top) - len(ordered)
     note = (
         f"{missing} of {len(top)} objects could not be read again. {' '.join(problems[:1])}"
@@ -77,12 +86,13 @@ def items(reader: Reader, place: Place, manifest: Manifest, num_items: int) -> t
 
 
 def _key(row: Mapping[str, Any], reader: Reader) -> Key:
-    return tuple(row[name] for name in reader.key)
+    return tuple(row[name] for name in reader.catalog.key)
 
 
-def _top(place: Place, version: int, key: Sequence[str], num_items: int) -> list[dict[str, Any]]:
+def _chosen(place: Place, version: int, reader: Reader, choice: Choice, num: int) -> list[dict[str, Any]]:
     with open_catalog(place.uri, place.storage, version) as connection:
-        sql = f"SELECT {', '.join(key)}, source_uri FROM top({num_items:d})"  # noqa: S608 - names of our own
+        names = ", ".join((*reader.catalog.key, "source_uri"))
+        sql = f"SELECT {names} FROM {choice.rows.format(n=num)}"  # noqa: S608 - names of our own
         return run_query(connection, sql).read_all().to_pylist()
 
 
@@ -100,7 +110,7 @@ def _draw(reader: Reader, unit: Unit, rows: Sequence[Mapping[str, Any]]) -> dict
     if not rows:
         return {}
     read = reader.source.read(unit)
-    name = reader.key[-1]  # names an object nearly alone; rows that share it do no harm
+    name = reader.catalog.key[-1]  # names an object nearly alone; rows that share it do no harm
     wanted = np.isin(read.rows[name].to_numpy(), [row[name] for row in rows])
     if not wanted.any():
         return {}
@@ -110,7 +120,7 @@ def _draw(reader: Reader, unit: Unit, rows: Sequence[Mapping[str, Any]]) -> dict
     table = chosen.rows
     inputs = to_arrays(table, [column.name for column in reader.spec.reads(reader.settings)])
     outputs = _reconstruct(reader, inputs)
-    keys = [_key(row, reader) for row in table.select(list(reader.key)).to_pylist()]
+    keys = [_key(row, reader) for row in table.select(list(reader.catalog.key)).to_pylist()]
     return {
         key: GalleryItem(key, _row(inputs, index), _row(outputs, index), reader.prepare)
         for index, key in enumerate(keys)
@@ -122,7 +132,5 @@ def _row(arrays: Mapping[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
 
 
 def _reconstruct(reader: Reader, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    spec = reader.spec
-    if spec.reconstruct is None:
-        raise EngineError(f"model '{spec.name}' reconstructs nothing")
-    return spec.reconstruct(reader.settings, reader.module, batch)
+    reconstruct = reader.spec.reconstruct
+    return reconstruct(reader.settings, reader.module, batch) if reconstruct else {}

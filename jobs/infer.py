@@ -47,7 +47,8 @@ def assemble(config: JobConfig, options: Options) -> tuple[Parts, list[Applied]]
             f"{fitting}, for model '{spec.name}'",
         )  # fmt: skip
     stages = applied.stages(config, chain)
-    columns = catalog.columns([column for stage in stages[1:] for column in stage.provides])
+    made = [column for stage in stages[1:] for column in stage.provides]
+    columns = catalog.columns([column for column in made if config.infer.publish_images or not column.packed])
     salt = {"checkpoints": [one.checkpoint.id for one in chain], "model": spec.name,
             "precision": config.infer.precision}  # fmt: skip
     return parts.assemble(config, stages, columns, config.output, salt, options.limit), chain

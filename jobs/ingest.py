@@ -1,6 +1,7 @@
 """Release -> staged Parquet for training: prepared rows, keys, and the hash that splits them."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -9,7 +10,7 @@ from engine.commit import CatalogConfig, publish
 from engine.errors import CommitError
 from engine.partition import split_hash
 from engine.stage import Resources, Stage, UnitFunction, UnitTable, columns_by_name
-from jobs import parts
+from jobs import applied, parts
 from jobs.config import JobConfig, load
 from jobs.faults import judge
 from jobs.job import JobResult, Options
@@ -55,13 +56,16 @@ def stage(config: JobConfig, options: Options) -> JobResult:
     source = config.release.open()
     (split_by,) = columns_by_name(source.columns, source.split_by)
     prepare = source.prepare_class.model_validate(config.prepare).stage
-    stages: tuple[Stage, ...] = (prepare, AddSplit(split_by))
+    upstream = applied.open_upstream(config)
+    stages: tuple[Stage, ...] = (prepare, *(one.stage(config.infer) for one in upstream), AddSplit(split_by))
+    made = {column.name: column for stage in stages for column in stage.provides}
     columns = (
         *columns_by_name(source.columns, *source.staged),
-        *(column for column in prepare.provides if column.name not in source.staged),
-        SPLIT,
+        *(column for name, column in made.items() if name not in source.staged),
     )
-    salt = {"prepare": config.prepare, "job": "ingest"}
+    salt: dict[str, Any] = {"prepare": config.prepare, "job": "ingest"}
+    if upstream:
+        salt |= {"checkpoints": [one.checkpoint.id for one in upstream], "precision": config.infer.precision}
     ready = parts.assemble(config, stages, columns, config.staged, salt, options.limit)
     if options.plan:
         return parts.plan(config, ready)

@@ -48,17 +48,20 @@ def write(place: Place, version: int | None, settings: ReportConfig, out: str = 
 
     manifest = read_manifest(place.uri, Storage(place.storage), version)
     path = out or path_of(place, manifest)
-    items, note, history = [], "", []
+    items, note, history, reliability = [], "", [], None
     try:
         chain = applied.open_all(_made_with(manifest, "checkpoint", "upstream"))
         history = chain[-1].checkpoint.history
+        reliability = chain[-1].checkpoint.fitted.get("reliability_calibrated")
         config = _made_with(manifest, "checkpoint", "upstream", "infer", "release", "catalog")
         reader = gallery.make_reader(config, chain)
         items, note = gallery.items(reader, place, manifest, settings.gallery)
     except EngineError as error:
         _logger.warning("no gallery: %s", error)
         note = f"The release or the checkpoint could not be read again: {error}"
-    build_report(place.uri, path, place.storage, manifest.version, items, note, history, settings.options)
+    build_report(
+        place.uri, path, place.storage, manifest.version, items, note, history, settings.options, reliability
+    )
     return path
 
 

@@ -3,6 +3,7 @@
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from engine.errors import CheckpointError
 from engine.infer import open_model
 from engine.schema import arrow_type
 from engine.storage import Storage
+from engine.synthetic.contaminate.rows import Realisations
 from engine.train import loop as trainer
 from engine.train.fit import check_held_out, fit_scoring
 from engine.train.loop import TrainData, TrainResult
@@ -41,8 +43,8 @@ def fit(config: JobConfig, options: Options) -> JobResult:
     spec, settings = model_of(config)
     storage = Storage(config.staged.storage)
     manifest = read_manifest(config.staged.uri, storage)
-    _check_columns(spec.learns_from(settings), manifest, config.staged.uri)
-    data = _data(config, manifest, spec.learns_from(settings), options.limit)
+    realisations = Realisations(config.contaminate) if config.contaminate else None
+    data = _data(config, manifest, spec.learns_from(settings), realisations, options.limit)
     check_held_out(data.num_rows, config.train.validation_fraction, config.scoring, config.staged.uri)
     summary: dict[str, Any] = {"model": spec.name, "files": len(data.files), "rows": data.num_rows,
                                "checkpoint": config.checkpoint.uri}  # fmt: skip
@@ -56,11 +58,21 @@ def fit(config: JobConfig, options: Options) -> JobResult:
     return JobResult(summary, [f"checkpoint: {config.checkpoint.uri} ({checkpoint.id})"])
 
 
-def _data(config: JobConfig, manifest: Manifest, columns: tuple[Column, ...], limit: int | None) -> TrainData:
+def _data(
+    config: JobConfig,
+    manifest: Manifest,
+    columns: tuple[Column, ...],
+    realisations: Realisations | None,
+    limit: int | None,
+) -> TrainData:
+    """Find the staged files, and make sure that they hold what the model learns from."""
     assert config.staged is not None
+    made = realisations.provides if realisations else ()
+    _check_columns([column for column in columns if column.name not in made], manifest, config.staged.uri)
     files = [file for file in manifest.files if file.role == "data"][:limit]
     references = [FileRef(Storage.join(config.staged.uri, f.path), f.num_bytes, f.sha256) for f in files]
-    return TrainData(tuple(references), sum(f.rows for f in files), tuple(column.name for column in columns))
+    num_rows = sum(f.rows for f in files) * (realisations.count if realisations else 1)
+    return TrainData(tuple(references), num_rows, tuple(column.name for column in columns), realisations)
 
 
 def _train(
@@ -68,6 +80,8 @@ def _train(
 ) -> TrainResult:
     assert config.staged is not None
     identity = {"model": spec.name, "version": spec.version, "config": asdict(settings)}
+    if config.contaminate:
+        identity["contaminate"] = config.contaminate.model_dump()
     with cluster.connect(config.cluster):
         return trainer.train(
             partial(spec.task, settings, config.seed),
@@ -112,7 +126,7 @@ def _tell(metrics: dict[str, float]) -> None:
     _logger.info("%s", "  ".join(f"{name} {value:.5g}" for name, value in metrics.items()))
 
 
-def _check_columns(columns: tuple[Column, ...], manifest: Manifest, where: str) -> None:
+def _check_columns(columns: Sequence[Column], manifest: Manifest, where: str) -> None:
     staged = {fields["name"]: Column(**fields) for fields in manifest.columns}
     for column in columns:
         found = staged.get(column.name)

@@ -83,6 +83,10 @@ class DiskClassifierConfig:
     """Radius of the circle in which the signal to noise is measured, and that must be observed."""
     min_aperture_fraction: float = 0.5
     """Part of the circle that must be usable in each of the three bands; else there is no probability."""
+    threshold: float = 0.5
+    """`prob_disk` from which on `disk_class` is 1."""
+    min_snr: float = 5.0
+    """Signal to noise in the aperture below which objects are flagged LOW_SNR."""
     num_bins: int = 15
     """Bins of the reliability tables; 15 as in Guo et al. (2017, arXiv:1706.04599)."""
     batch_rows: int = 8
@@ -109,12 +113,13 @@ class DiskClassifierConfig:
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("softening", "blur_sigma", "learning_rate", "aperture_radius_arcsec"):
             check(getattr(self, name) > 0, name, getattr(self, name), "positive")
-        for name in ("weight_decay", "grad_clip_norm"):
+        for name in ("weight_decay", "grad_clip_norm", "min_snr"):
             check(getattr(self, name) >= 0, name, getattr(self, name), "0 or positive")
         for name in ("dropout", "label_smoothing", "learning_rate_warmup_fraction"):
             check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         fraction = self.min_aperture_fraction
         check(0 < fraction <= 1, "min_aperture_fraction", fraction, "in (0, 1]")
+        check(0 < self.threshold < 1, "threshold", self.threshold, "in (0, 1)")
         check(self.centre_pixels >= 1, "centre_pixels", self.centre_pixels, "at least 1")
 
     def _check_pixels(self) -> None:

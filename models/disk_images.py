@@ -13,27 +13,21 @@ import torch
 from torch import Tensor
 
 from engine.column import Column
+from engine.images.columns import LABEL, UNKNOWN_LABEL
 from models.disk_classifier_config import DiskClassifierConfig
 from models.scoring.aperture import apertures, photometry
-from models.scoring.cutouts import BANDS, Cutouts, cutout_input, cutouts
+from models.scoring.cutouts import Cutouts, cutout_input, cutouts, denoised_column
+from models.scoring.size import half_light_radius
 from models.spec import Batch
 from models.symmetry import NUM_SYMMETRIES, turned
 
-NO_DISK, DISK, UNKNOWN = 0, 1, -1
-LABEL = Column("label", "int8", f"{DISK}: a disk, {NO_DISK}: not a disk, {UNKNOWN}: unknown")
-DENOISED = "denoised"
+NO_DISK, DISK, UNKNOWN = 0, 1, UNKNOWN_LABEL
 
 
 def classifier_input(config: DiskClassifierConfig) -> tuple[Column, ...]:
     """Columns that a prediction needs."""
     columns = cutout_input(config.size)
-    if not config.use_denoised:
-        return columns
-    pixels = len(BANDS) * config.size**2
-    denoised = Column(
-        DENOISED, "float32", "Cutouts without noise and neighbours, order band, y, x", "nJy", pixels
-    )
-    return (*columns, denoised)
+    return (*columns, denoised_column(config.size)) if config.use_denoised else columns
 
 
 class Views(NamedTuple):
@@ -47,6 +41,8 @@ class Views(NamedTuple):
         Without noise, or None if there is no such column.
     snr
         [B] signal to noise of the aperture flux in the reddest band.
+    half_light
+        [B] half-light radius of the judged image in the reddest band [arcsec].
     is_observed
         [B] whether enough of the aperture is usable in all three bands.
     """
@@ -54,6 +50,7 @@ class Views(NamedTuple):
     science: Cutouts
     denoised: Cutouts | None
     snr: Tensor
+    half_light: Tensor
     is_observed: Tensor
 
     @property
@@ -76,16 +73,27 @@ def views(config: DiskClassifierConfig, batch: Batch, device: torch.device) -> V
     chosen = Cutouts(*(part[:, list(config.band_indices)] for part in images))
     measured = photometry(chosen, weights)
     is_observed = (measured.fraction >= config.min_aperture_fraction).all(1)
-    denoised = None
+    denoised, judged = None, chosen
     if config.use_denoised:
         # Its noise is not known and not asked for: an error that is positive makes every finite pixel usable.
         shape = batch["science"].shape
         clean = cutouts(
-            {"science": batch[DENOISED], "error": np.ones(shape, np.float32), "mask": np.zeros(shape, bool)},
+            {"science": batch["denoised"], "error": np.ones(shape, np.float32), "mask": np.zeros(shape, bool)},
             config.size, device,
         )  # fmt: skip
-        denoised = _centre(config, Cutouts(*(part[:, list(config.band_indices)] for part in clean)))
-    return Views(_centre(config, chosen), denoised, measured.flux[:, -1] / measured.error[:, -1], is_observed)
+        judged = Cutouts(*(part[:, list(config.band_indices)] for part in clean))
+        denoised = _centre(config, judged)
+    snr, size = measured.flux[:, -1] / measured.error[:, -1], _half_light(batch, judged)
+    return Views(_centre(config, chosen), denoised, snr, size, is_observed)
+
+
+def _half_light(batch: Batch, images: Cutouts) -> Tensor:
+    """Half-light radii in the reddest band [arcsec]."""
+    dx, dy, scale = (
+        torch.tensor(np.asarray(batch[name], np.float32), device=images.science.device)
+        for name in ("dx", "dy", "pixel_scale")
+    )
+    return half_light_radius(images.science[:, -1], dx, dy) * scale
 
 
 def classes(batch: Batch, views: Views) -> Tensor:

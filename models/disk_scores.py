@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from engine.column import Column
-from engine.flags import NOT_SCORED
+from engine.flags import LOW_SNR, NOT_SCORED
 from models.disk_classifier_config import DiskClassifierConfig
 from models.disk_images import DISK, LABEL, NO_DISK, UNKNOWN, classifier_input, views
 from models.scoring.cutouts import Cutouts
@@ -37,6 +37,12 @@ def columns(config: DiskClassifierConfig) -> tuple[Column, ...]:
         Column("prob_disk", "float32",
                f"Probability of a disk from the {judged} cutouts, calibrated by a temperature",
                ucd="stat.probability"),
+        Column("disk_class", "int8",
+               f"{DISK}: prob_disk is at least {config.threshold:g}, {NO_DISK}: below, {UNKNOWN}: no probability",
+               ucd="meta.code.class"),
+        Column("half_light_radius", "float32",
+               f"Half-light radius of the {judged} {reddest} image with its PSF, within a third of the cutout's side",
+               "arcsec", ucd="phys.angSize"),
         Column("snr", "float32",
                f"Signal to noise of the {reddest} flux within {config.aperture_radius_arcsec:g} arcsec",
                ucd="stat.snr"),
@@ -44,11 +50,12 @@ def columns(config: DiskClassifierConfig) -> tuple[Column, ...]:
 
 
 class _Measured(NamedTuple):
-    """Log odds of the measured and of the judged images, S/N, whether observed; [B] each."""
+    """Log odds of the measured and of the judged images, S/N, size, whether observed; [B] each."""
 
     logit: np.ndarray
     judged: np.ndarray
     snr: np.ndarray
+    half_light: np.ndarray
     is_observed: np.ndarray
 
 
@@ -116,10 +123,19 @@ def predictor(
             out["prob_disk_denoised"] = sigmoid(found.judged)
         out["prob_disk"] = sigmoid(found.judged / temperature)
         out = {name: np.where(found.is_observed, values, np.nan) for name, values in out.items()}
-        out = {name: values.astype(np.float32) for name, values in (out | {"snr": found.snr}).items()}
-        return out | {"flags": np.where(found.is_observed, 0, NOT_SCORED.value).astype(np.int32)}
+        out |= {"snr": found.snr, "half_light_radius": found.half_light}
+        out = {name: values.astype(np.float32) for name, values in out.items()}
+        chosen = np.where(out["prob_disk"] >= config.threshold, DISK, NO_DISK)
+        out["disk_class"] = np.where(found.is_observed, chosen, UNKNOWN).astype(np.int8)
+        return out | {"flags": _flags(found, config.min_snr)}
 
     return predict
+
+
+def _flags(found: _Measured, min_snr: float) -> np.ndarray:
+    bits = np.where(found.is_observed, 0, NOT_SCORED.value)
+    is_faint = found.is_observed & (found.snr < min_snr)
+    return (bits | np.where(is_faint, LOW_SNR.value, 0)).astype(np.int32)
 
 
 def _held_out(
@@ -157,7 +173,7 @@ def _measure(
             seen = views(config, {name: batch[name][start : start + rows] for name in names}, device)
             logit = _log_odds(module, seen.science)
             judged = logit if seen.denoised is None else _log_odds(module, seen.denoised)
-            found = (logit, judged, seen.snr, seen.is_observed)
+            found = (logit, judged, seen.snr, seen.half_light, seen.is_observed)
             parts.append(_Measured(*(tensor.cpu().numpy() for tensor in found)))
     return _Measured(*(np.concatenate(pieces) for pieces in zip(*parts, strict=True)))
 

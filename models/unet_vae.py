@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from engine.column import Column
-from engine.flags import NOT_SCORED
-from models.scoring.aperture import apertures, usable_weights
-from models.scoring.cutouts import Cutouts, cutout_input, cutouts
+from engine.flags import BLENDED, NOT_SCORED
+from models.scoring.aperture import aperture_weights, apertures, usable_weights
+from models.scoring.cutouts import Cutouts, cutout_input, cutouts, denoised_column
 from models.scoring.denoising import psnr
+from models.scoring.size import LIMIT
 from models.spec import Batch, ModelSpec, Predict
 from models.symmetry import NUM_SYMMETRIES, turned
 from models.training import (
@@ -47,6 +48,8 @@ from models.unet_vae_networks import Output, UNetVAE
 log = logging.getLogger(__name__)
 
 NETWORK = "unet_vae"
+BLEND_SIGMA = 5.0
+"""Significance of the light that is removed where an object is flagged BLENDED."""
 
 
 class Target(NamedTuple):
@@ -223,13 +226,13 @@ def _reads(config: UNetVAEConfig) -> tuple[Column, ...]:
 
 def _trains_on(config: UNetVAEConfig) -> tuple[Column, ...]:
     text = "Light of the target field without contaminants and noise, order band, y, x"
-    return (Column("clean", "float32", text, "nJy", config.num_bands * config.size**2),)
+    return (Column("clean", "float32", text, "nJy", config.num_bands * config.size**2, packed=True),)
 
 
 def _writes(config: UNetVAEConfig) -> tuple[Column, ...]:
-    radius, length = f"{config.aperture_radius_arcsec:g} arcsec", config.num_bands * config.size**2
+    radius = f"{config.aperture_radius_arcsec:g} arcsec"
     return (
-        Column("denoised", "float32", "Flux of each pixel as cleaned, order band, y, x", "nJy", length),
+        denoised_column(config.size, config.num_bands),
         Column("denoised_fraction", "float32", f"Flux in {radius} in the reddest band, cleaned / measured; "
                "NaN where that is not positive"),
         Column("residual_chi2", "float32", "Mean over usable pixels of ((science - denoised) / error)^2"),
@@ -274,7 +277,7 @@ def _clean_rows(config: UNetVAEConfig, network: UNetVAE, batch: Batch) -> dict[s
             "denoised_fraction": torch.where(is_measured, after / before, torch.nan),
             "residual_chi2": torch.where(is_seen, chi2 / images.usable.sum((1, 2, 3)), torch.nan),
             "latent_kl": torch.where(is_seen, latent_kl(output).sum(1), torch.nan),
-            "flags": torch.where(is_measured, 0, NOT_SCORED.value).int(),
+            "flags": (torch.where(is_measured, 0, NOT_SCORED.value) | _blended(config, batch, images, flux)).int(),
         }
         return {name: values.cpu().numpy() for name, values in columns.items()}
 
@@ -294,6 +297,18 @@ def _reddest_flux(
     good = usable_weights(images.usable, weights)[:, -1]
     after, before = ((good * image[:, -1]).sum((1, 2)) for image in (flux, images.science))
     return after, before, good.sum((1, 2)) / weights.sum((1, 2))
+
+
+def _blended(config: UNetVAEConfig, batch: Batch, images: Cutouts, flux: Tensor) -> Tensor:
+    """Flag of objects [B] near which much light was removed in the reddest band."""
+    dx, dy = (torch.tensor(batch[name], device=flux.device) for name in ("dx", "dy"))
+    weights = aperture_weights(config.size, dx, dy, torch.full_like(dx, LIMIT * config.size))
+    good = usable_weights(images.usable, weights)[:, -1]
+    kept, seen = ((good * image[:, -1]).sum((1, 2)) for image in (flux, images.science))
+    noise = (good * images.error[:, -1].square()).sum((1, 2)).sqrt()
+    removed = seen - kept
+    is_blended = (removed > BLEND_SIGMA * noise) & (removed > config.blend_fraction * kept)
+    return torch.where(is_blended, BLENDED.value, 0)
 
 
 def _reconstruct(config: UNetVAEConfig, module: nn.Module, batch: Batch) -> dict[str, np.ndarray]:

@@ -75,6 +75,9 @@ class UNetVAEConfig:
     """Circle in which the flux before and after is compared; it must fit into the cutout."""
     min_aperture_fraction: float = 0.5
     """Part of the circle that must be usable in the reddest band."""
+    blend_fraction: float = 0.3
+    """Light removed within a third of the cutout's side from the centre, in what is kept there, beyond which an
+    object is flagged BLENDED, if it is 5 sigma as well."""
     predict_rows: int = 64
     """Images that go through the network at once where they are cleaned."""
 
@@ -109,6 +112,7 @@ class UNetVAEConfig:
             "learning_rate",
             "grad_clip_norm",
             "aperture_radius_arcsec",
+            "blend_fraction",
             "variance_floor",
             "skip_gate_start",
         ):

@@ -13,6 +13,8 @@ Z = Column("z", "float64", "Redshift", nullable=True, ucd="src.redshift")
 DX = Column("dx", "float32", "Source's x minus size // 2, 0-based pixels, -0.5 to 0.5", "pixel")
 DY = Column("dy", "float32", "Source's y minus size // 2, 0-based pixels, -0.5 to 0.5", "pixel")
 PIXEL_SCALE = Column("pixel_scale", "float32", "Side of a pixel of the common grid", "arcsec")
+UNKNOWN_LABEL = -1
+LABEL = Column("label", "int8", f"Class that a catalogue gives the object, {UNKNOWN_LABEL}: none")
 
 
 def pixel_columns(size: int) -> tuple[Column, Column, Column]:
@@ -45,6 +47,7 @@ def image_columns(size: int) -> tuple[Column, ...]:
         RA,
         DEC,
         Z,
+        LABEL,
         SOURCE_URI,
         SOURCE_ROW,
         DX,

@@ -21,8 +21,8 @@ class ImageSource(Source):
     prepare_class: ClassVar[type[PrepareConfig]] = CutoutPrep
     split_by: ClassVar[str] = "object_id"
     staged: ClassVar[tuple[str, ...]] = (
-        "object_id", "field", "ra", "dec", "z", "source_uri", "source_row", "dx", "dy", "pixel_scale", "coverage",
-        "flags",
+        "object_id", "field", "ra", "dec", "z", "label", "source_uri", "source_row", "dx", "dy", "pixel_scale",
+        "coverage", "flags",
     )  # fmt: skip
 
     @property

@@ -10,8 +10,9 @@ import pyarrow.parquet
 from astropy import units
 
 from engine.errors import ConfigError
+from engine.images.columns import UNKNOWN_LABEL
 from engine.partition import healpix_29, valid_position
-from engine.sources.nircam_config import CatalogueConfig
+from engine.sources.nircam_config import CatalogueConfig, LabelConfig
 from engine.sources.nircam_rows import NO_ID, Objects
 from engine.storage import Storage
 from engine.units import FileRef
@@ -81,6 +82,9 @@ def _is_flat(kind: pyarrow.DataType) -> bool:
 
 def _objects(table: dict[str, Any], config: CatalogueConfig) -> Objects:
     wanted = {key: name for key in ("ra", "dec", "id", "z", "field") if (name := getattr(config, key))}
+    if config.label:
+        wanted |= {"label.column": config.label.column}
+        wanted |= {"label.where": config.label.where} if config.label.where else {}
     lacking = [f"{key} = '{name}'" for key, name in wanted.items() if name not in table]
     if lacking:
         raise ConfigError(
@@ -89,7 +93,35 @@ def _objects(table: dict[str, Any], config: CatalogueConfig) -> Objects:
         )  # fmt: skip
     ra, dec = (_degrees(table[name], config.uri, name) for name in (config.ra, config.dec))
     z = _floats(table[config.z], config.uri, config.z) if config.z else np.full(ra.shape, np.nan)
-    return Objects(_ids(table.get(config.id), ra, dec), ra, dec, z, np.arange(len(ra)))
+    label = (
+        _labels(table, config.label, config.uri) if config.label else np.full(ra.shape, UNKNOWN_LABEL, "i1")
+    )
+    return Objects(_ids(table.get(config.id), ra, dec), ra, dec, z, np.arange(len(ra)), label)
+
+
+def _labels(table: dict[str, Any], config: LabelConfig, uri: str) -> np.ndarray:
+    """Labels int8; unknown where the class is empty, or `where` is not true."""
+    given = np.ma.filled(np.ma.asarray(table[config.column]).astype(object), None)
+    names = ["" if _is_empty(value) else str(value).strip() for value in given]
+    numbers = {str(value): value for value in config.values.values()}
+    known = numbers | config.values | {"": UNKNOWN_LABEL}
+    strange = sorted({name for name in names if name not in known})
+    if strange:
+        raise ConfigError(
+            f"column '{config.column}' holds classes without a label", uri, ", ".join(strange[:5]),
+            ", ".join(f"{name} = {value}" for name, value in config.values.items()),
+            "Name them in the label's `values`, -1 for those not to be used.",
+        )  # fmt: skip
+    labels = np.array([known[name] for name in names], np.int8)
+    if not config.where:
+        return labels
+    chosen = np.ma.filled(np.ma.asarray(table[config.where]).astype(object), None)
+    is_true = [str(value).strip().lower() in ("true", "1", "1.0") for value in chosen]
+    return np.where(is_true, labels, UNKNOWN_LABEL).astype(np.int8)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value != value
 
 
 def _ids(column: Any, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:

@@ -30,6 +30,25 @@ class ImageConfig(Config):
         return tuple(band for band in BANDS if band in value)
 
 
+class LabelConfig(Config):
+    """Classes of objects, to train on or to compare with: a column of names, or of the numbers themselves."""
+
+    column: str
+    """Column with the class; empty or null where it is not known."""
+    values: dict[str, int] = Field(default={"disk": 1, "spheroid": 0, "irregular": 0, "peculiar": 0})
+    """`label` of each name. Every name that the column holds must be here; -1 for those not to be used."""
+    where: str = ""
+    """Column of booleans: an object has a label only where it is true. Empty: all have."""
+
+    @field_validator("values")
+    @classmethod
+    def _fit_the_column(cls, values: dict[str, int]) -> dict[str, int]:
+        wrong = [f"{name} = {value}" for name, value in values.items() if not -1 <= value <= 127]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)}: must be -1 (not used) or 0 to 127")
+        return values
+
+
 class CatalogueConfig(Config):
     """A table of sources: Parquet, FITS, ECSV or CSV, by the ending of its name."""
 
@@ -45,6 +64,8 @@ class CatalogueConfig(Config):
     """Column with redshifts; empty: none."""
     field: str = ""
     """Column that names the field of a source; empty: every field is searched for every source."""
+    label: LabelConfig | None = None
+    """Classes, where the table has some."""
 
 
 class PsfConfig(Config):

@@ -26,7 +26,7 @@ class Objects:
     """Objects to cut out, [B] each.
 
     `object_id` int64, `ra` and `dec` ICRS [deg], `z` NaN where there is none, `row` in the catalogue, index or
-    order of detection.
+    order of detection, `label` int8 as in the column.
     """
 
     object_id: np.ndarray
@@ -34,6 +34,7 @@ class Objects:
     dec: np.ndarray
     z: np.ndarray
     row: np.ndarray
+    label: np.ndarray
 
     def __len__(self) -> int:
         return len(self.object_id)
@@ -44,7 +45,7 @@ class Objects:
 
     @property
     def _arrays(self) -> tuple[np.ndarray, ...]:
-        return self.object_id, self.ra, self.dec, self.z, self.row
+        return self.object_id, self.ra, self.dec, self.z, self.row, self.label
 
     def rejections(self, uri: str, reason: str, detail: str, field: str) -> list[Rejection]:
         """Reject them all."""
@@ -55,7 +56,7 @@ class Objects:
         ]
 
 
-NO_OBJECTS = Objects(*(np.empty(0, dtype) for dtype in ("i8", "f8", "f8", "f8", "i8")))
+NO_OBJECTS = Objects(*(np.empty(0, dtype) for dtype in ("i8", "f8", "f8", "f8", "i8", "i1")))
 
 
 class Cutouts:
@@ -139,6 +140,7 @@ def build_table(
         "ra": pa.array(objects.ra % 360.0),
         "dec": pa.array(objects.dec),
         "z": pa.array(objects.z, mask=np.isnan(objects.z)),
+        "label": pa.array(objects.label),
         "source_uri": pa.array(list(uris), pa.string()),
         "source_row": pa.array(objects.row.astype(np.int32)),
         "dx": pa.array(where.dx),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.errors import SourceError
-from engine.images.columns import image_columns
+from engine.images.columns import UNKNOWN_LABEL, image_columns
 from engine.images.cutouts import centres, cut, nearest_pixel
 from engine.images.detect import MESH, REACH, detect, stack
 from engine.images.planes import Plane, masked, onto, rows_needed, window
@@ -176,8 +176,8 @@ class Strip:
         )
         mine = (found.y_peak >= start) & (found.y_peak < stop)
         ra, dec = grid.to_sky(found.x[mine], found.y[mine])
-        nothing = np.full(ra.shape, np.nan)
-        self._objects = Objects(healpix_29(ra, dec), ra, dec, nothing, np.arange(ra.size))
+        nothing, no_label = np.full(ra.shape, np.nan), np.full(ra.shape, UNKNOWN_LABEL, np.int8)
+        self._objects = Objects(healpix_29(ra, dec), ra, dec, nothing, np.arange(ra.size), no_label)
 
     def _cut(self, grid: Grid, bands: dict[str, _Band]) -> UnitTable:
         assert self._objects is not None

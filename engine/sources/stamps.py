@@ -27,7 +27,7 @@ from engine.locations import FileInfo, NotFoundError
 from engine.sources.images import ImageSource
 from engine.sources.nircam_band import IMAGES, BandImage, describe, plane_of
 from engine.sources.nircam_catalogue import is_valid, load_catalogue
-from engine.sources.nircam_config import CatalogueConfig, ImageConfig
+from engine.sources.nircam_config import CatalogueConfig, ImageConfig, LabelConfig
 from engine.sources.nircam_plan import reference_band
 from engine.sources.nircam_rows import NO_OBJECTS, Cutouts, Objects, build_table, with_rejections
 from engine.stage import Rejection, UnitTable
@@ -51,6 +51,8 @@ class StampsConfig(ImageConfig):
     """Column with declination, ICRS [deg]."""
     z: str = ""
     """Column with redshifts; empty: none."""
+    label: LabelConfig | None = None
+    """Classes, where the index has some."""
     pattern: str = "{band}/*_{id}.fits"
     """Path of a stamp below the folder; `*` is anything but a slash."""
     field: str = ""
@@ -125,7 +127,7 @@ class StampsSource(ImageSource):
     def _index(self, ref: FileRef) -> tuple[Objects, list[str]]:
         """Objects, and their names in file names."""
         c = self.config
-        columns = CatalogueConfig(uri=ref.uri, ra=c.ra, dec=c.dec, id=c.id, z=c.z, field=c.id)
+        columns = CatalogueConfig(uri=ref.uri, ra=c.ra, dec=c.dec, id=c.id, z=c.z, field=c.id, label=c.label)
         objects, names = load_catalogue(self._storage, ref, columns)
         assert names is not None
         return objects, names.tolist()

@@ -16,8 +16,16 @@ from engine.schema import conform, empty_table, list_array
 from engine.storage import Storage
 from engine.synthetic.field import layout
 from engine.synthetic.field.bands import BANDS, GROUPS, REFERENCE, FloatArray, magnitudes
-from engine.synthetic.field.config import PIXEL_ARCSEC, TRUTH_COLUMNS, FieldConfig
+from engine.synthetic.field.config import (
+    ARTEFACTS,
+    MAX_DISK_BULGE,
+    MIN_SPHEROID_BULGE,
+    PIXEL_ARCSEC,
+    TRUTH_COLUMNS,
+    FieldConfig,
+)
 from engine.synthetic.field.cosmos import Stamps
+from engine.synthetic.field.galaxies import BULGE, NUM_PARTS
 from engine.synthetic.field.mosaic import Strip, channel_grid, field_strips
 from engine.synthetic.field.population import row_sources, rows_of_tiles
 from engine.synthetic.field.psf import load_psfs
@@ -160,7 +168,7 @@ def truth_table(config: FieldConfig, index: int, sources: list[Source]) -> pa.Ta
     u, v = np.array([(s.u, s.v) for s in sources]).reshape(-1, 2).T
     ra, dec = layout.sky_positions(config, index, u, v)
     flux = np.array([s.total_flux for s in sources]).reshape(-1, len(BANDS))
-    main = [_main_profile(s) for s in sources]
+    main, bulge = [_main_profile(s) for s in sources], [_bulge_fraction(s) for s in sources]
     columns = {
         "field": pa.repeat(pa.scalar(layout.field_name(config, index)), len(sources)),
         "object_id": [s.object_id for s in sources], "ra": ra, "dec": dec,
@@ -173,6 +181,8 @@ def truth_table(config: FieldConfig, index: int, sources: list[Source]) -> pa.Ta
         "flux": list_array(flux.astype(np.float32)), "mag": list_array(magnitudes(flux).astype(np.float32)),
         "half_light_radius": [half_light_radius(s) for s in sources],
         "sersic_index": [p.index if p else 0.0 for p in main],
+        "bulge_fraction": bulge,
+        "morphology": [_morphology(s, share) for s, share in zip(sources, bulge, strict=True)],
         "axis_ratio": [p.axis_ratio if p else 1.0 for p in main],
         "angle": [p.angle if p else 0.0 for p in main],
         "num_parts": [len(s.profiles) + sum(b.weight.size for b in s.blobs) for s in sources],
@@ -182,6 +192,22 @@ def truth_table(config: FieldConfig, index: int, sources: list[Source]) -> pa.Ta
 
 def _main_profile(source: Source) -> Profile | None:
     return max(source.profiles, key=lambda p: source.flux[p.sed, REFERENCE] * p.weight, default=None)
+
+
+def _bulge_fraction(source: Source) -> float | None:
+    """Share of the bulge in the light in F200W; None unless it is a galaxy of bulge, disk and clumps."""
+    light = source.flux[:, REFERENCE]
+    return float(light[BULGE] / light.sum()) if len(light) == NUM_PARTS and light.sum() > 0 else None
+
+
+def _morphology(source: Source, bulge_fraction: float | None) -> str | None:
+    if source.anomaly == "merger":
+        return "irregular"
+    if bulge_fraction is None or source.anomaly not in ("", *ARTEFACTS):
+        return None
+    if bulge_fraction < MAX_DISK_BULGE:
+        return "disk"
+    return "spheroid" if bulge_fraction > MIN_SPHEROID_BULGE else None
 
 
 def write_truth(truth: Iterable[pa.Table], uri: str, storage: Storage) -> str:

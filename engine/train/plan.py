@@ -1,10 +1,11 @@
 """What is trained on what, before Ray or torch come in: settings, files, sizes, the name of the run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 from pydantic import Field
 
 from engine.config import Config
@@ -77,13 +78,43 @@ class TrainConfig(Config):
     """Of the order of files and rows."""
 
 
+class Realisations(Protocol):
+    """Makes the rows that a task reads out of staged ones, several times in an epoch, each time others."""
+
+    @property
+    def count(self) -> int:
+        """Realisations of each staged row in an epoch."""
+        ...
+
+    def reads(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """Staged columns that rows with `columns` are made of."""
+        ...
+
+    def __call__(self, table: pa.Table, number: int) -> pa.Table:
+        """Return the rows of a realisation, 0 to `count` - 1, the same whenever they are asked for."""
+        ...
+
+
 @dataclass(frozen=True)
 class TrainData:
-    """Staged Parquet files, their rows in total, and the columns that the task reads."""
+    """What is read in an epoch.
+
+    Parameters
+    ----------
+    files
+        Staged Parquet.
+    num_rows
+        Rows of an epoch: those of all files, times the realisations of each.
+    columns
+        Columns that the task reads.
+    realisations
+        What makes them of the staged ones; None: they are staged as they are.
+    """
 
     files: tuple[FileRef, ...]
     num_rows: int
     columns: tuple[str, ...]
+    realisations: Realisations | None = None
 
 
 @dataclass(frozen=True)

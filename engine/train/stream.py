@@ -4,32 +4,40 @@ Apart from `loop`, because Ray's readers and coordinators import what they hold:
 seconds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
+import pyarrow as pa
 import ray.data
 from ray.data import DataContext, Dataset, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from engine.storage import Storage
 from engine.train.batches import SPLIT_COLUMN, read_tables
-from engine.train.plan import TrainConfig, TrainData, ordered_files
+from engine.train.plan import Realisations, TrainConfig, TrainData, ordered_files
 from engine.units import FileRef
 
 
 class StagedDatasource(Datasource):
-    """Staged Parquet, one read task a file, in order.
+    """Staged Parquet, one read task a file and realisation, in order.
 
     Not `read_parquet`: that of Ray 2.60 starts 32 actors that read footers, anew for every epoch.
     """
 
-    def __init__(self, files: Sequence[FileRef], columns: Sequence[str], storage: Storage) -> None:
+    def __init__(
+        self,
+        parts: Sequence[tuple[FileRef, int]],
+        columns: Sequence[str],
+        storage: Storage,
+        realisations: Realisations | None = None,
+    ) -> None:
         super().__init__()
-        self._files, self._columns, self._storage = list(files), list(columns), storage
+        self._parts, self._storage, self._realisations = list(parts), storage, realisations
+        self._columns = list(columns)
 
     def estimate_inmemory_data_size(self) -> int:
         """Size of all files [bytes]."""
-        return sum(file.size for file in self._files)
+        return sum(file.size for file, _ in self._parts)
 
     def get_read_tasks(
         self,
@@ -37,20 +45,32 @@ class StagedDatasource(Datasource):
         per_task_row_limit: int | None = None,
         data_context: DataContext | None = None,  # noqa: ARG002
     ) -> list[ReadTask]:
-        """Return one task a file."""
-        return [self._task(file, per_task_row_limit) for file in self._files]
+        """Return one task a file and realisation."""
+        return [self._task(*part, per_task_row_limit) for part in self._parts]
 
-    def _task(self, file: FileRef, row_limit: int | None) -> ReadTask:
+    def _task(self, file: FileRef, number: int, row_limit: int | None) -> ReadTask:
         metadata = BlockMetadata(num_rows=None, size_bytes=file.size, input_files=None, exec_stats=None)
         read = partial(read_tables, [file.uri], self._columns, self._storage)
+        if self._realisations:
+            read = partial(realised, self._realisations, number, file.uri, self._columns, self._storage)
         return ReadTask(read, metadata, per_task_row_limit=row_limit)
+
+
+def realised(
+    realisations: Realisations, number: int, uri: str, columns: Sequence[str], storage: Storage
+) -> Iterator[pa.Table]:
+    """Yield the rows of one realisation of a staged file."""
+    own = [name for name in columns if name != SPLIT_COLUMN]
+    for table in read_tables([uri], [*realisations.reads(own), SPLIT_COLUMN], storage):
+        yield realisations(table, number).select(list(columns))
 
 
 def dataset(data: TrainData, config: TrainConfig, storage: Storage) -> Dataset:
     """Return the rows of all files, in the order of the seed, with the column that splits them."""
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
-    files = ordered_files(data, config.seed)
-    source = StagedDatasource(files, [*data.columns, SPLIT_COLUMN], storage)
+    numbers = range(data.realisations.count if data.realisations else 1)
+    parts = [(file, number) for number in numbers for file in ordered_files(data, config.seed + number)]
+    source = StagedDatasource(parts, [*data.columns, SPLIT_COLUMN], storage, data.realisations)
     with DataContext.current(context):  # a dataset keeps the context that it was made in
-        return ray.data.read_datasource(source, num_cpus=config.read_cpus, override_num_blocks=len(files))
+        return ray.data.read_datasource(source, num_cpus=config.read_cpus, override_num_blocks=len(parts))

@@ -40,6 +40,12 @@ def cutout_input(size: int, num_bands: int = len(BANDS)) -> tuple[Column, ...]:
     )
 
 
+def denoised_column(size: int, num_bands: int = len(BANDS)) -> Column:
+    """Column of cutouts without noise and neighbours: what a denoiser writes and a classifier may read."""
+    text = "Flux of each pixel without noise and neighbours, order band, y, x"
+    return Column("denoised", "float32", text, "nJy", num_bands * size * size, packed=True)
+
+
 class Cutouts(NamedTuple):
     """Tensors [B, bands, S, S]: science and error [nJy], finite everywhere, and where they can be used.
 

@@ -26,7 +26,7 @@ from engine.synthetic.field.bands import (
 )
 from engine.synthetic.field.config import KINDS, FieldConfig
 from engine.synthetic.field.mosaic import draw_light, pixel_error
-from engine.synthetic.field.population import draw_sources, galaxy_density, star_fluxes
+from engine.synthetic.field.population import draw_sources, galaxy_density, random_places, star_fluxes
 from engine.synthetic.field.render import Renderer, sersic_transform
 from engine.synthetic.field.sources import POINT, Blobs, Profile, Source, half_light_radius
 
@@ -332,7 +332,8 @@ def test_artefacts_are_in_one_band_of_a_normal_galaxy(kind):
 
 def test_all_kinds_come_about_equally_often():
     config = FieldConfig(anomaly_fraction=0.5)
-    found = draw_sources(config, 1500, 50, seeded(), 1, np.zeros(2), 30.0)
+    places = random_places(1550, np.zeros(2), 30.0, seeded())
+    found = draw_sources(config, places, 50, seeded(), 1)
     names, counts = np.unique([s.anomaly for s in found if s.anomaly], return_counts=True)
     assert set(names) == set(KINDS)
     assert counts.sum() == pytest.approx(775, abs=80)

@@ -98,6 +98,32 @@ def test_errors_are_those_of_the_noise(field):
         assert one.error.max() > 1.2 * one.error.min()
 
 
+def test_galaxies_on_a_grid_are_alone_in_their_squares_and_without_noise_if_so_wished():
+    config = FieldConfig(width_px=300, height_px=260, spacing_px=64, noise=False, anomaly_fraction=0.0)
+    truth = nircam.field_truth(config)
+    cells = {
+        (round(x + 0.5) // 64, round(y + 0.5) // 64) for x, y in zip(*(truth[n].to_numpy() for n in "xy"), strict=True)
+    }
+    assert len(cells) == truth.num_rows == 5 * 5 - 5  # 300 x 260 pixels hold the middles of 5 x 4 squares
+    off = np.abs(np.stack([truth[n].to_numpy() for n in "xy"]) + 0.5 - 32) % 64
+    assert np.minimum(off, 64 - off).max() <= 0.5
+    assert set(truth["kind"].to_pylist()) == {"galaxy"}
+    one = nircam.simulate_field(config)["f200w"]
+    np.testing.assert_array_equal(one.science, one.noiseless)
+    assert one.error.min() > 0
+
+
+def test_truth_tells_disks_from_spheroids_and_mergers():
+    config = FieldConfig(width_px=2048, height_px=2048, spacing_px=64, old_fraction=0.5,
+                         anomaly_fraction=0.2, anomaly_kinds=("merger", "ero"))  # fmt: skip
+    truth = nircam.field_truth(config).to_pandas()
+    shares = truth.groupby("morphology", dropna=False).bulge_fraction.agg(["size", "min", "max"])
+    assert shares.loc["disk", "max"] < 0.4 < 0.6 < shares.loc["spheroid", "min"]
+    assert shares["size"].loc[["disk", "spheroid", "irregular"]].min() > 60
+    assert (truth.morphology[truth.anomaly == "merger"] == "irregular").all()
+    assert truth.morphology[truth.anomaly == "ero"].isna().all()
+
+
 def test_truth_is_where_the_wcs_says(stsci):
     folder, paths = stsci
     truth = pq.read_table(folder / "truth.parquet")

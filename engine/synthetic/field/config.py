@@ -17,6 +17,7 @@ KINDS: tuple[str, ...] = (
 ARTEFACTS: tuple[str, ...] = ("snowball", "wisp", "bad_column")
 PIXEL_ARCSEC: dict[str, tuple[float, float]] = {"stsci": (0.03, 0.03), "dja": (0.02, 0.04)}
 """Pixel scales of short and long wavelengths by layout."""
+MAX_DISK_BULGE, MIN_SPHEROID_BULGE = 0.4, 0.6
 MAX_FIELDS = 1 << 16
 STRIP_PIXELS = 3 << 20
 """Pixels of a strip, so that memory does not depend on the width of the mosaic."""
@@ -38,6 +39,10 @@ TRUTH_COLUMNS: tuple[Column, ...] = (
     Column("mag", "float32", "AB magnitude in the six bands; NaN where there is no flux", "mag", length=6),
     Column("half_light_radius", "float32", "Circularised, in F200W, without PSF; 0 for points", "arcsec"),
     Column("sersic_index", "float32", "Of the brightest profile in F200W; 0 for points"),
+    Column("bulge_fraction", "float32", "Share of the bulge in the light in F200W; null if not made of bulge and disk",
+           nullable=True),
+    Column("morphology", "string", f"disk (bulge_fraction below {MAX_DISK_BULGE}), spheroid (above "
+           f"{MIN_SPHEROID_BULGE}), irregular (a merger); null if none of them", nullable=True),
     Column("axis_ratio", "float32", "Minor over major axis of the brightest profile; 1 for points"),
     Column("angle", "float32", "Major axis of the brightest profile, from +x to +y of the mosaic", "deg"),
     Column("num_parts", "int32", "Profiles, clumps and tail pieces that the object was drawn from"),
@@ -68,6 +73,13 @@ class FieldConfig(Config):
     """Angle of +y of the mosaics, east of north."""
     density_factor: float = Field(default=1.0, gt=0, le=20)
     """Galaxies relative to the real sky (about 400 a square arcminute to magnitude 29)."""
+    spacing_px: int = Field(default=0, ge=0)
+    """Put one galaxy in the middle of each square of so many pixels, and no stars: single objects to learn from. 0:
+    at random, as densely as the sky has them."""
+    old_fraction: float | None = Field(default=None, ge=0, le=1)
+    """Share of old galaxies, which have the larger bulges; none: as in the sky, where they are rare."""
+    noise: bool = True
+    """Whether SCI has noise; ERR is the same without it: light as it is, to be contaminated while a model trains."""
     star_density: float = Field(default=5.0, ge=0)
     """Stars a square arcminute, magnitudes 18 to 28 in F200W."""
     faintest_mag: float = Field(default=29.5, gt=20, le=32)

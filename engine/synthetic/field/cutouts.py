@@ -15,7 +15,7 @@ from engine.synthetic.field.config import PIXEL_ARCSEC, FieldConfig
 from engine.synthetic.field.cosmos import Stamps
 from engine.synthetic.field.mosaic import add_patch, draw_light, pixel_error
 from engine.synthetic.field.noise import REACH, drizzle_kernel
-from engine.synthetic.field.population import draw_sources, galaxy_density
+from engine.synthetic.field.population import draw_sources, galaxy_density, random_places
 from engine.synthetic.field.psf import load_psfs
 from engine.synthetic.field.render import STAMP_SIZES, Renderer
 from engine.synthetic.field.sources import Source
@@ -107,10 +107,9 @@ class CutoutMaker:
         galaxies = galaxy_density(self._central, self._central.faintest_mag)
         num_stars = int(rng.binomial(CHUNK, self.config.star_density / (self.config.star_density + galaxies)))
         corner = np.full(2, self.size_px // 2 * self.pixel_arcsec)
-        found = draw_sources(
-            self._central, CHUNK - num_stars, num_stars, rng, number * CHUNK, corner, self.pixel_arcsec,
-            len(self._stamps) if self._stamps else 0,
-        )  # fmt: skip
+        places = random_places(CHUNK, corner, self.pixel_arcsec, rng)
+        stamps = len(self._stamps) if self._stamps else 0
+        found = draw_sources(self._central, places, num_stars, rng, number * CHUNK, stamps)
         return [found[i] for i in rng.permutation(CHUNK)]
 
     def _draw_scenes(self, centrals: Sequence[Source], rng: np.random.Generator) -> list[list[Source]]:
@@ -120,9 +119,9 @@ class CutoutMaker:
         num = int(rng.poisson(galaxy_density(self.config, self.config.faintest_mag) * area))
         num_stars = int(rng.poisson(self.config.star_density * area))
         corner = np.full(2, -PAD_PX * self.pixel_arcsec)
-        others = draw_sources(
-            self._neighbours, num, num_stars, rng, 0, corner, side, len(self._stamps) if self._stamps else 0
-        )
+        places = random_places(num + num_stars, corner, side, rng)
+        stamps = len(self._stamps) if self._stamps else 0
+        others = draw_sources(self._neighbours, places, num_stars, rng, 0, stamps)
         scenes = [[central] for central in centrals]
         for place, other in zip(rng.integers(CHUNK, size=len(others)), others, strict=True):
             scenes[int(place)].append(other)

@@ -17,6 +17,7 @@ BRIGHTEST = 19.0
 """Brightest galaxies in F200W (AB): brighter ones are too rare to matter."""
 BULGE, DISK, CLUMPS = 0, 1, 2
 """Rows of `Source.flux` of a normal galaxy."""
+NUM_PARTS = 3
 BULGE_INDICES = np.array([2.5, 3.0, 4.0, 4.0])
 """Sersic indices of bulges; a few values only, because each needs its own table in GalSim."""
 MAX_CLUMPS = 6
@@ -50,11 +51,12 @@ def draw_redshifts(mag: FloatArray, rng: np.random.Generator) -> FloatArray:
     return np.clip(z0 * rng.gamma(2.0, 1.0, len(mag)) ** (1.0 / 1.5), 0.05, 11.0)
 
 
-def draw(mag: FloatArray, rng: np.random.Generator) -> Galaxies:
-    """Draw galaxies of magnitudes [B] in F200W."""
+def draw(mag: FloatArray, rng: np.random.Generator, old_fraction: float | None = None) -> Galaxies:
+    """Draw galaxies of magnitudes [B] in F200W; `old_fraction` of them old, by default fewer among faint ones."""
     num = len(mag)
     z = draw_redshifts(mag, rng)
-    is_old = rng.uniform(size=num) < 0.28 * 10.0 ** (-0.2 * np.clip(mag - 21.0, 0.0, None))
+    share = 0.28 * 10.0 ** (-0.2 * np.clip(mag - 21.0, 0.0, None)) if old_fraction is None else old_fraction
+    is_old = rng.uniform(size=num) < share
     bulge_share = np.where(is_old, rng.uniform(0.4, 1.0, num), rng.beta(1.2, 4.0, num))
     is_clumpy = ~is_old & (rng.uniform(size=num) < np.clip(0.15 + 0.15 * z, 0.0, 0.55))
     clump_share = np.where(is_clumpy, rng.uniform(0.05, 0.3, num), 0.0)

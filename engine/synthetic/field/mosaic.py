@@ -134,8 +134,9 @@ def _observe(
     sources: Sequence[Source],
 ) -> Strip:  # fmt: skip
     error = pixel_error(noiseless, band, grid.pixel_arcsec)
-    noise = unit_noise((config.seed, index, _NOISE), rows, grid.width, band, grid.pixel_arcsec)
-    science = noiseless + noise * error
+    science = noiseless.copy()
+    if config.noise:
+        science += error * unit_noise((config.seed, index, _NOISE), rows, grid.width, band, grid.pixel_arcsec)
     for source in sources:
         if source.artefact is not None and source.artefact.band == band:
             x, y, patch = draw_artefact(source, grid.pixel_arcsec)

@@ -58,12 +58,33 @@ def row_sources(config: FieldConfig, index: int, row: int, stamps: int = 0) -> t
 def tile_sources(config: FieldConfig, index: int, column: int, row: int, stamps: int = 0) -> list[Source]:
     """Objects with their centres in one tile of field `index`, inside the mosaic or not."""
     rng = np.random.default_rng((config.seed, index, row, column))
+    first = 1 + pairing(column, row) * MAX_TILE_OBJECTS
+    if config.spacing_px:
+        places = grid_places(config, column, row, rng)
+        return draw_sources(config, places, 0, rng, first, stamps)
     area = (TILE_ARCSEC / 60.0) ** 2
     num_galaxies = int(rng.poisson(galaxy_density(config, config.faintest_mag) * area))
     num_stars = int(rng.poisson(config.star_density * area))
-    first = 1 + pairing(column, row) * MAX_TILE_OBJECTS
     corner = np.array([column, row]) * TILE_ARCSEC
-    return draw_sources(config, num_galaxies, num_stars, rng, first, corner, TILE_ARCSEC, stamps)
+    places = random_places(num_galaxies + num_stars, corner, TILE_ARCSEC, rng)
+    return draw_sources(config, places, num_stars, rng, first, stamps)
+
+
+def random_places(num: int, corner: FloatArray, side: float, rng: np.random.Generator) -> FloatArray:
+    """Places [num, 2] in a square of `side` at `corner` [arcsec]."""
+    return corner + side * rng.uniform(size=(num, 2))
+
+
+def grid_places(config: FieldConfig, column: int, row: int, rng: np.random.Generator) -> FloatArray:
+    """Places [num, 2] of the field's grid in a tile [arcsec], each somewhere in its pixel."""
+    pixel = PIXEL_ARCSEC[config.layout][0]
+    step = config.spacing_px * pixel
+    cells = [
+        np.arange(*np.ceil((np.array([n, n + 1]) * TILE_ARCSEC - step / 2) / step)) for n in (column, row)
+    ]
+    u, v = np.meshgrid(*((cell + 0.5) * step for cell in cells))
+    middles = np.stack([u.ravel(), v.ravel()], 1)
+    return middles + pixel * rng.uniform(-0.5, 0.5, middles.shape)
 
 
 def pairing(column: int, row: int) -> int:
@@ -72,17 +93,16 @@ def pairing(column: int, row: int) -> int:
 
 
 def draw_sources(
-    config: FieldConfig, num_galaxies: int, num_stars: int, rng: np.random.Generator, first_id: int,
-    corner: FloatArray, side: float, stamps: int = 0,
+    config: FieldConfig, places: FloatArray, num_stars: int, rng: np.random.Generator, first_id: int, stamps: int = 0
 ) -> list[Source]:  # fmt: skip
-    """Draw objects uniformly in a square of `side` at `corner` [arcsec], and make some into anomalies."""
-    num = num_galaxies + num_stars
-    places = corner + side * rng.uniform(size=(num, 2))
+    """Draw an object for each of the `places` [num, 2] [arcsec], stars last, and make some into anomalies."""
+    num = len(places)
+    num_galaxies = num - num_stars
     is_real = rng.uniform(size=num_galaxies) < (config.cosmos_fraction if stamps else 0.0)
     drawn = rng.integers(max(stamps, 1), size=num_galaxies)
     mag = galaxies.draw_magnitudes(num_galaxies, config.faintest_mag, rng)
     stamp = np.where(is_real & (mag > BRIGHTEST_REAL), drawn, -1)
-    normal = galaxies.draw(mag, rng)
+    normal = galaxies.draw(mag, rng, config.old_fraction)
     kinds = anomalies.draw_kinds(config, num, rng)
     starlight = star_fluxes(num_stars, rng)
     found = []

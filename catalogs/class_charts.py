@@ -1,0 +1,94 @@
+"""Charts of the report of a catalogue of two classes: probabilities, how honest they are, and redshift."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from catalogs.figures import BLUE, GREY, VERMILION, new_figure, style, to_svg
+from catalogs.spec import Classes
+from catalogs.statistics import Fractions, Histogram, binomial_interval
+
+NUM_BINS = 10
+"""Bins of probability in which labels are counted."""
+
+
+def class_chart(
+    classes: Classes,
+    probabilities: Mapping[str, Histogram],
+    reliability: np.ndarray | None,
+    labelled: tuple[np.ndarray, np.ndarray],
+    fractions: Fractions,
+) -> str:
+    """Draw three panels, as SVG.
+
+    Parameters
+    ----------
+    classes
+        Names of the classes.
+    probabilities
+        Distribution of the probability, of all rows and of those with a given class.
+    reliability
+        [M, 3] rows, mean probability and fraction of class 1 of held-out objects, of the checkpoint; None: unknown.
+    labelled
+        Probability and class (True: 1) of rows that have a given class.
+    fractions
+        Rows of class 1 in bins of redshift.
+    """
+    with style():
+        figure = new_figure(10.5, 3.1)
+        left, middle, right = figure.subplots(1, 3)
+        _draw_probabilities(left, probabilities, classes)
+        _draw_reliability(middle, reliability, *labelled)
+        _draw_fractions(right, fractions, classes)
+        return to_svg(figure)
+
+
+def _draw_probabilities(axes: Axes, histograms: Mapping[str, Histogram], classes: Classes) -> None:
+    for (name, histogram), colour in zip(histograms.items(), (GREY, VERMILION, BLUE), strict=False):
+        if histogram.counts.any():
+            axes.stairs(histogram.counts, histogram.edges, color=colour, lw=1.3, label=name)
+    axes.set_yscale("symlog", linthresh=10)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel(classes.probability)
+    axes.set_ylabel("rows per bin")
+    axes.legend(loc="best")
+
+
+def _draw_reliability(
+    axes: Axes, table: np.ndarray | None, probability: np.ndarray, outcome: np.ndarray
+) -> None:
+    axes.plot([0, 1], [0, 1], color="#555555", lw=0.8, ls="--", zorder=0)
+    if table is not None:
+        _, mean, rate = table[table[:, 0] > 0].T
+        axes.plot(mean, rate, "o-", ms=3.5, lw=1.0, color=GREY, label="held out in training")
+    if len(probability):
+        cell = np.minimum((probability * NUM_BINS).astype(int), NUM_BINS - 1)
+        totals, hits, sums = (
+            np.bincount(cell, weight, NUM_BINS) for weight in (None, outcome.astype(float), probability)
+        )
+        some = totals > 0
+        hits, totals = hits[some].astype(int), totals[some].astype(int)
+        low, high = binomial_interval(hits, totals)
+        rate = hits / totals
+        axes.errorbar(sums[some] / totals, rate, [rate - low, high - rate], fmt="s", ms=4, color=VERMILION,
+                      capsize=2, label="given classes of this catalogue")  # fmt: skip
+    axes.set_xlabel("probability")
+    axes.set_ylabel("fraction that is")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-0.02, 1.02)
+    axes.legend(loc="best")
+
+
+def _draw_fractions(axes: Axes, fractions: Fractions, classes: Classes) -> None:
+    some = fractions.totals > 0
+    middle = ((fractions.edges[:-1] + fractions.edges[1:]) / 2)[some]
+    rate = fractions.hits[some] / fractions.totals[some]
+    bars = np.array([rate - fractions.low[some], fractions.high[some] - rate])
+    if some.any():
+        axes.errorbar(middle, rate, bars, np.diff(fractions.edges)[some] / 2, fmt="o", ms=4, color=BLUE, capsize=2)
+    for x, y, num in zip(middle, rate + bars[1], fractions.totals[some], strict=True):
+        axes.annotate(str(num), (x, y), (0, 2), textcoords="offset points", ha="center", fontsize=7, color=GREY)
+    axes.set_ylim(0, 1.08)
+    axes.set_xlabel(f"redshift ({classes.redshift})")
+    axes.set_ylabel(f"fraction of {classes.names[1]}")
