@@ -48,6 +48,10 @@ class UNetVAEConfig:
     skip_dropout: float = 0.3
     """Part of the training images whose learned gates are all closed, so that the latent has to describe
     them."""
+    identity_skip: bool = True
+    """Whether the network may take over pixels as they are: clean = keep * seen + rest, keep between 0 and 1 for
+    each pixel. Bright pixels then keep their flux. Closed with the gates; of fluxes only, and not if
+    skip_gate is none."""
     beta: float = 1.0
     """Weight of the KL term (Higgins et al. 2017); 1 is the ELBO."""
     beta_warmup_fraction: float = 0.2

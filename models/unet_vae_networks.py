@@ -71,7 +71,9 @@ class UNetVAE(nn.Module):
         self.up = nn.ModuleList(
             _Up(widths[n + 1], passed.get(n, 0), widths[n], is_normalised=n > 0) for n in range(config.levels)
         )
-        self.last = nn.Conv2d(widths[0], config.num_bands * (1 + self._has_variance), 3, padding=1)
+        self._keeps = config.identity_skip and config.skip_gate != "none" and self._has_variance
+        num_maps = 1 + self._has_variance + self._keeps
+        self.last = nn.Conv2d(widths[0], config.num_bands * num_maps, 3, padding=1)
 
     def _add_latent(self, config: UNetVAEConfig) -> None:
         if config.num_latent:
@@ -103,9 +105,10 @@ class UNetVAE(nn.Module):
         is_open
             [B] 1 where skips are open, 0 where closed; None: all open. Full skips are always open.
         """
+        seen = self.stretch(images.science) * images.usable
         levels, latent_mean, latent_logvar = self.encode(images)
         latent = torch.addcmul(latent_mean, (0.5 * latent_logvar).exp(), noise)
-        mean, log_variance = self.decode(latent, levels, is_open)
+        mean, log_variance = self.decode(latent, levels, is_open, seen)
         return Output(mean, log_variance, latent_mean, latent_logvar)
 
     def encode(self, images: Cutouts) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -121,18 +124,23 @@ class UNetVAE(nn.Module):
         return levels, mean, LATENT_LOGVAR_RANGE * torch.tanh(logvar / LATENT_LOGVAR_RANGE)
 
     def decode(
-        self, latent: Tensor, levels: list[Tensor], is_open: Tensor | None = None
+        self,
+        latent: Tensor,
+        levels: list[Tensor],
+        is_open: Tensor | None = None,
+        seen: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of `Output` for latents [B, D] and the levels of `encode`."""
+        """Mean and log variance of `Output` for latents [B, D], the levels of `encode`, and the stretched image."""
         x = self.latent_in(latent) if self.num_latent else levels[-1]
         opened = x.new_ones(len(x)) if is_open is None else is_open
         for level in reversed(range(len(self.up))):
             x = self.up[level](x, self._passed(level, levels[level], opened))
-        x = self.last(x).float()
-        mean = x[:, : self._num_bands]
+        mean, *maps = self.last(x).float().split(self._num_bands, 1)
+        if self._keeps and seen is not None:
+            mean = mean + maps.pop().sigmoid() * seen * opened[:, None, None, None]
         if not self._has_variance:
             return mean, torch.zeros_like(mean)
-        log_variance = x[:, self._num_bands :] + LOG_VARIANCE_START
+        log_variance = maps[0] + LOG_VARIANCE_START
         return mean, LOG_VARIANCE_RANGE * torch.tanh(log_variance / LOG_VARIANCE_RANGE)
 
     def flux(self, output: Output) -> Tensor:

@@ -81,8 +81,21 @@ def test_shapes_and_a_gradient_for_every_parameter(config: UNetVAEConfig) -> Non
         assert parameter.grad.abs().sum() > 0, name
 
 
+def test_pixels_are_taken_over_where_the_network_says_so_and_skips_are_open() -> None:
+    model, images = network(small(skip_gate="full")), seen(pairs(4))
+    noise = torch.zeros(4, 8)
+    with torch.no_grad():
+        model.last.weight.zero_()
+        model.last.bias[: images.science.shape[1]] = 0
+        model.last.bias[-images.science.shape[1] :] = 30
+        kept = model.flux(model(images, noise))
+        closed = model.flux(model(images, noise, torch.zeros(4)))
+    torch.testing.assert_close(kept, images.science * images.usable, rtol=1e-4, atol=1e-5)
+    assert not closed.any()
+
+
 def test_a_gate_of_zero_is_no_skip() -> None:
-    model, images = network(small()), seen(pairs(4))
+    model, images = network(small(identity_skip=False)), seen(pairs(4))
     levels, latent, _ = model.encode(images)
     other = [level + torch.randn_like(level) for level in levels]
     noise = torch.zeros(4, 8)
