@@ -102,7 +102,8 @@ def test_galaxies_on_a_grid_are_alone_in_their_squares_and_without_noise_if_so_w
     config = FieldConfig(width_px=300, height_px=260, spacing_px=64, noise=False, anomaly_fraction=0.0)
     truth = nircam.field_truth(config)
     cells = {
-        (round(x + 0.5) // 64, round(y + 0.5) // 64) for x, y in zip(*(truth[n].to_numpy() for n in "xy"), strict=True)
+        (round(x + 0.5) // 64, round(y + 0.5) // 64)
+        for x, y in zip(*(truth[n].to_numpy() for n in "xy"), strict=True)
     }
     assert len(cells) == truth.num_rows == 5 * 5 - 5  # 300 x 260 pixels hold the middles of 5 x 4 squares
     off = np.abs(np.stack([truth[n].to_numpy() for n in "xy"]) + 0.5 - 32) % 64
