@@ -1,0 +1,258 @@
+"""Disk or not: four networks, on images as measured and as denoised, at several S/N.
+
+    python -m benchmarks.morphology [--seeds 3] [--denoiser CHECKPOINT] [--json FILE]
+
+Synthetic galaxies (disks, spheroids, mergers) with contaminants and noise of S/N 3 to 100 train each network anew
+from each seed, once on images as measured and once on both, as measured and denoised; test galaxies are others.
+Rows: balanced accuracy, accuracy, AUROC and expected calibration error (after a temperature fitted to held-out
+galaxies), mean over seeds with the 95 % interval of the mean (Student's t), on test galaxies that are clean, and
+contaminated at S/N 10, 5, 3. A network on "denoised" judges the denoised image. Last line: whether denoising helps,
+as Mirzoyan (2025, arXiv:2506.19434) finds for every network. Nothing was tuned on the test seed.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import stats
+
+from benchmarks.peers.convnext import fresh, num_parameters
+from engine.checkpoint import load
+from engine.images.bands import BANDS
+from engine.infer import open_model
+from engine.storage import Storage
+from engine.synthetic.contaminate.config import ContaminateConfig
+from engine.synthetic.contaminate.optics import nircam_optics
+from engine.synthetic.contaminate.simulate import Contaminator
+from engine.synthetic.field.config import PIXEL_ARCSEC, FieldConfig
+from engine.synthetic.nircam import field_truth, simulate_field
+from models.disk_classifier import NETWORK, DiskClassifierTask
+from models.disk_classifier_config import PRESETS, DiskClassifierConfig
+from models.disk_images import DISK, NO_DISK, classes, views
+from models.scoring.probabilities import auroc, calibration_error, fit_temperature, reliability, sigmoid
+from models.unet_vae import SPEC as DENOISER
+
+SIZE, FIELD_PX = 64, 2048
+SEED_TRAINING, SEED_TEST = 3001, 93_017
+CONDITIONS: dict[str, tuple[float, ...]] = {"clean": (), "S/N 10": (10.0,), "S/N 5": (5.0,), "S/N 3": (3.0,)}
+CPU = torch.device("cpu")
+VALUES = {"disk": DISK, "spheroid": NO_DISK, "irregular": NO_DISK}
+
+Batch = dict[str, np.ndarray]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--fields", type=int, default=4, help="fields of 1,024 galaxies to train on")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch-rows", type=int, default=32)
+    parser.add_argument("--denoiser", default="checkpoints/unet_vae_nircam")
+    parser.add_argument("--networks", nargs="*", default=[])
+    parser.add_argument("--num-threads", type=int, default=2)
+    parser.add_argument("--json", default="")
+    args = parser.parse_args()
+    torch.set_num_threads(args.num_threads)
+    began = time.perf_counter()
+    training, held_out, tests = samples(args)
+    print(f"{len(training['label'])} training, {len(held_out['label'])} held-out, {len(tests['clean']['label'])} "
+          f"test galaxies in {time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
+    results: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for name in args.networks or configs(False):
+        for denoised in (False, True):
+            for seed in range(args.seeds):
+                began = time.perf_counter()
+                task = train(args, name, configs(denoised)[name], training, seed)
+                found = evaluated(configs(denoised)[name], task, held_out, tests)
+                rows = results.setdefault(f"{name}, {'denoised' if denoised else 'raw'}", {})
+                for condition, measures in found.items():
+                    rows.setdefault(condition, []).append(measures)
+                print(f"{name} {'denoised' if denoised else 'raw'} seed {seed}: {time.perf_counter() - began:.0f} s, "
+                      + ", ".join(f"{c} {m['balanced']:.3f}" for c, m in found.items()), flush=True)  # fmt: skip
+    report(results)
+    if args.json:
+        Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
+
+
+def configs(denoised: bool) -> dict[str, DiskClassifierConfig]:
+    """Settings of the networks by name; the ConvNeXt takes those of its images only."""
+    small = replace(PRESETS["small"], size=SIZE, use_denoised=denoised)
+    return {
+        "plain CNN": replace(small, architecture="plain"),
+        "ConvNeXt": small,
+        "GCNN N=8": small,
+        "GCNN N=16": replace(small, rotations=16),
+    }
+
+
+def samples(args: argparse.Namespace) -> tuple[Batch, Batch, dict[str, Batch]]:
+    """Training and held-out galaxies with contaminants and random S/N, and test galaxies in all conditions."""
+    denoise = denoiser(args.denoiser)
+    galaxies = joined([single_galaxies(SEED_TRAINING, index) for index in range(args.fields + 1)])
+    seen = contaminated(galaxies, SEED_TRAINING, (3.0, 100.0))
+    seen["denoised"] = denoise(seen)
+    is_held_out = np.arange(len(seen["label"])) >= len(seen["label"]) * args.fields // (args.fields + 1)
+    training, held_out = ({k: v[chosen] for k, v in seen.items()} for chosen in (~is_held_out, is_held_out))
+    others, tests = single_galaxies(SEED_TEST, 0), {}
+    for name, snr in CONDITIONS.items():
+        tests[name] = contaminated(others, SEED_TEST, snr) if snr else as_they_are(others)
+        tests[name]["denoised"] = denoise(tests[name])
+    return training, held_out, tests
+
+
+def single_galaxies(seed: int, index: int) -> Batch:
+    """Galaxies of known class of one field, in squares, without noise: columns of cutouts, and `label`."""
+    config = FieldConfig(
+        width_px=FIELD_PX, height_px=FIELD_PX, spacing_px=SIZE, noise=False, old_fraction=0.5, faintest_mag=26.0,
+        anomaly_fraction=0.15, anomaly_kinds=("merger",), num_fields=64, seed=seed,
+    )  # fmt: skip
+    truth = field_truth(config, index)
+    planes = simulate_field(config, index)
+    x, y = (truth[name].to_numpy() for name in ("x", "y"))
+    column, row = ((values + 0.5).astype(int) // SIZE for values in (x, y))
+    labels = [VALUES.get(name) for name in truth["morphology"].to_pylist()]
+    known = np.array([label is not None for label in labels])
+    squares = {}
+    for name, plane in (("science", "noiseless"), ("error", "error")):
+        tiles = np.stack([getattr(planes[band], plane) for band in BANDS])
+        tiles = tiles.reshape(len(BANDS), FIELD_PX // SIZE, SIZE, FIELD_PX // SIZE, SIZE)
+        squares[name] = tiles.transpose(1, 3, 0, 2, 4)[row, column][known].reshape(known.sum(), -1)
+    middle = SIZE // 2
+    return squares | {
+        "mask": np.zeros(squares["science"].shape, bool),
+        "dx": (x - column * SIZE - middle)[known].astype(np.float32),
+        "dy": (y - row * SIZE - middle)[known].astype(np.float32),
+        "pixel_scale": np.full(known.sum(), PIXEL_ARCSEC["stsci"][0], np.float32),
+        "label": np.array([label for label in labels if label is not None], np.int8),
+    }
+
+
+def joined(parts: list[Batch]) -> Batch:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def contaminated(galaxies: Batch, seed: int, snr: tuple[float, ...]) -> Batch:
+    """Add contaminants and noise, on two processes."""
+    num = len(galaxies["label"])
+    slices = [slice(start, start + 128) for start in range(0, num, 128)]
+    parts = [{k: v[cut] for k, v in galaxies.items()} | {"key": np.arange(num)[cut]} for cut in slices]
+    with get_context("spawn").Pool(2) as pool:
+        return joined(pool.map(partial(_contaminated, ContaminateConfig(seed=seed, snr=snr)), parts))
+
+
+def _contaminated(config: ContaminateConfig, galaxies: Batch) -> Batch:
+    shape = (-1, len(BANDS), SIZE, SIZE)
+    clean, error = (galaxies[name].reshape(shape) for name in ("science", "error"))
+    place = None, galaxies["dx"], galaxies["dy"]
+    seen = Contaminator(config, nircam_optics())(clean, error, galaxies.pop("key"), 0, *place)
+    return galaxies | {n: getattr(seen, n).reshape(len(clean), -1) for n in ("science", "error", "mask")}
+
+
+def as_they_are(galaxies: Batch) -> Batch:
+    """Add noise of CEERS and nothing else."""
+    rng = np.random.default_rng(SEED_TEST)
+    noise = rng.normal(size=galaxies["science"].shape).astype(np.float32) * galaxies["error"]
+    return galaxies | {"science": galaxies["science"] + noise}
+
+
+def denoiser(uri: str):
+    """Return what cleans a batch: [B, 6 * S * S]."""
+    checkpoint = load(uri, Storage())
+    config, module = open_model(DENOISER, checkpoint, uri)
+    predict = DENOISER.predictor(config, module, checkpoint.fitted, CPU)
+    return lambda batch: predict(batch)["denoised"]
+
+
+def train(
+    args: argparse.Namespace, name: str, config: DiskClassifierConfig, training: Batch, seed: int
+) -> DiskClassifierTask:
+    """Train a network from one seed."""
+    task = DiskClassifierTask(config, seed)
+    if name == "ConvNeXt":
+        module = fresh(config, seed)
+        task.modules[NETWORK] = module
+        task.optimizers[NETWORK] = torch.optim.AdamW(
+            module.parameters(), config.learning_rate, weight_decay=0.05
+        )
+    if not seed:
+        print(f"{name}: {num_parameters(task.modules[NETWORK])} parameters", flush=True)
+    task.start(CPU, args.steps)
+    rng = np.random.default_rng(seed)
+    for step in range(args.steps):
+        chosen = rng.choice(len(training["label"]), args.batch_rows, replace=False)
+        task.step({key: values[chosen] for key, values in training.items()}, step)
+    task.modules[NETWORK].eval()
+    return task
+
+
+def log_odds(config: DiskClassifierConfig, task: DiskClassifierTask, batch: Batch) -> Iterator[np.ndarray]:
+    with torch.inference_mode():
+        for start in range(0, len(batch["label"]), 128):
+            part = {key: values[start : start + 128] for key, values in batch.items()}
+            seen = views(config, part, CPU)
+            logits = task.modules[NETWORK](seen.judged).double()
+            label = classes(part, seen)
+            yield np.stack([(logits[:, DISK] - logits[:, NO_DISK]).numpy(), label.numpy()])
+
+
+def evaluated(
+    config: DiskClassifierConfig, task: DiskClassifierTask, held_out: Batch, tests: dict[str, Batch]
+) -> dict[str, dict[str, float]]:
+    """Measures by condition; probabilities are calibrated on held-out galaxies."""
+    logits, outcome = np.concatenate(list(log_odds(config, task, held_out)), 1)
+    temperature = fit_temperature(logits[outcome >= 0], outcome[outcome >= 0])
+    return {name: measures(config, task, batch, temperature) for name, batch in tests.items()}
+
+
+def measures(
+    config: DiskClassifierConfig, task: DiskClassifierTask, batch: Batch, temperature: float
+) -> dict[str, float]:
+    logits, outcome = np.concatenate(list(log_odds(config, task, batch)), 1)
+    logits, outcome = logits[outcome >= 0], outcome[outcome >= 0]
+    right = (logits > 0) == (outcome == DISK)
+    probability = sigmoid(logits / temperature)
+    return {
+        "balanced": float(np.mean([right[outcome == c].mean() for c in (NO_DISK, DISK)])),
+        "accuracy": float(right.mean()),
+        "auroc": auroc(logits, outcome),
+        "ece": calibration_error(reliability(probability, outcome)),
+    }
+
+
+def report(results: dict[str, dict[str, list[dict[str, float]]]]) -> None:
+    names = ("balanced", "accuracy", "auroc", "ece")
+    print(f"\n{'network, images':24}{'test':>8}" + "".join(f"{name:>16}" for name in names))
+    for network, rows in results.items():
+        for condition, runs in rows.items():
+            cells = (interval([run[name] for run in runs]) for name in names)
+            print(f"{network:24}{condition:>8}" + "".join(f"{m:9.3f} +-{h:5.3f}" for m, h in cells))
+    print()
+    for network in dict.fromkeys(name.rsplit(",", 1)[0] for name in results):
+        gains = {
+            condition: np.subtract(*([run["balanced"] for run in results[f"{network}, {kind}"][condition]]
+                                     for kind in ("denoised", "raw")))
+            for condition in results[f"{network}, raw"]
+        }  # fmt: skip
+        told = (f"{c} {m:+.3f} +-{h:.3f}" for c, (m, h) in ((c, interval(g)) for c, g in gains.items()))
+        print(f"denoised minus raw, balanced accuracy, {network}: {', '.join(told)}")
+
+
+def interval(values: list[float] | np.ndarray) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % interval; NaN from one value."""
+    mean, num = float(np.mean(values)), len(values)
+    if num < 2:
+        return mean, float("nan")
+    return mean, float(stats.t.ppf(0.975, num - 1) * np.std(values, ddof=1) / num**0.5)
+
+
+if __name__ == "__main__":
+    main()
