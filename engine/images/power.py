@@ -68,7 +68,8 @@ def modes_of(spectra: np.ndarray, variant: Variant) -> list[np.ndarray]:
     Returns
     -------
     list of numpy.ndarray
-        15 arrays: [B] each if `released`, [B x bins] if `partitions`.
+        15 arrays [B] if `released`. If `partitions` [B x bins] each, 15 of them for images of 256 pixels; those ranges
+        that hold no bin of smaller images are left out (14 remain at 64 and 128 pixels).
 
     Raises
     ------
@@ -83,7 +84,7 @@ def modes_of(spectra: np.ndarray, variant: Variant) -> list[np.ndarray]:
     if variant == "released":
         return list(spectra[:, :NUM_MODES].T)
     mode = partition_of_bins(num_bins)
-    return [spectra[:, mode == number].ravel() for number in range(NUM_MODES)]
+    return [spectra[:, mode == number].ravel() for number in np.unique(mode)]
 
 
 def partition_of_bins(num_bins: int) -> np.ndarray:

@@ -55,14 +55,17 @@ def test_partitions_cover_all_bins_and_widen() -> None:
     assert sum(len(values) for values in modes_of(np.ones((3, 182)), "partitions")) == 3 * 182
 
 
-def test_partitions_are_the_published_intervals() -> None:
-    """Computed once with the released code's `get_partition_list` rule: lowest ends as shares of the highest."""
-    frequency = np.linspace(0, 1, 100_001)
-    mode = partition_of_bins(len(frequency))
-    ends = [frequency[mode == number].max() for number in range(1, 15)]
-    lengths = np.diff(np.log(np.linspace(1 / 1024, 0.35 / 0.276, 15)))
-    expected = np.cumsum(1 / lengths) / (1 / lengths).sum()
-    assert ends == pytest.approx(expected, abs=2.1 / 181)
+def test_partitions_are_the_published_ones() -> None:
+    """Bins a range as the rule of the released code gives them to images of 256 pixels."""
+    counts = np.bincount(partition_of_bins(182))
+    assert counts.tolist() == [1, 2, 3, 4, 7, 8, 10, 12, 14, 16, 17, 20, 21, 23, 24]
+
+
+@pytest.mark.parametrize(("size", "num"), [(64, 14), (128, 14), (256, 15)])
+def test_ranges_without_a_bin_are_left_out(size: int, num: int) -> None:
+    modes = modes_of(radial_amplitude(np.ones((2, size, size))), "partitions")
+    assert len(modes) == num
+    assert all(len(mode) for mode in modes)
 
 
 def test_odd_or_small_images_are_refused() -> None:

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import wasserstein_distance
 
+from engine.images.power import radial_amplitude
 from models.evaluation import distances, wasserstein
 from models.evaluation.distances import PROPERTIES
+from models.evaluation.table import SetMeasures, TableConfig, compare, floor, lines
 
 
 def normal(num: int, seed: int, shift: float = 0.0, sigma: float = 1.0) -> np.ndarray:
@@ -152,3 +154,37 @@ def test_floor_is_that_of_two_normal_samples() -> None:
     )
     with pytest.raises(ValueError, match="1 images and 5 repeats"):
         distances.split_floor(lambda a, b: {}, 1)
+
+
+def measures(num: int, seed: int, scale: float = 1.0) -> SetMeasures:
+    images = scale * np.random.default_rng(seed).normal(1.0, 0.5, (num, 24, 24))
+    return SetMeasures(sample(num, seed), radial_amplitude(images))
+
+
+def test_table_has_each_distance_and_averages_the_groups() -> None:
+    real, made = measures(60, 1), measures(50, 2, scale=10.0)
+    row = compare(real, made)
+    assert row["morphology"] == pytest.approx(np.mean([row[name] for name in PROPERTIES]))
+    assert row["power"] == pytest.approx(1.0, abs=0.05), "a dex"
+    assert row["power_partitions"] == pytest.approx(1.0, abs=0.05)
+    assert row["average"] == pytest.approx((row["morphology"] + row["power"]) / 2)
+    beside = floor(real, repeats=2)
+    assert beside.keys() == row.keys()
+    assert beside["power"][0] < 0.2
+    text = lines(row, beside)
+    assert len(text) == 1 + len(row)
+    assert text[1].split()[0] == "asymmetry"
+
+
+def test_table_of_several_bands_has_a_third_group() -> None:
+    colours = {"g_minus_i": normal(80, 1), "gini_m20_bulge": normal(80, 2)}
+    one = measures(80, 1)
+    real = SetMeasures({**one.morphology, **colours}, one.spectra)
+    row = compare(real, real.take(np.arange(60)), TableConfig(min_samples=10))
+    colour = np.mean([row[name] for name in ("colour_early", "colour_late", "bulge")])
+    assert row["average"] == pytest.approx(np.mean([row["morphology"], row["power"], colour]))
+
+
+def test_measures_of_different_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 spectra, but morphology of"):
+        SetMeasures(sample(4, 1), np.ones((3, 20)))
