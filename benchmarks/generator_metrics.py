@@ -6,7 +6,8 @@ Both are folders (or URIs) in the layout of a source of galaxies; `python -m job
 `engine.synthetic.sersic.write_cube` any images. Morphology takes 0.3 s an image at 64 pixels and 2 s at 256, power spectra
 nothing beside it. The floor is the distance between halves of REAL: nothing can be told to be closer. Distances of
 power are "released" (radial bins 0 to 14, as the published table) and "partitions" (as the paper means); only
-the first is averaged. Orientation is on a line as published; `--circular` takes it on a circle.
+the first is averaged. Orientation is on a line as published; `--circular` takes it on a circle. Images of SKIRT are
+measured as they were resized; the publication gives them their own size back before, so its table is another.
 """
 
 import argparse
@@ -16,7 +17,6 @@ import os
 import time
 from collections.abc import Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +80,7 @@ def images_of(uri: str, source: str, size: int, channels: int, limit: int | None
         ids = table.rows["object_id"].to_pylist()
         left = None if left is None else left - len(images)
         for start in range(0, len(images), PIECE):
-            yield ids[start : start + len(images)][:PIECE], images[start : start + PIECE]
+            yield ids[start : min(start + PIECE, len(images))], images[start : start + PIECE]
 
 
 def measures_of(
@@ -90,7 +90,7 @@ def measures_of(
     started = time.monotonic()
     task = partial(measure_piece, settings)
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        parts = list(pool.imap(task, islice(pieces, None)))
+        parts = list(pool.imap(task, pieces))
     if not parts:
         raise SystemExit(f"{name}: no image in it")
     morphology = {key: np.concatenate([part[0][key] for part in parts]) for key in parts[0][0]}

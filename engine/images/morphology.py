@@ -134,7 +134,7 @@ def segment(image: np.ndarray, config: MorphologyConfig) -> np.ndarray | None:
     from photutils.segmentation import detect_sources, detect_threshold
     from scipy.ndimage import uniform_filter
 
-    found = detect_sources(image, detect_threshold(image, config.nsigma), config.npixels)
+    found: Any = detect_sources(image, detect_threshold(image, config.nsigma), config.npixels)
     if found is None:
         return None
     largest = found.data == found.labels[int(np.argmax(found.areas))]

@@ -100,7 +100,7 @@ def keep(measured: Measured, cuts: Mapping[str, tuple[float, float]] = CUTS) -> 
     good = np.logical_and.reduce([defined, *inside.values()])
     outliers = {name: int((defined & ~ok).sum()) for name, ok in inside.items()}
     values = {name: np.asarray(column)[good] for name, column in measured.items()}
-    return Kept(values, len(defined), int((~defined).sum()), outliers)
+    return Kept(values, int(np.size(defined)), int((~defined).sum()), outliers)
 
 
 def morphology_distances(
@@ -114,7 +114,7 @@ def morphology_distances(
         Values of `PROPERTIES`, [N] and [M], as `keep` leaves them.
     circular
         Orientation on a circle, in units of the standard deviation of uniform orientations (pi / sqrt(12)). The
-        publication takes it on a line, where -89 and 89 degrees are far apart: the default, for its table.
+        publication takes it on a line, where -89 and 89 degrees are far apart: that is the default, to compare with its table.
     min_samples
         Fewest images.
 
