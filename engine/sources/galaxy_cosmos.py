@@ -26,7 +26,8 @@ from engine.stage import Rejection, UnitTable
 from engine.units import FileRef, Unit
 
 CATALOGUE, FITS, IMAGES = "catalogue", "fits", "images "
-COLUMNS = ("IDENT", "RA", "DEC", "MAG", "GAL_FILENAME", "GAL_HDU", "PIXEL_SCALE")
+NEEDED = ("IDENT", "GAL_FILENAME", "GAL_HDU", "PIXEL_SCALE")
+COLUMNS = (*NEEDED, "RA", "DEC", "MAG")
 FIT_COLUMNS = ("IDENT", "ZPHOT", "SERSICFIT", "VIABLE_SERSIC")
 FIT_PIXEL_ARCSEC = 0.03
 """Pixel in which the catalogue's Sersic fits count radii."""
@@ -51,17 +52,11 @@ class CosmosSource(GalaxySource):
     config_class: ClassVar[type[Config]] = CosmosConfig
 
     def plan(self) -> Iterator[Unit]:
-        """Read the catalogues and yield units in the order of their rows.
-
-        Raises
-        ------
-        SourceError
-            If a catalogue cannot be read.
-        """
+        """Read the catalogues and yield units in the order of their rows."""
         files = {file.uri.rpartition("/")[2]: file for file in self._storage.list(self.uri, ".fits")}
         for name in filter(self._is_catalogue, files):
             ref = _ref(files[name], CATALOGUE)
-            names = _catalogue(self._read_table(ref, ("GAL_FILENAME",)), ref.uri)["GAL_FILENAME"]
+            names = self._names(ref)
             fits = files.get(f"{name.removesuffix('.fits')}_fits.fits")
             for start in range(0, len(names), self.config.unit_rows):
                 stop = min(start + self.config.unit_rows, len(names))
@@ -74,6 +69,14 @@ class CosmosSource(GalaxySource):
         if self.config.catalogue:
             return name == self.config.catalogue
         return name.startswith("real_galaxy_catalog") and not name.endswith(("_fits.fits", "_selection.fits"))
+
+    def _names(self, ref: FileRef) -> np.ndarray:
+        """Files of images, row by row; of what is no catalogue one row without file, that reading rejects."""
+        try:
+            table = self._read_table(ref, ("GAL_FILENAME",)).tables.get("HDU1", {})
+        except SourceError:
+            table = {}
+        return table.get("GAL_FILENAME", np.array([""]))
 
     def _read_table(self, ref: FileRef, columns: tuple[str, ...]) -> FitsContents:
         return read_hdus(self._storage, ref.uri, ref.size, (), {"HDU1": columns})
@@ -96,14 +99,24 @@ class CosmosSource(GalaxySource):
         rejected: list[Rejection] = []
         for at, ident in enumerate(rows["IDENT"].tolist()):
             try:
-                image = self._image(stamps, str(rows["GAL_FILENAME"][at]), int(rows["GAL_HDU"][at]))
-                facts = _facts(rows, at) | fits.get(ident, {})
-                galaxies.append(
-                    Galaxy(ident, ref.uri, start + at, image, float(rows["PIXEL_SCALE"][at]), facts)
-                )
+                galaxies.append(self._galaxy(stamps, rows, at, ref.uri, start, fits.get(ident, {})))
             except SourceError as error:
                 rejected.append(self.rejection(error, ref.uri, start + at, ident))
         return self.unit_table(galaxies, rejected), used + contents.bytes_used
+
+    def _galaxy(
+        self,
+        stamps: dict[str, Any],
+        rows: dict[str, np.ndarray],
+        at: int,
+        uri: str,
+        start: int,
+        fit: dict[str, float],
+    ) -> Galaxy:
+        """Galaxy `at` of the rows from `start` on."""
+        image = self._image(stamps, str(rows["GAL_FILENAME"][at]), int(rows["GAL_HDU"][at]))
+        scale = float(rows["PIXEL_SCALE"][at])
+        return Galaxy(int(rows["IDENT"][at]), uri, start + at, image, scale, _facts(rows, at) | fit)
 
     def _stamps(self, files: dict[str, FileRef], rows: dict[str, np.ndarray]) -> tuple[dict[str, Any], int]:
         """Contents of each file of images, or the error that it gave; bytes used."""
@@ -143,8 +156,9 @@ def _hdu_name(hdu: int) -> str:
 
 def _catalogue(contents: FitsContents, uri: str) -> dict[str, np.ndarray]:
     table = contents.tables.get("HDU1", {})
-    if "GAL_FILENAME" not in table:
-        what, expected = "is no catalogue of galaxies", "columns " + ", ".join(COLUMNS)
+    lacking = [name for name in NEEDED if name not in table]
+    if lacking:
+        what, expected = f"catalogue lacks {', '.join(lacking)}", "columns " + ", ".join(NEEDED)
         raise SourceError(what, uri, ", ".join(table), expected, reason="unsupported_layout")
     return table
 

@@ -137,11 +137,7 @@ class SkirtSource(FilesSource):
             what, got = "lacks bands", f"{len(planes)} planes"
             raise SourceError(what, where, got, "g, r, i, z", reason="unsupported_layout")
         side, size = planes.shape[1], self.config.size
-        if side < SMALLEST_SKIRT:
-            what, got = "image is smaller than asked for", f"{side} pixels"
-            raise SourceError(what, where, got, f"{SMALLEST_SKIRT} at least", reason="too_small")
-        if not np.isfinite(planes[:SKIRT_BANDS]).all():
-            raise SourceError("image has pixels that are NaN or infinite", where, reason="not_finite")
+        _check_skirt(planes[:SKIRT_BANDS], where)
         middle = planes[
             :SKIRT_BANDS, int(0.25 * side) : int(0.75 * side), int(0.25 * side) : int(0.75 * side)
         ]
@@ -150,6 +146,19 @@ class SkirtSource(FilesSource):
             target[:] = np.asarray(resize(plane, (size, size), order=1, anti_aliasing=True))
         image[-1] = size_channel(side)
         return image
+
+
+def _check_skirt(planes: np.ndarray, where: str) -> None:
+    """Raise SourceError for planes [C, H, W] that are not square, too small or not finite: resizing would hide it."""
+    _, height, width = planes.shape
+    got = f"{height} x {width}"
+    if height != width:
+        raise SourceError("image is not square", where, got, reason="wrong_size")
+    if height < SMALLEST_SKIRT:
+        expected = f"{SMALLEST_SKIRT} at least"
+        raise SourceError("image is smaller than asked for", where, got, expected, reason="too_small")
+    if not np.isfinite(planes).all():
+        raise SourceError("image has pixels that are NaN or infinite", where, reason="not_finite")
 
 
 def size_channel(side: float) -> float:

@@ -149,17 +149,9 @@ def write_cube(
     ValueError
         If there are more or fewer images than the shape says, or one of another shape.
     """
-    table = fits.BinTableHDU.from_columns(
-        [fits.Column(k.upper(), _format(v), array=v) for k, v in columns.items()], name="PARAMETERS"
-    )
-    begin = io.BytesIO()
-    fits.HDUList([fits.PrimaryHDU(), table]).writeto(begin)
-    first = {"XTENSION": "IMAGE", "BITPIX": -32, "NAXIS": len(shape)}
-    sides = {f"NAXIS{axis + 1}": side for axis, side in enumerate(shape[::-1])}
-    header = fits.Header((first | sides | {"PCOUNT": 0, "GCOUNT": 1, "EXTNAME": "IMAGES"} | cards).items())
     num = size = 0
     with path.open("wb") as file:
-        file.write(begin.getvalue() + header.tostring().encode("ascii"))
+        file.write(_headers(shape, columns, cards))
         for num, image in enumerate(images, 1):
             if image.shape != shape[1:]:
                 raise ValueError(f"image {num - 1} has shape {image.shape}, the cube {shape[1:]}")
@@ -169,8 +161,16 @@ def write_cube(
         raise ValueError(f"{num} images for a cube of {shape[0]}")
 
 
-def _format(values: np.ndarray) -> str:
-    return {"i": "K", "f": "D"}[values.dtype.kind]
+def _headers(shape: tuple[int, ...], columns: dict[str, np.ndarray], cards: dict[str, str | float]) -> bytes:
+    """Primary header, the table, and the header of the cube."""
+    formats = {"i": "K", "f": "D"}
+    fields = [fits.Column(k.upper(), formats[v.dtype.kind], array=v) for k, v in columns.items()]
+    begin = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns(fields, name="PARAMETERS")]).writeto(begin)
+    first = {"XTENSION": "IMAGE", "BITPIX": -32, "NAXIS": len(shape)}
+    sides = {f"NAXIS{axis + 1}": side for axis, side in enumerate(shape[::-1])}
+    header = fits.Header((first | sides | {"PCOUNT": 0, "GCOUNT": 1, "EXTNAME": "IMAGES"} | cards).items())
+    return begin.getvalue() + header.tostring().encode("ascii")
 
 
 def _columns(ids: np.ndarray, parameters: SersicParameters) -> dict[str, np.ndarray]:

@@ -1,5 +1,8 @@
 """Sersic images: the published total, astropy's profile, GalSim's pixels, and torch against numpy."""
 
+import subprocess
+import sys
+
 import galsim
 import numpy as np
 import pytest
@@ -129,3 +132,11 @@ def test_impossible_parameters_are_refused() -> None:
         render_batch(torch.tensor([[0.0, 0.0, 1.0, -1.0, 0.5, 0.0]]), 8)
     with pytest.raises(ValueError, match=r"shape \(1, 5\), expected \[B, 6\]"):
         render_batch(torch.ones(1, 5), 8)
+
+
+def test_training_images_need_torch_and_numpy_only() -> None:
+    code = (
+        "import sys, engine.synthetic.sersic_torch; "
+        "sys.exit(any(name in sys.modules for name in ('pyarrow', 'astropy', 'pydantic', 'ray', 'scipy')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -131,6 +131,31 @@ def test_cosmos_row_without_its_file_is_rejected(tmp_path: Path) -> None:
     assert table.rows.num_rows == 2
 
 
+def test_cosmos_table_without_images_is_rejected_whole(tmp_path: Path) -> None:
+    column = fits.Column("IDENT", "J", array=[1, 2])
+    fits.BinTableHDU.from_columns([column]).writeto(tmp_path / "real_galaxy_catalog.fits")
+    table = read_one("cosmos", tmp_path, size=8)
+    assert reasons(table) == [(None, "unsupported_layout")]
+    assert "lacks GAL_FILENAME, GAL_HDU, PIXEL_SCALE" in table.rejected["detail"][0].as_py()
+
+
+def test_cosmos_catalogue_that_is_no_fits_stops_nothing(tmp_path: Path) -> None:
+    write_real_galaxies(tmp_path, [8, 8])
+    (tmp_path / "real_galaxy_catalog_y.fits").write_bytes(b"nothing")
+    good, bad = read_all("cosmos", tmp_path, size=8)
+    assert good.rows.num_rows == 2
+    assert reasons(bad) == [(None, "not_fits")]
+
+
+def test_cosmos_file_that_is_cut_short_rejects_its_galaxies(tmp_path: Path) -> None:
+    write_real_galaxies(tmp_path, [8, 8, 8, 8])
+    path = tmp_path / "real_galaxy_images_0.fits"
+    path.write_bytes(path.read_bytes()[:3000])
+    table = read_one("cosmos", tmp_path, size=8)
+    assert reasons(table) == [(0, "truncated_file"), (1, "truncated_file")]
+    assert table.rows["object_id"].to_pylist() == [102, 103]
+
+
 def test_shera_stamps_keep_the_middle_of_those_that_are_large_enough(tmp_path: Path) -> None:
     write_shera_stamps(tmp_path, [20, 16, 15])
     table = read_one("shera", tmp_path, size=16)
@@ -160,6 +185,14 @@ def test_size_channel_is_undone_to_the_size_of_the_crop() -> None:
 def test_skirt_file_with_too_few_bands_is_rejected(tmp_path: Path) -> None:
     fits.PrimaryHDU(noise(3, 70, 70)).writeto(tmp_path / "broadband_5.fits")
     assert reasons(read_one("skirt", tmp_path, size=32)) == [(0, "unsupported_layout")]
+
+
+@pytest.mark.parametrize(("what", "reason"), [("nan", "not_finite"), ("wide", "wrong_size")])
+def test_skirt_images_are_checked_before_they_are_resized(what: str, reason: str, tmp_path: Path) -> None:
+    image = noise(4, 70, 70 if what == "nan" else 72)
+    image[0, 3, 3] = np.nan if what == "nan" else 1
+    fits.PrimaryHDU(image).writeto(tmp_path / "broadband_5.fits")
+    assert reasons(read_one("skirt", tmp_path, size=32)) == [(0, reason)]
 
 
 def test_prepared_rows_are_those_of_the_source(tmp_path: Path) -> None:
