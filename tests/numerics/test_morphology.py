@@ -1,12 +1,14 @@
 """statmorph as the project calls it: known galaxies come back, failures are flags, and the stage adds its columns."""
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine.images.galaxies import image_column
+from engine.errors import SchemaError
+from engine.images.galaxies import galaxy_columns, image_column
 from engine.images.morphology import (
     FAILED,
     MORPHOLOGY,
@@ -20,7 +22,7 @@ from engine.images.morphology import (
     segment,
 )
 from engine.schema import arrow_schema, packed_array
-from engine.stage import REJECTED, UnitTable
+from engine.stage import REJECTED, UnitTable, check
 from engine.synthetic.sersic_render import SersicParameters, pixel_arcsec, render
 
 SIZE = 64
@@ -93,3 +95,11 @@ def test_stage_adds_its_columns(galaxy: np.ndarray) -> None:
     assert empty.rows.schema.equals(done.rows.schema)
     with pytest.raises(ValueError, match="channel 2 of images with 1 channels"):
         MeasureMorphology(SIZE, 1, PUBLISHED["skirt"])
+
+
+def test_stage_fits_behind_any_source_of_galaxies() -> None:
+    stage = pickle.loads(pickle.dumps(MeasureMorphology(32, 5, PUBLISHED["skirt"])))
+    after = check([stage], galaxy_columns(32, 5))
+    assert after[-len(MORPHOLOGY) :] == MORPHOLOGY
+    with pytest.raises(SchemaError, match="column 'image' is not what the stage requires"):
+        check([stage], galaxy_columns(16, 5))
