@@ -14,7 +14,7 @@ Holzschuh et al. (2022), MNRAS 515, 652, Sect. 4, and its released code: the set
 
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from engine.images.galaxies import image_column
 from engine.schema import Arrays, column_array, matrix, set_column
 from engine.stage import Resources, UnitTable
 
-MORPHOLOGY: tuple[Column, ...] = (
+MEASURES: tuple[Column, ...] = (
     Column("asymmetry", "float64", "Asymmetry A under a turn by 180 degrees"),
     Column("smoothness", "float64", "Smoothness S, light in small structures"),
     Column("concentration", "float64", "Concentration C, 5 log10(r80 / r20)"),
@@ -42,12 +42,15 @@ MORPHOLOGY: tuple[Column, ...] = (
     Column("sersic_ellip", "float64", "1 - minor / major axis of the fit"),
     Column("sersic_theta", "float64", "Major axis of the fit from +x towards +y", "rad"),
     Column("sn_per_pixel", "float64", "Mean signal-to-noise a pixel", ucd="stat.snr"),
-    Column("morph_flag", "int16", "0 good, 1 suspect, 2 bad, 4 nothing measured (statmorph), 8 not detected, 16 failed"),
-    Column("morph_flag_sersic", "int16", "0 good, above 0: the Sersic fit is bad; as morph_flag from 8 on"),
+    Column("flag", "int16", "0 good, 1 suspect, 2 bad, 4 nothing measured (statmorph), 8 not detected, 16 failed"),
+    Column("flag_sersic", "int16", "0 good, above 0: the Sersic fit is bad; as that of all from 8 on"),
 )  # fmt: skip
 """What `measure` gives, named as in statmorph; NaN where a quantity is not defined."""
 
-QUANTITIES: tuple[str, ...] = tuple(column.name for column in MORPHOLOGY if column.dtype == "float64")
+MORPHOLOGY: tuple[Column, ...] = tuple(replace(column, name=f"morph_{column.name}") for column in MEASURES)
+"""The same as columns of rows: `morph_sersic_n` is measured where `sersic_n` is what the galaxy was made with."""
+
+QUANTITIES: tuple[str, ...] = tuple(column.name for column in MEASURES if column.dtype == "float64")
 NOT_DETECTED, FAILED = 8, 16
 UNDEFINED = -99.0
 """What statmorph writes where a quantity is not defined."""
@@ -104,19 +107,19 @@ def measure(images: Iterable[np.ndarray], keys: Iterable[int], config: Morpholog
     Returns
     -------
     dict of numpy.ndarray
-        Columns `MORPHOLOGY`, [B] each. What could not be measured is there with NaN and its flag.
+        Values of `MEASURES` by name, [B] each. What could not be measured is there with NaN and its flag.
     """
     pairs = zip(images, keys, strict=True)
     rows = [_measure_one(np.asarray(image, np.float64), int(key), config) for image, key in pairs]
-    return {column.name: np.array([row[column.name] for row in rows], column.dtype) for column in MORPHOLOGY}
+    return {column.name: np.array([row[column.name] for row in rows], column.dtype) for column in MEASURES}
 
 
 def failures(measured: Arrays) -> dict[str, int]:
     """Count images by what went wrong: for logs and tables, so that none is dropped unseen."""
-    flag = measured["morph_flag"]
+    flag = measured["flag"]
     counts = {"suspect": 1, "bad": 2, "nothing_measured": 4, "not_detected": NOT_DETECTED, "failed": FAILED}
     found = {name: int((flag == value).sum()) for name, value in counts.items()}
-    bad_fit = (measured["morph_flag_sersic"] > 0) & (flag < NOT_DETECTED)
+    bad_fit = (measured["flag_sersic"] > 0) & (flag < NOT_DETECTED)
     undefined = ~np.isfinite(np.stack([measured[name] for name in QUANTITIES])).all(axis=0)
     return found | {"bad_fit": int(bad_fit.sum()), "some_undefined": int(undefined.sum())}
 
@@ -182,11 +185,11 @@ def _fit(
     found: Any = statmorph.SourceMorphology(image, mask.astype(np.int64), 1, gain=config.gain, psf=psf)
     values = {name: float(getattr(found, name)) for name in QUANTITIES}
     row = {name: np.nan if value == UNDEFINED else value for name, value in values.items()}
-    return row | {"morph_flag": int(found.flag), "morph_flag_sersic": int(found.flag_sersic)}
+    return row | {"flag": int(found.flag), "flag_sersic": int(found.flag_sersic)}
 
 
 def _nothing(flag: int) -> dict[str, float]:
-    return dict.fromkeys(QUANTITIES, np.nan) | {"morph_flag": flag, "morph_flag_sersic": flag}
+    return dict.fromkeys(QUANTITIES, np.nan) | {"flag": flag, "flag_sersic": flag}
 
 
 @dataclass(frozen=True)
@@ -234,6 +237,6 @@ class MeasureMorphology:
         images = matrix(table.rows, "image").reshape(shape)[:, self.config.channel]
         measured = measure(images, table.rows["object_id"].to_pylist(), self.config)
         rows = table.rows
-        for column in MORPHOLOGY:
-            rows = set_column(rows, column, column_array(column, measured[column.name]))
+        for column, values in zip(MORPHOLOGY, measured.values(), strict=True):
+            rows = set_column(rows, column, column_array(column, values))
         return table.with_rows(rows)

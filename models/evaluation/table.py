@@ -27,7 +27,7 @@ class SetMeasures:
     Parameters
     ----------
     morphology
-        Columns of `engine.images.morphology.MORPHOLOGY` [N], NaN where undefined; of multi-band sets `g_minus_i` too.
+        Values of `engine.images.morphology.MEASURES` [N], NaN where undefined; of multi-band sets `g_minus_i` too.
     spectra
         `engine.images.power.radial_amplitude`, [N, R].
     """
