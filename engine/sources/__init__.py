@@ -2,6 +2,9 @@
 
 from engine.sources.base import Source
 from engine.sources.desi import DesiSource
+from engine.sources.galaxy_cosmos import CosmosSource
+from engine.sources.galaxy_cubes import CubesSource
+from engine.sources.galaxy_files import SheraSource, SkirtSource
 from engine.sources.nircam import NircamSource
 from engine.sources.sdss import SdssSource
 from engine.sources.stamps import StampsSource
@@ -11,5 +14,9 @@ SOURCES: dict[str, type[Source]] = {
     "sdss": SdssSource,
     "nircam": NircamSource,
     "stamps": StampsSource,
+    "sersic": CubesSource,
+    "cosmos": CosmosSource,
+    "shera": SheraSource,
+    "skirt": SkirtSource,
 }
 """Name to class; see `engine.sources.base.Source` for what each can do."""

@@ -7,9 +7,11 @@ A kind is a module beside this one, named as the source that reads it, with `des
 from engine.config import Config
 from engine.synthetic.field.config import FieldConfig
 from engine.synthetic.release import SynthesizeConfig
+from engine.synthetic.sersic import SersicConfig
 
 SYNTHETIC: dict[str, type[Config]] = {
     "desi": SynthesizeConfig,
     "nircam": FieldConfig,
+    "sersic": SersicConfig,
 }
 """Kind to the settings of its releases."""

@@ -15,8 +15,12 @@ from engine.schema import arrow_schema
 from engine.sources import SOURCES
 from engine.sources.base import Source
 from engine.stage import REJECTED
+from engine.storage import Storage
+from engine.synthetic import sersic
+from engine.synthetic.sersic import SersicConfig
 from engine.units import Unit, with_ids
 from tests.coadds import write_release
+from tests.galaxies import write_broadband, write_real_galaxies, write_shera_stamps
 from tests.mosaics import Field, grid, header
 from tests.unit.test_sdss import Spectrum
 
@@ -52,17 +56,47 @@ def write_stamps(root: Path) -> None:
     path.write_bytes(b"SIMPLE  =")
 
 
+def write_sersic(root: Path) -> None:
+    config = SersicConfig(num_images=5, size=16, images_per_file=3)
+    for task in range(2):
+        sersic.write_task(config, task, str(root), Storage())
+    last = root / "sersic-00001.fits"
+    last.write_bytes(last.read_bytes()[:9_000])
+
+
+def write_cosmos(root: Path) -> None:
+    write_real_galaxies(root, [20, 15, 18, 20])
+
+
+def write_shera(root: Path) -> None:
+    write_shera_stamps(root, [20, 16, 12])
+    (root / "4_processed.fits.gz").write_bytes(b"\x1f\x8b nothing")
+
+
+def write_skirt(root: Path) -> None:
+    write_broadband(root, [80, 64, 60])
+    (root / "broadband_9.fits").write_bytes(b"SIMPLE  =")
+
+
 WRITERS: dict[str, Callable[[Path], None]] = {
     "desi": write_desi,
     "sdss": write_sdss,
     "nircam": write_nircam,
     "stamps": write_stamps,
+    "sersic": write_sersic,
+    "cosmos": write_cosmos,
+    "shera": write_shera,
+    "skirt": write_skirt,
 }
 """One good file and one broken one of each kind."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "nircam": {"size": 16},
     "stamps": {"size": 16, "unit": "MJy/sr", "unit_rows": 1},
+    "sersic": {"size": 16},
+    "cosmos": {"size": 16, "unit_rows": 2},
+    "shera": {"size": 16, "unit_rows": 2},
+    "skirt": {"size": 16, "unit_rows": 2},
 }
 """What is set to read them; nothing where it is not here."""
 

@@ -1,0 +1,143 @@
+"""The row of a generator in the published table, and the floor beside it."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from engine.images.power import modes_of
+from models.evaluation.distances import (
+    PROPERTIES,
+    Measured,
+    average,
+    colour_distances,
+    cuts_for,
+    keep,
+    morphology_distances,
+    power_distances,
+    split_floor,
+)
+from models.evaluation.wasserstein import MIN_SAMPLES
+
+
+@dataclass(frozen=True)
+class SetMeasures:
+    """What was measured of a set of N images.
+
+    Parameters
+    ----------
+    morphology
+        Values of `engine.images.morphology.MEASURES` [N], NaN where undefined; of multi-band sets `g_minus_i` too.
+    spectra
+        `engine.images.power.radial_amplitude`, [N, R].
+    """
+
+    morphology: Measured
+    spectra: np.ndarray
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(values) for name, values in self.morphology.items()}
+        if set(lengths.values()) - {len(self.spectra)}:
+            raise ValueError(f"{len(self.spectra)} spectra, but morphology of {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.spectra)
+
+    def take(self, rows: np.ndarray) -> "SetMeasures":
+        """Return some of the images, by index."""
+        return SetMeasures(
+            {name: values[rows] for name, values in self.morphology.items()}, self.spectra[rows]
+        )
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """How distances are taken; the defaults are the publication's.
+
+    Parameters
+    ----------
+    size
+        Pixels a side of the images: the cut in radius scales with it.
+    circular
+        Orientation on a circle instead of a line.
+    histogram
+        Power by the published histograms instead of exactly.
+    min_samples
+        Fewest images of a distance.
+    """
+
+    size: int = 256
+    circular: bool = False
+    histogram: bool = True
+    min_samples: int = MIN_SAMPLES
+
+
+def compare(real: SetMeasures, generated: SetMeasures, config: TableConfig | None = None) -> dict[str, float]:
+    """Distances of a generated set from the real one.
+
+    Parameters
+    ----------
+    real, generated
+        What was measured; images that are outliers or have no measure are left out here, and `keep` counts them.
+    config
+        How.
+
+    Returns
+    -------
+    dict
+        The eight properties [sigma]; `morphology`, their mean; `power`, the mean of the released modes [dex];
+        `power_partitions`, that of the intended ones; with `g_minus_i`: `colour_early`, `colour_late` [mag], `bulge`; and
+        `average`, the mean of the groups, with `power` as released.
+
+    Raises
+    ------
+    ValueError
+        What the distances raise: too few images, no spread, power outside of the histograms.
+    """
+    config = config or TableConfig()
+    ours, theirs = (keep(one.morphology, cuts_for(config.size)).values for one in (real, generated))
+    row = morphology_distances(ours, theirs, config.circular, config.min_samples)
+    released, partitions = (
+        power_distances(
+            modes_of(real.spectra, variant),
+            modes_of(generated.spectra, variant),
+            config.histogram,
+            config.min_samples,
+        )
+        for variant in ("released", "partitions")
+    )
+    morphology = list(row.values())
+    row |= {"morphology": float(np.mean(morphology)), "power": float(np.mean(released))}
+    row["power_partitions"] = float(np.mean(partitions))
+    groups = [morphology, released]
+    if "g_minus_i" in ours:
+        colours = colour_distances(ours, theirs, min_samples=config.min_samples)
+        row |= colours
+        groups.append(list(colours.values()))
+    return row | {"average": average(*groups)}
+
+
+def floor(
+    real: SetMeasures, config: TableConfig | None = None, repeats: int = 5, seed: int = 1
+) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of `compare` between halves of the real set; see `split_floor`."""
+    return split_floor(partial(_halves, real, config), len(real), repeats, seed)
+
+
+def _halves(
+    real: SetMeasures, config: TableConfig | None, first: np.ndarray, second: np.ndarray
+) -> dict[str, float]:
+    return compare(real.take(first), real.take(second), config)
+
+
+def lines(
+    row: dict[str, float], beside: dict[str, tuple[float, float]], title: str = "generated"
+) -> list[str]:
+    """Format a row and its floor for people, in hundredths as in the publication."""
+    head = f"{'x 0.01':24}{title:>12}{'floor':>12}{'+-':>8}"
+    order = [name for name in (*PROPERTIES, *row) if name in row]
+    body = [
+        f"{name:24}{100 * row[name]:12.2f}{100 * beside[name][0]:12.2f}{100 * beside[name][1]:8.2f}"
+        for name in dict.fromkeys(order)
+    ]
+    return [head, *body]

@@ -1,0 +1,105 @@
+"""statmorph as the project calls it: known galaxies come back, failures are flags, and the stage adds its columns."""
+
+import dataclasses
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from engine.errors import SchemaError
+from engine.images.galaxies import galaxy_columns, image_column
+from engine.images.morphology import (
+    FAILED,
+    MORPHOLOGY,
+    NOT_DETECTED,
+    PUBLISHED,
+    QUANTITIES,
+    MeasureMorphology,
+    MorphologyConfig,
+    failures,
+    measure,
+    segment,
+)
+from engine.schema import arrow_schema, packed_array
+from engine.stage import REJECTED, UnitTable, check
+from engine.synthetic.sersic_render import SersicParameters, pixel_arcsec, render
+
+SIZE = 64
+RADIUS, INDEX, RATIO, ANGLE = 1.2, 1.5, 0.6, 30.0
+
+
+@pytest.fixture(scope="module")
+def galaxy() -> np.ndarray:
+    values = (0.2, -0.3, RADIUS, INDEX, RATIO, ANGLE)
+    return render(SersicParameters(*(np.array([value]) for value in values)), SIZE)[0]
+
+
+def test_noiseless_sersic_galaxy_comes_back(galaxy: np.ndarray) -> None:
+    found = measure([galaxy], [1], PUBLISHED["sersic"])
+    major = RADIUS / np.sqrt(RATIO) / pixel_arcsec(SIZE)
+    assert found["sersic_n"][0] == pytest.approx(INDEX, rel=0.05)
+    assert found["sersic_rhalf"][0] == pytest.approx(major, rel=0.05)
+    assert found["sersic_ellip"][0] == pytest.approx(1 - RATIO, abs=0.02)
+    assert found["ellipticity_centroid"][0] == pytest.approx(1 - RATIO, abs=0.04)
+    assert np.degrees(found["orientation_centroid"][0]) == pytest.approx(ANGLE, abs=2)
+    assert abs(found["asymmetry"][0]) < 0.05, "it has a centre"
+    assert 2.5 < found["concentration"][0] < 3.5
+    assert (
+        failures(found)["not_detected"] == failures(found)["failed"] == failures(found)["some_undefined"] == 0
+    )
+
+
+def test_images_without_a_galaxy_are_flagged_and_counted(galaxy: np.ndarray) -> None:
+    nothing = np.zeros((SIZE, SIZE))
+    broken = np.full((SIZE, SIZE), np.nan)
+    found = measure([galaxy, nothing, broken], [1, 2, 3], PUBLISHED["sersic"])
+    assert all(len(values) == 3 for values in found.values())
+    assert set(found["flag"][1:].tolist()) <= {NOT_DETECTED, FAILED}
+    assert all(np.isnan(found[name][1:]).all() for name in QUANTITIES)
+    counts = failures(found)
+    assert counts["not_detected"] + counts["failed"] == 2
+    assert counts["some_undefined"] >= 2
+
+
+def test_segment_is_the_largest_one(galaxy: np.ndarray) -> None:
+    image = np.random.default_rng(1).normal(size=(SIZE, SIZE))
+    image[5:10, 5:10] += 50
+    image[30:50, 30:50] += 20
+    mask = segment(image, MorphologyConfig())
+    assert mask is not None
+    assert mask[40, 40]
+    assert not mask[7, 7]
+
+
+def test_noise_of_a_key_is_the_same_and_others_differ(galaxy: np.ndarray) -> None:
+    settings = PUBLISHED["skirt"].model_copy(update={"noise_sigma": float(galaxy.max()) / 50})
+    first, again, other = (measure([galaxy], [key], settings)["gini"][0] for key in (1, 1, 2))
+    assert first == again != other
+
+
+def test_stage_adds_its_columns(galaxy: np.ndarray) -> None:
+    column = image_column(SIZE)
+    rows = pa.table(
+        {"object_id": pa.array([5]), "image": packed_array(galaxy.reshape(1, -1))},
+        schema=pa.schema([pa.field("object_id", pa.int64(), False), arrow_schema([column]).field(0)]),
+    )
+    stage = MeasureMorphology(SIZE)
+    table = UnitTable(rows, arrow_schema(REJECTED).empty_table(), 1)
+    done = stage.open()(table)
+    expected = measure([galaxy], [5], stage.config)
+    for one, values in zip(MORPHOLOGY, expected.values(), strict=True):
+        assert done.rows.schema.field(one.name).equals(arrow_schema([one]).field(0), check_metadata=True)
+        assert done.rows[one.name].to_numpy() == pytest.approx(values, nan_ok=True)
+    empty = stage.open()(dataclasses.replace(table, rows=rows.slice(0, 0), rows_in=0))
+    assert empty.rows.schema.equals(done.rows.schema)
+    with pytest.raises(ValueError, match="channel 2 of images with 1 channels"):
+        MeasureMorphology(SIZE, 1, PUBLISHED["skirt"])
+
+
+def test_stage_fits_behind_any_source_of_galaxies() -> None:
+    stage = pickle.loads(pickle.dumps(MeasureMorphology(32, 5, PUBLISHED["skirt"])))
+    after = check([stage], galaxy_columns(32, 5))
+    assert after == (*galaxy_columns(32, 5), *MORPHOLOGY), "what the galaxy was made with stays"
+    with pytest.raises(SchemaError, match="column 'image' is not what the stage requires"):
+        check([stage], galaxy_columns(16, 5))
