@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def configs(denoised: bool) -> dict[str, DiskClassifierConfig]:
-    """Settings of the networks by name; the ConvNeXt takes those of its images only."""
+    """Return settings of the networks by name; the ConvNeXt takes those of its images only."""
     small = replace(PRESETS["small"], size=SIZE, use_denoised=denoised)
     return {
         "plain CNN": replace(small, architecture="plain"),

@@ -52,7 +52,7 @@ def _draw_probabilities(axes: Axes, histograms: Mapping[str, Histogram], classes
     axes.set_ylim(bottom=0)
     axes.set_xlabel(classes.probability)
     axes.set_ylabel("rows per bin")
-    axes.legend(loc="best")
+    _draw_legend(axes)
 
 
 def _draw_reliability(
@@ -77,7 +77,12 @@ def _draw_reliability(
     axes.set_ylabel("fraction that is")
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.02, 1.02)
-    axes.legend(loc="best")
+    _draw_legend(axes)
+
+
+def _draw_legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best")
 
 
 def _draw_fractions(axes: Axes, fractions: Fractions, classes: Classes) -> None:
@@ -86,9 +91,13 @@ def _draw_fractions(axes: Axes, fractions: Fractions, classes: Classes) -> None:
     rate = fractions.hits[some] / fractions.totals[some]
     bars = np.array([rate - fractions.low[some], fractions.high[some] - rate])
     if some.any():
-        axes.errorbar(middle, rate, bars, np.diff(fractions.edges)[some] / 2, fmt="o", ms=4, color=BLUE, capsize=2)
+        axes.errorbar(
+            middle, rate, bars, np.diff(fractions.edges)[some] / 2, fmt="o", ms=4, color=BLUE, capsize=2
+        )
     for x, y, num in zip(middle, rate + bars[1], fractions.totals[some], strict=True):
-        axes.annotate(str(num), (x, y), (0, 2), textcoords="offset points", ha="center", fontsize=7, color=GREY)
+        axes.annotate(
+            str(num), (x, y), (0, 2), textcoords="offset points", ha="center", fontsize=7, color=GREY
+        )
     axes.set_ylim(0, 1.08)
     axes.set_xlabel(f"redshift ({classes.redshift})")
     axes.set_ylabel(f"fraction of {classes.names[1]}")

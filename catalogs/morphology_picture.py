@@ -54,6 +54,8 @@ def _draw_cleaned(
 ) -> None:
     panels[0].imshow(composite(cleaned, noise), origin="lower")
     frame(panels[0], f"cleaned, calibrated P = {row['prob_disk']:.2f}")
-    sigma = np.where(error[-1] > 0, (science[-1] - cleaned[-1]) / np.where(error[-1] > 0, error[-1], 1), np.nan)
+    sigma = np.where(
+        error[-1] > 0, (science[-1] - cleaned[-1]) / np.where(error[-1] > 0, error[-1], 1), np.nan
+    )
     panels[1].imshow(sigma, origin="lower", cmap="RdBu_r", vmin=-MAX_SIGMA, vmax=MAX_SIGMA)
     frame(panels[1], f"taken away, {SHOWN[-1].upper()}")

@@ -98,7 +98,7 @@ def build_report(
     options = options or ReportOptions()
     con = connect_release(release, version_facts(uri, storage), storage)
     try:
-        top = statistics.chosen_rows(con, release.spec, MOST_ANOMALOUS, options.num_top)
+        top = statistics.chosen_rows(con, MOST_ANOMALOUS, options.num_top)
         inputs = _Inputs(release, release.spec, con, options, top)
         html = _render(_context(inputs, gallery, gallery_note, history, reliability))
     finally:
@@ -301,7 +301,7 @@ def _galleries(inputs: _Inputs, gallery: Sequence[GalleryItem]) -> list[dict[str
     found = []
     for index, choice in enumerate(spec.choices):
         mine = [item for item in gallery if item.choice == index]
-        rows = statistics.chosen_rows(inputs.con, spec, choice, num_rows) if mine else []
+        rows = statistics.chosen_rows(inputs.con, choice, num_rows) if mine else []
         keyed = {tuple(row[name] for name in spec.key): row for row in rows}
         known = [(item, keyed[item.key]) for item in mine if item.key in keyed]
         pairs = [{"row": row, "png": spec.draw(item, row)} for item, row in known]

@@ -239,9 +239,7 @@ def latent_sample(con: duckdb.DuckDBPyConnection, spec: CatalogSpec, num_rows: i
     return Sample(latents[is_finite], label[is_finite], table["score"].to_numpy()[is_finite])
 
 
-def chosen_rows(
-    con: duckdb.DuckDBPyConnection, spec: CatalogSpec, choice: Choice, num_rows: int
-) -> list[dict[str, Any]]:
+def chosen_rows(con: duckdb.DuckDBPyConnection, choice: Choice, num_rows: int) -> list[dict[str, Any]]:
     """Return rows with all columns but packed ones, their rank and `flag_names`, integers exact, in their order."""
     table = choice.rows.format(n=int(num_rows))
     described = _table(con, f"DESCRIBE SELECT * FROM {table}").to_pylist()

@@ -59,7 +59,9 @@ def items(reader: Reader, place: Place, manifest: Manifest, num_items: int) -> t
     picture.
     """
     choices = reader.catalog.choices
-    chosen = [_chosen(place, manifest.version, reader, choice, -(-num_items // len(choices))) for choice in choices]
+    chosen = [
+        _chosen(place, manifest.version, reader, choice, -(-num_items // len(choices))) for choice in choices
+    ]
     top = [row for rows in chosen for row in rows]
     found: dict[Key, GalleryItem] = {}
     problems: list[str] = []

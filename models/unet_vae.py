@@ -277,7 +277,9 @@ def _clean_rows(config: UNetVAEConfig, network: UNetVAE, batch: Batch) -> dict[s
             "denoised_fraction": torch.where(is_measured, after / before, torch.nan),
             "residual_chi2": torch.where(is_seen, chi2 / images.usable.sum((1, 2, 3)), torch.nan),
             "latent_kl": torch.where(is_seen, latent_kl(output).sum(1), torch.nan),
-            "flags": (torch.where(is_measured, 0, NOT_SCORED.value) | _blended(config, batch, images, flux)).int(),
+            "flags": (
+                torch.where(is_measured, 0, NOT_SCORED.value) | _blended(config, batch, images, flux)
+            ).int(),
         }
         return {name: values.cpu().numpy() for name, values in columns.items()}
 

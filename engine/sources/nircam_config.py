@@ -35,7 +35,9 @@ class LabelConfig(Config):
 
     column: str
     """Column with the class; empty or null where it is not known."""
-    values: dict[str, int] = Field(default={"disk": 1, "spheroid": 0, "irregular": 0, "peculiar": 0, "ambiguous": -1})
+    values: dict[str, int] = Field(
+        default={"disk": 1, "spheroid": 0, "irregular": 0, "peculiar": 0, "ambiguous": -1}
+    )
     """`label` of each name. Every name that the column holds must be here; -1 for those not to be used."""
     where: str = ""
     """Column of booleans: an object has a label only where it is true. Empty: all have."""

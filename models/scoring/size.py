@@ -30,15 +30,12 @@ def half_light_radius(image: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
     at = torch.arange(size, device=image.device, dtype=image.dtype) - size // 2
     radius = torch.hypot(at - dx[:, None, None], at[:, None] - dy[:, None, None]).flatten(1)
     order = radius.argsort(1)
-    radius, light = radius.gather(1, order), image.flatten(1).gather(1, order)
-    inside = radius <= LIMIT * size
+    light = image.flatten(1).gather(1, order)
+    inside = radius.gather(1, order) <= LIMIT * size
     growth = torch.where(inside, light, 0).double().cumsum(1)
     half = growth[:, -1:] / 2
-    # The first pixel beyond the half; of its light, the part that is missing says how far into it.
+    # The area is the number of pixels up to the half; of the last one, the part that its light is needed of.
     index = (growth >= half).double().argmax(1, keepdim=True)
-    reached, ring = growth.gather(1, index), radius.gather(1, index).double()
-    # A pixel is as wide as the step between the areas of the circles through one centre and the next.
-    area = torch.pi * ring.square() + 0.5
-    share = (reached - half) / light.gather(1, index).double().clamp_min(1e-30)
-    found = ((area - share.clamp(0, 1)).clamp_min(0) / torch.pi).sqrt()[:, 0]
+    beyond = (growth.gather(1, index) - half) / light.gather(1, index).double().clamp_min(1e-30)
+    found = ((index + 1 - beyond.clamp(0, 1)) / torch.pi).sqrt()[:, 0]
     return torch.where(half[:, 0] > 0, found, torch.nan).to(image.dtype)

@@ -6,7 +6,6 @@ import pytest
 from catalogs.query import open_catalog
 from catalogs.report import ReportOptions, build_report
 from catalogs.spec import MOST_ANOMALOUS
-from catalogs.spectral_anomaly import SPEC
 from catalogs.statistics import chosen_rows
 from engine.column import Column
 from engine.commit import CatalogConfig, FragmentSink, publish
@@ -67,7 +66,7 @@ def full_report(root: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A report with all there is, read back from its file."""
     out = str(tmp_path_factory.mktemp("out") / "deep" / "report.html")
     with open_catalog(root) as con:
-        items = [gallery_item(row) for row in chosen_rows(con, SPEC, MOST_ANOMALOUS, 3)]
+        items = [gallery_item(row) for row in chosen_rows(con, MOST_ANOMALOUS, 3)]
     html = build_report(root, out, gallery=items, history=training_history())
     assert Path(out).read_text() == html
     return html
@@ -101,14 +100,14 @@ def test_report_says_what_is_in_the_catalogue(full_report, root):
     for word in ("no_usable_pixel", "fiberstatus", "MISSING_B", "0123abc", "feed" * 8, root):
         assert word in text
     with open_catalog(root) as con:
-        for row in chosen_rows(con, SPEC, MOST_ANOMALOUS, 25):
+        for row in chosen_rows(con, MOST_ANOMALOUS, 25):
             assert str(row["targetid"]) in text
 
 
 def test_gallery_follows_the_rank(full_report, root):
     text = Page(full_report).plain
     with open_catalog(root) as con:
-        ids = [str(row["targetid"]) for row in chosen_rows(con, SPEC, MOST_ANOMALOUS, 3)]
+        ids = [str(row["targetid"]) for row in chosen_rows(con, MOST_ANOMALOUS, 3)]
     places = [text.index(f"#{rank} · {targetid}") for rank, targetid in enumerate(ids, start=1)]
     assert places == sorted(places)
     assert full_report.count("What the model was given and what it made of it") == 3
@@ -145,7 +144,7 @@ def test_tiny_catalogues_have_reports(num_rows, tmp_path):
 
 def test_a_gallery_item_of_another_catalogue_is_left_out(root, tmp_path):
     with open_catalog(root) as con:
-        row = chosen_rows(con, SPEC, MOST_ANOMALOUS, 1)[0]
+        row = chosen_rows(con, MOST_ANOMALOUS, 1)[0]
     stranger = gallery_item(row | {"targetid": 7})
     html = build_report(root, str(tmp_path / "r.html"), gallery=[stranger])
     assert "residual of 7" not in html

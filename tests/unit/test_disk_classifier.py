@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine.checkpoint import Checkpoint, save
-from engine.flags import NOT_SCORED
+from engine.flags import LOW_SNR, NOT_SCORED
 from engine.infer import InferStage, model_config
 from engine.schema import list_array, to_arrays
 from engine.stage import UnitTable, rejected_table
@@ -308,3 +308,15 @@ def test_the_engine_trains_exports_and_runs_it_as_any_other_model(tmp_path) -> N
 
 def _table(batch: dict[str, np.ndarray]) -> pa.Table:
     return pa.table({k: list_array(v) if v.ndim == 2 else pa.array(v) for k, v in batch.items()})
+
+
+def test_faint_objects_are_flagged_and_classes_follow_the_threshold(trained) -> None:
+    _, module, fitted = trained
+    batch = make_disks(8, S, seed=9)
+    out = SPEC.predictor(CONFIG, module, fitted, CPU)(batch)
+    np.testing.assert_array_equal(out["disk_class"], (out["prob_disk"] >= 0.5).astype(np.int8))
+    assert (out["half_light_radius"] > 0).all()
+    strict = dataclasses.replace(CONFIG, threshold=0.99, min_snr=1e9)
+    out = SPEC.predictor(strict, module, fitted, CPU)(batch)
+    assert ((out["flags"] & LOW_SNR.value) != 0).all()
+    assert (out["disk_class"] == (out["prob_disk"] >= 0.99)).all()

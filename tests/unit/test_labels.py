@@ -79,7 +79,7 @@ def test_labels_beyond_the_column_are_refused():
 
 
 def test_confident_classes_of_real_galaxies(shared_data):
-    """Ferreira et al. (2023): 30 of the 74 have a confident class."""
+    """Ferreira et al. (2023): 13 of the 74 have a confident class."""
     label = LabelConfig(column="class", where="confident")
     config = StampsConfig(size=64, unit="MJy/sr", z="redshift", label=label, unit_rows=8)
     source = StampsSource(str(shared_data / "jwst" / "ceers"), config=config)

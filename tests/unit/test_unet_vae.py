@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.flags import NOT_SCORED
+from engine.flags import BLENDED, NOT_SCORED
 from models.scoring.cutouts import Cutouts, cutouts
 from models.unet_vae import SPEC, UNetVAETask
 from models.unet_vae_config import PRESETS, UNetVAEConfig
@@ -227,6 +227,20 @@ def test_predictions_are_what_their_columns_say() -> None:
     assert np.isnan(out["denoised_fraction"][3:]).all()
     assert np.isfinite(out["residual_chi2"][3]), "other bands are there"
     assert np.isnan(out["denoised"][4]).all()
+
+
+def test_objects_that_lose_much_light_are_flagged_as_blended() -> None:
+    """A network that gives nothing back removes all light: a bright object is blended, an empty one is not."""
+    model, batch = network(small(skip_gate="full")), pairs(4)
+    batch["science"][:2] *= 1e-4
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.last.bias[-6:] = -30
+    out = SPEC.predictor(small(skip_gate="full"), model, {}, torch.device("cpu"))(batch)
+    is_blended = (out["flags"] & BLENDED.value) != 0
+    assert is_blended[2:].all()
+    assert not is_blended[:2].any()
 
 
 def test_reconstruction_has_the_scatter_of_the_likelihood() -> None:

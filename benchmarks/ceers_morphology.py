@@ -1,0 +1,176 @@
+"""The disk classifier on real galaxies with visual classes, before and after it has seen some of them.
+
+    python -m benchmarks.ceers_morphology STAMPS [--denoiser URI] [--classifier URI]
+
+STAMPS is a folder of cutouts with `index.csv` as `source = "stamps"` reads it (Ferreira et al. 2023: 74 galaxies of
+CEERS, of which a third has a class; few are confident). Rows, the steps from the synthetic to the real sky: raw, the
+classifier as shipped on images as measured; denoised, on cleaned ones; k-fold, after some more steps on the real
+galaxies of the other folds, of all repeats. Measures have the 95 % interval of 2,000 bootstrap samples of galaxies;
+nothing was chosen by them. Last: the fraction of disks by redshift of all galaxies, with exact binomial intervals.
+"""
+
+import argparse
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from catalogs.statistics import binomial_interval
+from engine.checkpoint import Checkpoint, load
+from engine.flags import MISSING_BAND
+from engine.images.prepare import CutoutPrep
+from engine.infer import open_model
+from engine.schema import to_arrays
+from engine.sources.nircam_config import LabelConfig
+from engine.sources.stamps import StampsConfig, StampsSource
+from engine.storage import Storage
+from models.disk_classifier import NETWORK, SPEC, DiskClassifierTask
+from models.disk_images import DISK, NO_DISK
+from models.scoring.probabilities import auroc, brier_score
+from models.unet_vae import SPEC as DENOISER
+
+CPU = torch.device("cpu")
+NUM_BOOTSTRAP = 2000
+REDSHIFTS = (1.0, 1.5, 2.0, 2.5, 3.0, 5.5)
+
+Batch = dict[str, np.ndarray]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("stamps")
+    parser.add_argument("--denoiser", default="checkpoints/unet_vae_nircam")
+    parser.add_argument("--classifier", default="checkpoints/disk_classifier_nircam")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=40, help="on real galaxies, in each fold")
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--seed", type=int, default=7)
+    args = parser.parse_args()
+    checkpoint = load(args.classifier, Storage(), SPEC.name, SPEC.version)
+    galaxies = read(args.stamps, args.denoiser, checkpoint)
+    before = predicted(checkpoint, galaxies)
+    after = folds(args, checkpoint, galaxies)
+    rows = {"raw": before["prob_disk_raw"], "denoised": before["prob_disk"], "k-fold": after}
+    for name, chosen in {
+        "confident": galaxies["sure"],
+        "all with a class": np.ones(len(before["prob_disk"]), bool),
+    }.items():
+        report(name, rows, galaxies["label"], chosen & (galaxies["label"] >= 0))
+    fractions(galaxies["z"], before["disk_class"])
+
+
+def read(stamps: str, denoiser: str, checkpoint: Checkpoint) -> Batch:
+    """Galaxies with all bands: columns of the classifier, class (sure or not), and redshift."""
+    size = CutoutPrep.model_validate(checkpoint.prepare).size
+    rows: list[Batch] = []
+    for where in ("", "confident"):
+        label = LabelConfig(column="class", where=where)
+        config = StampsConfig(size=size, unit="MJy/sr", z="redshift", label=label)
+        source = StampsSource(stamps, config=config)
+        names = ("science", "error", "mask", "dx", "dy", "pixel_scale", "label", "z", "flags", "object_id")
+        tables = [to_arrays(source.read(unit).rows, names) for unit in source.plan()]
+        rows.append({name: np.concatenate([table[name] for table in tables]) for name in names})
+    found = rows[0] | {"sure": rows[1]["label"] >= 0}
+    cleaned = load(denoiser, Storage())
+    config, module = open_model(DENOISER, cleaned, denoiser)
+    found["denoised"] = DENOISER.predictor(config, module, cleaned.fitted, CPU)(found)["denoised"]
+    whole = (found["flags"] & MISSING_BAND.value) == 0
+    return {name: values[whole] for name, values in found.items()}
+
+
+def predicted(checkpoint: Checkpoint, galaxies: Batch) -> Batch:
+    config, module = open_model(SPEC, checkpoint, "checkpoint")
+    return SPEC.predictor(config, module, checkpoint.fitted, CPU)(galaxies)
+
+
+def folds(args: argparse.Namespace, checkpoint: Checkpoint, galaxies: Batch) -> np.ndarray:
+    """Probability of each galaxy by networks that have not seen it, mean over repeats; NaN without a class."""
+    known = np.flatnonzero(galaxies["label"] >= 0)
+    total = np.zeros(len(galaxies["label"]))
+    for repeat in range(args.repeats):
+        rng = np.random.default_rng((args.seed, repeat))
+        fold = np.empty(len(known), int)
+        for value in (DISK, NO_DISK):  # classes in equal parts
+            mine = np.flatnonzero(galaxies["label"][known] == value)
+            fold[rng.permutation(mine)] = np.arange(len(mine)) % args.folds
+        for number in range(args.folds):
+            task = tuned(args, checkpoint, galaxies, known[fold != number], rng)
+            out = known[fold == number]
+            total[out] += probability(task, checkpoint, {k: v[out] for k, v in galaxies.items()})
+    unknown = np.isin(np.arange(len(total)), known, invert=True)
+    return np.where(unknown, np.nan, total / args.repeats)
+
+
+def tuned(
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    galaxies: Batch,
+    rows: np.ndarray,
+    rng: np.random.Generator,
+) -> DiskClassifierTask:
+    """Train the classifier's exported network on real galaxies, both classes equally often."""
+    config, module = open_model(SPEC, checkpoint, "checkpoint")
+    config = replace(config, learning_rate=args.learning_rate)
+    task = DiskClassifierTask(config, args.seed)
+    task.modules[NETWORK] = module.train()
+    task.optimizers[NETWORK] = torch.optim.AdamW(
+        module.parameters(), config.learning_rate, weight_decay=config.weight_decay
+    )
+    task.start(CPU, args.steps)
+    by_class = [rows[galaxies["label"][rows] == value] for value in (DISK, NO_DISK)]
+    for step in range(args.steps):
+        chosen = np.concatenate([rng.choice(each, 8) for each in by_class])
+        task.step({key: values[chosen] for key, values in galaxies.items()}, step)
+    module.eval()
+    return task
+
+
+def probability(task: DiskClassifierTask, checkpoint: Checkpoint, galaxies: Batch) -> np.ndarray:
+    config = SPEC.config(**checkpoint.config)
+    predict = SPEC.predictor(config, task.modules[NETWORK], checkpoint.fitted, CPU)
+    return predict(galaxies)["prob_disk"]
+
+
+def report(title: str, rows: dict[str, np.ndarray], label: np.ndarray, chosen: np.ndarray) -> None:
+    outcome = label[chosen]
+    print(f"\n{title}: {np.sum(outcome == DISK)} disks, {np.sum(outcome == NO_DISK)} others")
+    print(f"{'':10}{'AUROC':>22}{'balanced accuracy':>22}{'Brier':>22}")
+    for name, values in rows.items():
+        cells = []
+        for measure in (auroc, balanced, brier_score):
+            low, high = bootstrapped(measure, values[chosen], outcome)
+            cells.append(f"{measure(values[chosen], outcome):8.2f} ({low:.2f} to {high:.2f})")
+        print(f"{name:10}" + "".join(f"{cell:>22}" for cell in cells))
+
+
+def balanced(probability: np.ndarray, outcome: np.ndarray) -> float:
+    right = (probability >= 0.5) == (outcome == DISK)
+    return float(np.mean([right[outcome == value].mean() for value in (DISK, NO_DISK)]))
+
+
+def bootstrapped(measure, probability: np.ndarray, outcome: np.ndarray) -> tuple[float, float]:
+    """95 % interval over samples of galaxies that have both classes."""
+    rng = np.random.default_rng(0)
+    samples = (rng.integers(len(outcome), size=len(outcome)) for _ in range(NUM_BOOTSTRAP))
+    both = [rows for rows in samples if 0 < np.sum(outcome[rows] == DISK) < len(rows)]
+    low, high = np.quantile([measure(probability[rows], outcome[rows]) for rows in both], [0.025, 0.975])
+    return float(low), float(high)
+
+
+def fractions(z: np.ndarray, predicted: np.ndarray) -> None:
+    print("\nfraction of disks by redshift, all galaxies")
+    for low_z, high_z in pairwise(REDSHIFTS):
+        mine = predicted[(z >= low_z) & (z < high_z) & (predicted >= 0)]
+        hits, total = np.array([np.sum(mine == DISK)]), np.array([len(mine)])
+        if total[0]:
+            low, high = binomial_interval(hits, total)
+            print(f"{low_z:.1f} to {high_z:.1f}: {hits[0]} of {total[0]}, {hits[0] / total[0]:.2f} "
+                  f"({low[0]:.2f} to {high[0]:.2f})")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
