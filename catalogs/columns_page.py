@@ -37,7 +37,7 @@ def _catalog_section(spec: CatalogSpec, written: Sequence[Column]) -> str:
     examples = [f"{question}:\n\n```sql\n{sql}\n```\n" for question, sql in spec.examples]
     return "\n".join(
         [
-            f"## `{spec.name}` with `{spec.model}`\n",
+            f"## `{spec.name}` with `{'` and `'.join((*spec.upstream, spec.model))}`\n",
             f"{spec.summary}\n",
             f"Key: ({', '.join(spec.key)}). Ranked by `{spec.score}`, largest first. In DuckDB the rows are",
             f"the view `catalog`; `ranked` adds `{spec.rank}`, and `top(n)` gives the first n of it.\n",

@@ -84,6 +84,8 @@ class CatalogSpec:
         Which of several rows of one key is kept: the first by these columns, "-" for largest first.
     score
         Column that ranks the rows, largest first.
+    upstream
+        Models that are applied before it where there are checkpoints of them; their columns are published too.
     rank
         Name of the rank in the view `ranked`.
     ranking
@@ -136,6 +138,7 @@ class CatalogSpec:
     groups: tuple[tuple[str, str], ...]
     template: str
     draw: Callable[[GalleryItem, Mapping[str, Any]], str]
+    upstream: tuple[str, ...] = ()
     rank: str = "anomaly_rank"
     ranking: str = "Most anomalous"
     choices: tuple[Choice, ...] = (MOST_ANOMALOUS,)

@@ -22,7 +22,7 @@ from tests.catalogue import COLUMNS, MODEL_COLUMNS, CatalogueMaker
 
 PAIRS = [pytest.param(catalog, MODELS[catalog.model], id=name) for name, catalog in CATALOGS.items()]
 
-RESERVED = {"norder", "dir", "npix", "anomaly_rank", "rowid", "file_row_number", "filename"}
+RESERVED = {"norder", "dir", "npix", "anomaly_rank", "disk_rank", "rowid", "file_row_number", "filename"}
 """Names of HATS partitioning, of what views add, and of what DuckDB adds."""
 
 DOCS = Path(__file__).parents[2] / "docs" / "columns.md"
@@ -52,10 +52,14 @@ def test_names_are_unique_and_none_is_reserved(catalog, model):
 @pytest.mark.parametrize(("catalog", "model"), PAIRS)
 def test_key_score_and_checked_columns_are_there_and_never_null(catalog, model):
     columns = {column.name: column for column in columns_of(catalog, model)}
-    for name in (*catalog.key, catalog.score, *catalog.score_parts, catalog.latent, *catalog.finite):
+    if catalog.classes:
+        classes = catalog.classes
+        assert {classes.probability, classes.predicted, classes.label, classes.redshift} <= {*columns}
+    optional = [catalog.latent] if catalog.latent else []
+    for name in (*catalog.key, catalog.score, *catalog.score_parts, *optional, *catalog.finite):
         assert name in columns, name
         assert not columns[name].nullable, name
-    assert any(name.endswith(catalog.percentile_suffix) for name in columns)
+    assert any(name.endswith(catalog.percentile_suffix) for name in columns) == bool(catalog.score_parts)
 
 
 @pytest.mark.parametrize(("catalog", "model"), PAIRS)
@@ -111,9 +115,14 @@ def test_catalogs_import_neither_ray_nor_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def written_by(catalog: CatalogSpec) -> list[Column]:
+    """Columns that the models of a catalogue write with their defaults, without images."""
+    models = [MODELS[name] for name in (*catalog.upstream, catalog.model)]
+    return [column for model in models for column in model.writes(model.config()) if not column.packed]
+
+
 def test_the_page_of_columns_is_up_to_date(rewrite_golden):
-    written = {name: model.writes(model.config()) for name, model in MODELS.items()}
-    page = columns_page({name: written[catalog.model] for name, catalog in CATALOGS.items()})
+    page = columns_page({name: written_by(catalog) for name, catalog in CATALOGS.items()})
     if rewrite_golden:
         DOCS.write_text(page)
     assert DOCS.read_text() == page, "run `make golden`"
