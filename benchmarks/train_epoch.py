@@ -1,7 +1,9 @@
 """An epoch of Ray Train against a bare torch loop: same files, same batches, same model, one run.
 
     python -m benchmarks.train_epoch [--spectra 20000] [--batch 256] [--epochs 3]
+    python -m benchmarks.train_epoch --config jobs/configs/demo_morphology.toml
 
+The second line takes the model of a configuration, its settings of training and what it has staged (after `jobs demo`).
 The bare loop reads the Parquet with pyarrow in the process that trains, which then has nothing else to
 do; Ray reads it in other processes. Both take every step on equal batches (the losses are compared).
 Epochs of the two alternate in time: bare, Ray, bare. Start-up of Ray (workers, first blocks) is apart.
@@ -26,18 +28,21 @@ import pyarrow as pa
 import ray
 import torch
 
-from engine.commit import parquet
+from engine.commit import parquet, read_manifest
+from engine.config import load
 from engine.schema import list_array
 from engine.storage import Storage
 from engine.train.batches import SPLIT_COLUMN, Splitter, read_tables, shuffled_batches
 from engine.train.loop import TrainConfig, TrainData, TrainResult, train
 from engine.train.plan import epoch_plan, expected_steps, ordered_files
 from engine.units import FileRef
+from jobs.config import JobConfig, model_of
 from models.spec import TrainTask
 from models.spectral_vae import SPEC
 from models.spectral_vae_config import SpectralVAEConfig
 
 TARGET_RATIO = 0.9
+Factory = Callable[[], TrainTask]
 ROWS_PER_FILE = 1000
 
 
@@ -47,18 +52,40 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--pixels", type=int, default=7781)
+    parser.add_argument("--config", default="", help="model and staged objects of this configuration instead")
     args = parser.parse_args()
-    model = SpectralVAEConfig(num_pixels=args.pixels, num_latent=args.pixels // 101)
-    factory = partial(SPEC.task, model, 0)
-    config = TrainConfig(epochs=args.epochs, global_batch_rows=args.batch, shuffle_buffer_rows=2048)
     with tempfile.TemporaryDirectory() as folder:
-        data = make_files(Path(folder), args.spectra, args.pixels)
+        factory, config, data = configured(args) if args.config else made(args, Path(folder))
         size = sum(file.size for file in data.files)
-        print(f"{args.spectra} spectra of {args.pixels} pixels, {size / 2**30:.2f} GiB of Parquet")
+        print(f"{data.num_rows} rows, {size / 2**30:.2f} GiB of Parquet")
         first, losses = bare_rates(factory, data, config)
         result, seconds = ray_run(factory, data, config, folder)
         second, _ = bare_rates(factory, data, config)
     report(first + second, result, losses, seconds)
+
+
+def made(args: argparse.Namespace, folder: Path) -> tuple[Factory, TrainConfig, TrainData]:
+    """Return the spectral VAE, and spectra of noise."""
+    model = SpectralVAEConfig(num_pixels=args.pixels, num_latent=args.pixels // 101)
+    config = TrainConfig(epochs=args.epochs, global_batch_rows=args.batch, shuffle_buffer_rows=2048)
+    return partial(SPEC.task, model, 0), config, make_files(folder, args.spectra, args.pixels)
+
+
+def configured(args: argparse.Namespace) -> tuple[Factory, TrainConfig, TrainData]:
+    """Return the model of a configuration, and what it has staged."""
+    job = load(JobConfig, args.config, ())
+    spec, settings = model_of(job)
+    assert job.staged is not None
+    manifest = read_manifest(job.staged.uri, Storage())
+    files = [file for file in manifest.files if file.role == "data"]
+    uris = [FileRef(Storage.join(job.staged.uri, file.path), file.num_bytes, file.sha256) for file in files]
+    columns = tuple(column.name for column in spec.learns_from(settings))
+    config = job.train.model_copy(update={"epochs": args.epochs, "early_stop_patience": 0})
+    return (
+        partial(spec.task, settings, 0),
+        config,
+        TrainData(tuple(uris), sum(f.rows for f in files), columns),
+    )
 
 
 def make_files(folder: Path, num: int, num_pixels: int) -> TrainData:
@@ -75,9 +102,7 @@ def make_files(folder: Path, num: int, num_pixels: int) -> TrainData:
     return TrainData(tuple(files), num, ("flux", "ivar"))
 
 
-def bare_rates(
-    factory: Callable[[], TrainTask], data: TrainData, config: TrainConfig
-) -> tuple[list[float], list[float]]:
+def bare_rates(factory: Factory, data: TrainData, config: TrainConfig) -> tuple[list[float], list[float]]:
     """Train without Ray; rows/s of each epoch, and the losses."""
     torch.set_num_threads(os.cpu_count() or 1)
     task, plan = factory(), epoch_plan(data, config)
@@ -96,9 +121,7 @@ def bare_rates(
     return rates, losses
 
 
-def ray_run(
-    factory: Callable[[], TrainTask], data: TrainData, config: TrainConfig, folder: str
-) -> tuple[TrainResult, float]:
+def ray_run(factory: Factory, data: TrainData, config: TrainConfig, folder: str) -> tuple[TrainResult, float]:
     ray.init(
         include_dashboard=False, num_cpus=max(2, os.cpu_count() or 1), object_store_memory=1 << 30,
         log_to_driver=False, logging_level="ERROR",
