@@ -41,8 +41,8 @@ class Averaged(nn.Module):
         """
         means = dict(self.average.named_buffers())
         weight = 1 - min(decay, (1 + step) / (10 + step))
-        parameters = dict(self.trained.named_parameters())
-        torch._foreach_lerp_([means[name] for name in parameters], list(parameters.values()), weight)
+        for name, parameter in self.trained.named_parameters():
+            means[name].lerp_(parameter, weight)
 
 
 def exported(config: object, weights: Weights) -> Weights:

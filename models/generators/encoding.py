@@ -54,7 +54,7 @@ def encoding_predictor(
 
 
 def not_scored(usable: Tensor) -> np.ndarray:
-    """Flags int32 [B]."""
+    """Give flags int32 [B]."""
     return torch.where(usable, 0, NOT_SCORED.value).int().cpu().numpy()
 
 

@@ -186,7 +186,7 @@ def _has_nan(images: np.ndarray) -> np.ndarray:
 
 def _is_constant(images: np.ndarray) -> np.ndarray:
     """Whether no channel varies; one that does not is fine, it may hold a number of the object."""
-    return (images == images[:, :, :1]).all((1, 2))
+    return np.equal(images, images[:, :, :1]).all((1, 2))
 
 
 def _is_outside(config: GeneratorConfig, condition: np.ndarray) -> np.ndarray:

@@ -142,7 +142,7 @@ class Trunk(nn.Module):
 
 
 def batch_deviation(x: Tensor) -> Tensor:
-    """Standard deviation over the batch of features [B, F, S, S], mean over features and pixels; a scalar.
+    """Measure the standard deviation over the batch of features [B, F, S, S], mean over all else; a scalar.
 
     Over the whole batch, not groups of 4 as in StyleGAN: fewer rows make a noisier statistic.
     """

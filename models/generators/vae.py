@@ -113,13 +113,13 @@ class ImageVAETask(GeneratorTask):
         return to_floats(metrics)
 
     def evaluate(self, batch: Batch) -> dict[str, float]:
-        """Metrics without augmentation, with full beta, latents drawn from one seed.
+        """Metrics without augmentation, with full beta, latents drawn from a seed of the batch.
 
         `loss` is the negative ELBO and `reconstruction` its likelihood term, in nats a value and for the
         stretched image; `kl` is in nats an image; `active_latents` counts those above 0.01 nat.
         """
         seen = training_rows(self._config, batch, self._device)
-        with self._evaluating():
+        with self._evaluating(batch):
             noise = torch.randn(len(seen.images), self._config.num_latent).to(self._device)
             return to_floats(self._metrics(seen, noise, self._config.beta))
 
