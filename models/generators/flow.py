@@ -71,7 +71,7 @@ class ImageFlowTask(GeneratorTask):
 
 
 def step_times(steps: int, power: float) -> list[float]:
-    """Times 1 - (1 - n / steps)^power from 0 to 1, `steps` + 1 values."""
+    """Give times 1 - (1 - n / steps)^power from 0 to 1, `steps` + 1 values."""
     return [1 - (1 - n / steps) ** power for n in range(steps + 1)]
 
 

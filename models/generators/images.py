@@ -172,7 +172,7 @@ def _pixels(config: GeneratorConfig, batch: Batch) -> np.ndarray:
             f"image is {images.shape}, must be [rows, {config.num_pixels}]: {config.num_channels} channels of "
             f"{config.size} x {config.size} pixels; all images of a generator have one size"
         )
-    return images.reshape(len(images), config.num_channels, -1)
+    return images.reshape(len(images), config.num_channels, config.size**2)
 
 
 def _table(config: GeneratorConfig, batch: Batch) -> np.ndarray:
@@ -186,7 +186,7 @@ def _has_nan(images: np.ndarray) -> np.ndarray:
 
 def _is_constant(images: np.ndarray) -> np.ndarray:
     """Whether no channel varies; one that does not is fine, it may hold a number of the object."""
-    return np.equal(images, images[:, :, :1]).all((1, 2))
+    return ~(images != images[:, :, :1]).any((1, 2))
 
 
 def _is_outside(config: GeneratorConfig, condition: np.ndarray) -> np.ndarray:

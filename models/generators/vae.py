@@ -29,7 +29,7 @@ from models.unet_vae_losses import ACTIVE_NAT, latent_kl, with_free_bits
 from models.unet_vae_networks import Output
 
 NETWORK = "vae"
-LOG_VARIANCE_LEAST = -12.0
+LEAST_VARIANCE = 1e-5
 """Of pixels around the decoded image: images without noise give the likelihood no bound."""
 
 
@@ -70,7 +70,7 @@ PRESETS: Mapping[str, ImageVAEConfig] = {
 
 
 class ImageVAE(nn.Module):
-    """Encoder, decoder, and the scatter of each channel around the decoded image."""
+    """Encoder and decoder."""
 
     def __init__(self, config: ImageVAEConfig) -> None:
         super().__init__()
@@ -78,7 +78,6 @@ class ImageVAE(nn.Module):
         self.trunk = Trunk(config, features)
         self.head = EqualLinear(features + len(config.conditions), 2 * config.num_latent)
         self.decoder = Decoder(config, config.num_latent)
-        self.log_variance = nn.Parameter(torch.zeros(config.num_channels, 1, 1))
 
     def encode(self, images: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance [B, D] of the latent."""
@@ -87,10 +86,14 @@ class ImageVAE(nn.Module):
         return mean, logvar
 
     def forward(self, images: Tensor, condition: Tensor, noise: Tensor) -> Output:
-        """Decode latent mean + sigma noise; noise [B, D]."""
+        """Decode latent mean + sigma noise; noise [B, D].
+
+        The log variance of the output, of each channel around the decoded images, is that of this batch.
+        """
         mean, logvar = self.encode(images, condition)
         recon = self.decoder(mean + (0.5 * logvar).exp() * noise, condition).float()
-        return Output(recon, self.log_variance.clamp(min=LOG_VARIANCE_LEAST), mean, logvar)
+        variance = (images - recon).square().mean((0, 2, 3)).clamp(min=LEAST_VARIANCE)
+        return Output(recon, variance.log().view(-1, 1, 1), mean, logvar)
 
 
 class ImageVAETask(GeneratorTask):
@@ -139,8 +142,8 @@ class ImageVAETask(GeneratorTask):
 def shared_variance_nll(output: Output, images: Tensor) -> Tensor:
     """Negative log likelihood of images [B, C, S, S] [nat], mean over values.
 
-    N(image; mean, exp(log_variance)), with one variance a channel that is learned with the network: it sets
-    how much the latent has to say, where a fixed one would (Rybkin et al. 2021, arXiv:2006.13202, Sect. 3.1).
+    N(image; mean, exp(log_variance)) with one variance a channel, the most likely one: it decides how much the
+    latent has to say, and need not be chosen (Rybkin et al. 2021, arXiv:2006.13202, Eq. 6).
     """
     squares = (images - output.mean).square() * (-output.log_variance).exp()
     return 0.5 * (squares + output.log_variance + math.log(2 * math.pi)).mean()

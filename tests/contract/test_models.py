@@ -115,7 +115,7 @@ ROWS_OF = {
 NO_PIXEL = {"science": 0, "error": 0, "mask": True}
 UNUSABLE = dict.fromkeys(ROWS_OF, NO_PIXEL) | {
     "spectral_vae": {"flux": 0, "ivar": 0},
-    **dict.fromkeys(GENERATORS, {"image": np.nan}),
+    **{name: {"image": np.nan} for name in GENERATORS},
 }
 """Values of pixels that cannot be used."""
 
