@@ -181,12 +181,12 @@ def _table(config: GeneratorConfig, batch: Batch) -> np.ndarray:
 
 
 def _has_nan(images: np.ndarray) -> np.ndarray:
-    return ~np.isfinite(images).all((1, 2))
+    return np.logical_not(np.isfinite(images)).max((1, 2))
 
 
 def _is_constant(images: np.ndarray) -> np.ndarray:
     """Whether no channel varies; one that does not is fine, it may hold a number of the object."""
-    return ~(images != images[:, :, :1]).any((1, 2))
+    return (images.max(2) == images.min(2)).all(1)
 
 
 def _is_outside(config: GeneratorConfig, condition: np.ndarray) -> np.ndarray:
