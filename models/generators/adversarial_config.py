@@ -10,6 +10,10 @@ from models.settings import check
 class AdversarialConfig(GeneratorConfig):
     """Style-based generator, and what keeps its discriminator smooth."""
 
+    width: int = 16
+    """Channels at the size of the image; they double with each halving up to `max_width`."""
+    max_width: int = 128
+    """Most channels of a level."""
     num_latent: int = 64
     """Numbers of a draw and of the intermediate latent w."""
     mapping_layers: int = 4

@@ -1,8 +1,8 @@
 """Flow matching for galaxy images: a velocity field that carries noise to images along nearly straight lines.
 
 Lipman et al. (2023, arXiv:2210.02747) and Liu et al. (2023, arXiv:2209.03003): x(t) = (1 - t) noise + t image, and
-the network learns the mean of image - noise given x(t). Its differential equation is solved in few steps, and
-runs backwards from an image to its noise, which is the latent.
+the network learns the mean of image - noise given x(t), or of the image, from which it follows. The differential
+equation is solved in few steps, and runs backwards from an image to its noise, which is the latent.
 """
 
 # B images, C channels, S pixels a side, D = C S^2 latents, K conditions
@@ -27,8 +27,11 @@ from models.training import to_floats, unwrapped, warmup_cosine
 
 NETWORK = "flow"
 
-Velocity = Callable[[Tensor, Tensor], Tensor]
-"""(x [B, ...], time [B]) to dx / dt."""
+LEAST_GAP = 0.05
+"""Least 1 - time that errors of a predicted image are divided by in training."""
+
+Velocity = Callable[[Tensor, float], Tensor]
+"""(x [B, ...], time) to dx / dt."""
 
 
 class ImageFlowTask(GeneratorTask):
@@ -41,7 +44,10 @@ class ImageFlowTask(GeneratorTask):
         self._config = config
 
     def step(self, batch: Batch, step: int) -> dict[str, float]:
-        """One step of Adam on the squared error of velocities, at times drawn for each image."""
+        """One step of Adam on the squared error of velocities, at times drawn for each image.
+
+        Also where the network predicts the image (Li & He 2025, arXiv:2511.13720, Eq. 6).
+        """
         seen = self._seen(batch, step)
         with self._seeded(step):
             noise, logit = torch.randn(seen.images.shape), torch.randn(len(seen.images))
@@ -66,8 +72,11 @@ class ImageFlowTask(GeneratorTask):
         noise, time = noise.to(self._device), time.to(self._device)
         mixed = torch.lerp(noise, seen.images, time[:, None, None, None])
         with self._precision():
-            velocity = self.modules[NETWORK](mixed, time, seen.condition)
-        return (velocity - (seen.images - noise)).square().mean()
+            found = self.modules[NETWORK](mixed, time, seen.condition)
+        if self._config.prediction == "velocity":
+            return (found - (seen.images - noise)).square().mean()
+        gap = (1 - time).clamp(min=LEAST_GAP)[:, None, None, None]
+        return ((found - seen.images) / gap).square().mean()
 
 
 def step_times(steps: int, power: float) -> list[float]:
@@ -78,21 +87,36 @@ def step_times(steps: int, power: float) -> list[float]:
 def integrated(velocity: Velocity, x: Tensor, times: list[float]) -> Tensor:
     """Solve dx / dt = velocity(x, t) from the first of `times` to the last by Heun's method of second order.
 
+    A step that ends at time 1 is one of Euler's, as in Karras et al. (2022, arXiv:2206.00364, Algorithm 1): it
+    ends in the mean of the image. The average with a velocity at time 1, where no noise can be seen, would leave
+    half of the noise of that step.
+
     Parameters
     ----------
     velocity
-        Takes x and its time as [B].
+        Takes x and its time.
     x
         [B, ...] at the first time.
     times
         Growing, or falling to go back.
     """
     for start, stop in pairwise(times):
-        first = velocity(x, x.new_full((len(x),), start))
+        first = velocity(x, start)
         guess = x + (stop - start) * first
-        second = velocity(guess, x.new_full((len(x),), stop))
-        x = x + (stop - start) * 0.5 * (first + second)
+        x = guess if stop == 1 else x + (stop - start) * 0.5 * (first + velocity(guess, stop))
     return x
+
+
+def velocity_of(config: ImageFlowConfig, network: nn.Module, condition: Tensor) -> Velocity:
+    """Give the velocity that a network says. At time 1 it is the image: the mean of its noise is 0."""
+
+    def velocity(x: Tensor, time: float) -> Tensor:
+        if time == 1:
+            return x
+        found = network(x, x.new_full((len(x),), time), condition)
+        return found if config.prediction == "velocity" else (found - x) / (1 - time)
+
+    return velocity
 
 
 def _network(module: nn.Module) -> FlowNetwork:
@@ -109,10 +133,10 @@ def _family(config: ImageFlowConfig, module: nn.Module) -> Family:
 
     def decode(latent: Tensor, noise: Tensor, condition: Tensor) -> Tensor:
         del noise
-        return integrated(lambda x, time: network(x, time, condition), latent.view(shape), times)
+        return integrated(velocity_of(config, network, condition), latent.view(shape), times)
 
     def encode(images: Tensor, condition: Tensor) -> Tensor:
-        return integrated(lambda x, time: network(x, time, condition), images, times[::-1]).flatten(1)
+        return integrated(velocity_of(config, network, condition), images, times[::-1]).flatten(1)
 
     return Family(config.num_pixels, 0, None, decode, encode)
 

@@ -24,14 +24,19 @@ class ImageFlowConfig(GeneratorConfig):
     """Residual blocks of each level, on the way in and on the way out."""
     attention_pixels: int = 8
     """Levels with so many pixels a side or fewer have attention; 0: none has."""
-    time_mean: float = 0.0
+    prediction: Literal["data", "velocity"] = "data"
+    """What the network gives. data: the mean of the image, from which the velocity follows (Li & He 2025, arXiv:
+    2511.13720): images without noise are smooth, and a network need not carry noise through to say so.
+    velocity: as published for rectified flows."""
+    time_mean: float = 1.0
     """Of the logit of the times that are trained, which is normal (Esser et al. 2024, arXiv:2403.03206, Eq.
-    19); below 0: more of the noisy ones, for large images."""
-    time_scale: float = 1.0
+    19). About 1, as Karras et al. (2022, arXiv:2206.00364, Table 1) in their units: images without noise have
+    detail that is seen late. Lower for large images: more of the noisy times."""
+    time_scale: float = 1.4
     """Its standard deviation."""
     steps: int = 16
-    """Steps of the solver from noise to image; it asks the network twice for each."""
-    time_power: float = 1.5
+    """Steps of the solver from noise to image; it asks the network twice for each but the last."""
+    time_power: float = 2.0
     """Times of the steps are 1 - (1 - n / steps)^power: above 1 they are closer near the image, where small
     scales are made."""
     learning_rate: float = 1e-3
@@ -45,6 +50,8 @@ class ImageFlowConfig(GeneratorConfig):
         """Check ranges; all messages name the field, the value and the range."""
         super().__post_init__()
         check(self.patch in (1, 2, 4), "patch", self.patch, "1 or 2 or 4")
+        kinds = ("data", "velocity")
+        check(self.prediction in kinds, "prediction", self.prediction, " or ".join(kinds))
         for name in ("blocks", "steps"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("attention_pixels", "halvings"):
@@ -67,7 +74,7 @@ PRESETS: Mapping[str, ImageFlowConfig] = {
     "tiny": ImageFlowConfig(size=16, width=16, max_width=32, halvings=1, attention_pixels=4, steps=8),
     "cpu64": ImageFlowConfig(),
     "published256": ImageFlowConfig(
-        size=256, width=96, max_width=384, patch=4, halvings=3, blocks=2, attention_pixels=16, time_mean=-0.5,
+        size=256, width=96, max_width=384, patch=4, halvings=3, blocks=2, attention_pixels=16, time_mean=0.0,
         learning_rate=2e-4, ema_decay=0.9999, steps=24, precision="auto",
     ),
 }  # fmt: skip

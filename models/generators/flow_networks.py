@@ -1,4 +1,4 @@
-"""U-Net that gives the velocity of an image on its way from noise: told the time and the conditions."""
+"""U-Net for an image on its way from noise, told the time and the conditions: gives the image, or a velocity."""
 
 # B images, C channels, S pixels a side, K conditions, E embedding
 
@@ -103,7 +103,7 @@ class Level(nn.Module):
 
 
 class FlowNetwork(nn.Module):
-    """U-Net with skips: velocity of stretched images.
+    """U-Net with skips; what it gives, the mean of the image or a velocity, is a matter of its training.
 
     Pixels are packed `patch` x `patch` into channels first (Shi et al. 2016, arXiv:1609.05158), so that the
     widest convolutions see a smaller image.
@@ -130,7 +130,7 @@ class FlowNetwork(nn.Module):
         self.last = _ending(nn.Conv2d(before, channels, 3, padding=1))
 
     def forward(self, images: Tensor, time: Tensor, condition: Tensor) -> Tensor:
-        """Velocities [B, C, S, S].
+        """Give [B, C, S, S].
 
         Parameters
         ----------
@@ -142,7 +142,7 @@ class FlowNetwork(nn.Module):
             [B, K], scaled to [-1, 1].
         """
         embedded, skipped = self.embedding(time, condition), list[Tensor]()
-        x = self.first(F.pixel_unshuffle(images, self._patch))
+        x = self.first(_packed(images, self._patch))
         for n, level in enumerate(self.down):
             x = level(F.avg_pool2d(x, 2) if n else x, embedded)
             skipped.append(x)
@@ -150,6 +150,14 @@ class FlowNetwork(nn.Module):
             x = F.interpolate(x, scale_factor=2, mode="nearest") if n else x
             x = level(torch.cat([x, skipped.pop()], 1), embedded)
         return F.pixel_shuffle(self.last(F.silu(self.last_norm(x))), self._patch).float()
+
+
+def _packed(images: Tensor, patch: int) -> Tensor:
+    """`F.pixel_unshuffle`, which gives a wrong shape for no rows at all (torch 2.13)."""
+    rows, channels, height, width = images.shape
+    parts = images.view(rows, channels, height // patch, patch, width // patch, patch)
+    packed = parts.permute(0, 1, 3, 5, 2, 4)
+    return packed.reshape(rows, channels * patch**2, height // patch, width // patch)
 
 
 def _norm(channels: int) -> nn.GroupNorm:

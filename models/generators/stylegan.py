@@ -30,7 +30,14 @@ from models.generators.average import Averaged, exported
 from models.generators.encoding import not_scored
 from models.generators.images import Seen, columns_read, predicted_rows, training_rows
 from models.generators.networks import Trunk, batch_deviation
-from models.generators.sampling import Family, ImageSampler, fit_conditions, kept_conditions, row_parts
+from models.generators.sampling import (
+    MAX_CONDITIONS,
+    Family,
+    ImageSampler,
+    fit_conditions,
+    kept_conditions,
+    row_parts,
+)
 from models.generators.style_networks import Head, Made, StyleGenerator
 from models.generators.task import fresh
 from models.settings import check
@@ -217,18 +224,25 @@ def _writes(config: ImageStyleGANConfig) -> tuple[Column, ...]:
 def _fit(
     config: ImageStyleGANConfig, module: nn.Module, reference: Iterable[Batch], held_out: Iterable[Batch]
 ) -> dict[str, np.ndarray]:
-    """Conditions to draw from, and the deviation of batches, so that a logit does not depend on the batch."""
+    """Conditions to draw from, and the deviation of batches, so that a logit does not depend on the batch.
+
+    Both of the first `MAX_CONDITIONS` training images.
+    """
     del held_out
-    trunk, batches = _networks(module)[1].trunk, list(reference)
-    device, deviations = next(module.parameters()).device, list[Tensor]()
+    trunk, device = _networks(module)[1].trunk, next(module.parameters()).device
+    deviations, told, rows = list[Tensor](), list[Batch](), 0
     with torch.inference_mode():
-        for batch in batches:
+        for batch in reference:
             seen = training_rows(config, batch, device)
             deviations += [batch_deviation(trunk.inner(x)) for x, _ in row_parts(seen, config.batch_rows)]
-    if not deviations:
+            told.append({name: batch[name] for name in config.conditions})
+            rows += len(seen.images)
+            if rows >= MAX_CONDITIONS:
+                break
+    if not rows:
         raise ValueError("no training image: the deviation of batches needs at least 1")
     mean = torch.stack(deviations).mean()[None].cpu().numpy()
-    return {DEVIATION: mean} | fit_conditions(config, batches)
+    return {DEVIATION: mean} | fit_conditions(config, told)
 
 
 def _predictor(

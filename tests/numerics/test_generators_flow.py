@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from models.generators.flow import ImageFlowTask, integrated, step_times
+from models.generators.flow import LEAST_GAP, ImageFlowTask, integrated, step_times, velocity_of
 from models.generators.flow_config import ImageFlowConfig
 from models.generators.flow_networks import FlowNetwork
+from models.generators.images import Seen
 from models.generators.vae import LEAST_VARIANCE, ImageVAE, ImageVAEConfig, shared_variance_nll
 from models.unet_vae_losses import latent_kl
 from models.unet_vae_networks import Output
@@ -21,9 +22,8 @@ COVARIANCE = ROOT @ ROOT.T
 TINY = {"size": 16, "width": 16, "max_width": 16, "halvings": 1}
 
 
-def gaussian_velocity(x: Tensor, time: Tensor) -> Tensor:
+def gaussian_velocity(x: Tensor, t: float) -> Tensor:
     """Mean of data - noise given x(t) = (1 - t) noise + t data, for data of N(MEAN, COVARIANCE)."""
-    t = float(time[0])
     total = t**2 * COVARIANCE + (1 - t) ** 2 * torch.eye(3, dtype=torch.float64)
     gain = (t * COVARIANCE - (1 - t) * torch.eye(3, dtype=torch.float64)) @ torch.linalg.inv(total)
     return MEAN + (x - t * MEAN) @ gain.T
@@ -31,20 +31,20 @@ def gaussian_velocity(x: Tensor, time: Tensor) -> Tensor:
 
 def test_the_flow_of_a_gaussian_ends_in_its_mean_and_covariance() -> None:
     noise = torch.randn(20_000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    data = integrated(gaussian_velocity, noise, step_times(32, 1.5))
+    data = integrated(gaussian_velocity, noise, step_times(32, 2.0))
     # the map of a Gaussian is affine: take off the sampling error of the noise itself
     design = torch.cat([noise, torch.ones(len(noise), 1, dtype=torch.float64)], 1)
     fitted = torch.linalg.lstsq(design, data).solution
     torch.testing.assert_close(fitted[3], MEAN, atol=5e-3, rtol=0)
     torch.testing.assert_close(fitted[:3].T @ fitted[:3], COVARIANCE, atol=2e-2, rtol=0)
-    back = integrated(gaussian_velocity, data, step_times(32, 1.5)[::-1])
+    back = integrated(gaussian_velocity, data, step_times(32, 2.0)[::-1])
     assert (back - noise).square().mean().sqrt() < 0.01
 
 
 def test_the_solver_is_of_second_order() -> None:
     start = torch.ones(1, 1, dtype=torch.float64)
     errors = [
-        abs(integrated(lambda x, t: x * (1 + t[:, None]), start, step_times(n, 1.0)).item() - math.exp(1.5))
+        abs(integrated(lambda x, t: x * (1 + t), start, step_times(n, 1.0)).item() - math.exp(1.5))
         for n in (8, 16, 32)
     ]
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.15)
@@ -54,6 +54,47 @@ def test_the_solver_is_of_second_order() -> None:
 def test_straight_lines_are_followed_in_one_step() -> None:
     noise, data = torch.randn(4, 7), torch.randn(4, 7)
     torch.testing.assert_close(integrated(lambda x, t: data - noise, noise, [0.0, 1.0]), data)
+
+
+def test_the_last_step_ends_in_the_image_that_is_predicted() -> None:
+    """Also where data lie on a line, off which no noise may stay."""
+    config = ImageFlowConfig(**TINY)
+    direction = torch.tensor([0.6, 0.8])
+
+    class OnALine(torch.nn.Module):
+        def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+            along = x @ direction
+            variance = time**2 + (1 - time) ** 2
+            return (along * time / variance)[:, None] * direction
+
+    velocity = velocity_of(config, OnALine(), torch.zeros(500, 0))
+    noise = torch.randn(500, 2, generator=torch.Generator().manual_seed(1))
+    data = integrated(velocity, noise, step_times(16, 2.0))
+    across = data @ torch.tensor([-0.8, 0.6])
+    assert across.abs().max() < 1e-5
+    torch.testing.assert_close(data @ direction, noise @ direction, atol=0.03, rtol=0.02)
+
+
+def test_a_predicted_image_and_a_predicted_velocity_have_the_same_loss() -> None:
+    images = np.random.default_rng(0).normal(0, 1, (64, 256)).astype(np.float32)
+    seen = torch.tensor(images).view(-1, 1, 16, 16).asinh()
+    losses = []
+    for prediction in ("data", "velocity"):
+        task = ImageFlowTask(ImageFlowConfig(**TINY, prediction=prediction), 0)
+
+        class Known(torch.nn.Module):
+            """Predicts the image 0, and the velocity that belongs to it."""
+
+            def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+                return 0 * x if prediction == "data" else -x / (1 - time)[:, None, None, None]  # noqa: B023
+
+        task.modules["flow"] = Known()
+        time = torch.linspace(0, 1 - 2 * LEAST_GAP, 64)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(seen.shape, generator=generator)
+        rows = Seen(seen, torch.zeros(64, 0), torch.ones(64, dtype=torch.bool))
+        losses.append(task._loss(rows, noise, time).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
@@ -68,7 +109,7 @@ def test_times_of_steps_grow_from_0_to_1_and_are_closer_near_the_image(power: fl
 
 
 def test_loss_of_the_flow_at_the_start_is_the_variance_of_velocities() -> None:
-    config = ImageFlowConfig(**TINY)
+    config = ImageFlowConfig(**TINY, prediction="velocity")
     task = ImageFlowTask(config, 0)
     for parameter in (p for n, p in task.modules["flow"].state_dict().items() if ".last." in n):
         parameter.zero_()

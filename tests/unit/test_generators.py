@@ -337,6 +337,7 @@ def test_measured_stretch_gives_networks_mean_0_and_variance_1() -> None:
         ("image_stylegan", {"r1_weight": -1.0}, "r1_weight is -1.0"),
         ("image_stylegan", {"path_interval": 0}, "path_interval is 0"),
         ("image_flow", {"patch": 3}, "patch is 3, must be 1 or 2 or 4"),
+        ("image_flow", {"prediction": "noise"}, "prediction is noise, must be data or velocity"),
         ("image_flow", {"halvings": 4}, "size is 16, must be at least 64 for patch 2 and 4 halvings"),
         ("image_flow", {"time_power": 0.0}, "time_power is 0.0"),
     ],
