@@ -16,6 +16,9 @@ from models.generators.distances import image_distance
 from models.generators.task import GeneratorTask
 from models.training import unwrapped
 
+MIN_ROWS = 8
+"""Fewest images that are compared with as many generated ones."""
+
 Judge = TypeVar("Judge", bound=nn.Module)
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
@@ -86,7 +89,10 @@ def distance_metrics(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     """Metrics of an epoch: `loss` is the distance of generated from real images.
 
     The adversarial losses say who is ahead and not how good images are: they choose no epoch. Distances grow
-    as rows get fewer, so compare epochs with validation batches of one size.
+    as rows get fewer, so compare epochs with validation batches of one size. Nothing where there are fewer than
+    `MIN_ROWS`, as in the last batch of an epoch: too few for a spread that distances could be divided by.
     """
+    if len(real) < MIN_ROWS:
+        return {}
     found = image_distance(real, fake)
     return {"loss": found["distance"], "distance_pixels": found["pixels"], "distance_power": found["power"]}

@@ -9,7 +9,7 @@ styles out of instance normalisation; G has the demodulation of StyleGAN2; R1 is
 # B images, C channels, S pixels a side, D latents, K conditions
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -54,16 +54,20 @@ class ImageALAEConfig(AdversarialConfig):
         check(self.judge_layers >= 1, "judge_layers", self.judge_layers, "at least 1")
 
 
+_PUBLISHED = ImageALAEConfig(
+    size=256, width=64, max_width=512, num_latent=512, mapping_layers=8, r1_weight=10.0, r1_interval=16,
+    ema_decay=0.999, precision="auto",
+)  # fmt: skip
+
 PRESETS: Mapping[str, ImageALAEConfig] = {
     "tiny": ImageALAEConfig(size=16, width=8, max_width=16, num_latent=16, mapping_layers=2, judge_layers=2),
     "cpu64": ImageALAEConfig(),
-    "published256": ImageALAEConfig(
-        size=256, width=64, max_width=512, num_latent=512, mapping_layers=8, r1_weight=10.0, r1_interval=16,
-        ema_decay=0.999, precision="auto",
-    ),
-}  # fmt: skip
-"""Configurations by name. `published256`: image and latent of Holzschuh et al. (2022) for COSMOS and SKIRT (32
-latents for their Sersic set), layers of the mapping and of D, and R1, of Pidhorskyi et al. (2020)."""
+    "published256": _PUBLISHED,
+    "published256_sersic": replace(_PUBLISHED, num_latent=32),
+}
+"""Configurations by name. `published256`: image and latent of Holzschuh et al. (2022) for COSMOS and SKIRT,
+`published256_sersic` for their Sersic set. Layers of the mapping and of D, and R1, are those of Pidhorskyi et al.
+(2020)."""
 
 
 class ALAEGenerator(StyleGenerator):

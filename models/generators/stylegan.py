@@ -9,7 +9,7 @@ image that it is given it says how real the discriminator finds it.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,16 +68,20 @@ class ImageStyleGANConfig(AdversarialConfig):
         check(self.path_interval >= 1, "path_interval", self.path_interval, "at least 1")
 
 
+_PUBLISHED = ImageStyleGANConfig(
+    size=256, width=64, max_width=512, num_latent=512, mapping_layers=8, r1_weight=10.0, r1_interval=16,
+    ema_decay=0.999, precision="auto",
+)  # fmt: skip
+
 PRESETS: Mapping[str, ImageStyleGANConfig] = {
     "tiny": ImageStyleGANConfig(size=16, width=8, max_width=16, num_latent=16, mapping_layers=2),
     "cpu64": ImageStyleGANConfig(),
-    "published256": ImageStyleGANConfig(
-        size=256, width=64, max_width=512, num_latent=512, mapping_layers=8, r1_weight=10.0, r1_interval=16,
-        ema_decay=0.999, precision="auto",
-    ),
-}  # fmt: skip
-"""Configurations by name. `published256`: image and latent of Holzschuh et al. (2022) for COSMOS and SKIRT (32
-latents for their Sersic set), networks and regularisation of StyleGAN2 at 256 pixels."""
+    "published256": replace(_PUBLISHED, noise_inputs=True),
+    "published256_sersic": replace(_PUBLISHED, num_latent=32),
+}
+"""Configurations by name. `published256`: image and latent of Holzschuh et al. (2022) for COSMOS and SKIRT,
+`published256_sersic` for their Sersic set. Networks and regularisation are of StyleGAN2 at 256 pixels; theirs is a
+StyleGAN of the first kind."""
 
 PATH_DECAY = 0.99
 """Of the running mean of path lengths (StyleGAN2, App. B)."""

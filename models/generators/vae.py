@@ -8,7 +8,7 @@ published: those here are ours, of the size of their other networks.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -60,13 +60,16 @@ class ImageVAEConfig(GeneratorConfig):
             check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
 
 
+_PUBLISHED = ImageVAEConfig(size=256, width=32, max_width=512, num_latent=512, precision="auto")
+
 PRESETS: Mapping[str, ImageVAEConfig] = {
     "tiny": ImageVAEConfig(size=16, width=8, max_width=16, num_latent=8),
     "cpu64": ImageVAEConfig(),
-    "published256": ImageVAEConfig(size=256, width=32, max_width=512, num_latent=512, precision="auto"),
+    "published256": _PUBLISHED,
+    "published256_sersic": replace(_PUBLISHED, num_latent=32),
 }
-"""Configurations by name. `published256`: image and latent of Holzschuh et al. (2022) for COSMOS and SKIRT
-(32 latents for their Sersic set); widths are ours."""
+"""Configurations by name. `published256`: image and latent of Holzschuh et al. (2022) for COSMOS and SKIRT,
+`published256_sersic` for their Sersic set; widths are ours."""
 
 
 class ImageVAE(nn.Module):

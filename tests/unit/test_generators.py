@@ -305,6 +305,13 @@ def test_a_logit_does_not_depend_on_the_batch_it_is_found_in() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["image_alae", "image_stylegan"])
+def test_too_few_images_are_no_distribution_to_measure_a_distance_from(name: str) -> None:
+    task = started(name, tiny(name))
+    assert {"loss", "discriminator"} <= set(task.evaluate(blobs(tiny(name), 8)))
+    assert "loss" not in task.evaluate(blobs(tiny(name), 7))
+
+
 def test_measured_stretch_gives_networks_mean_0_and_variance_1() -> None:
     config = tiny("image_vae", num_channels=2, stretched_mean=(0.0, 0.0), stretched_std=(1.0, 1.0))
     images = blobs(config, 50)["image"]
@@ -350,6 +357,7 @@ def test_bad_settings_are_refused_by_name(name: str, settings: dict, message: st
 @families
 def test_presets_have_the_sizes_that_their_names_say(name: str) -> None:
     sizes = {preset: config.size for preset, config in PRESETS[name].items()}
+    assert sizes.pop("published256_sersic", 256) == 256
     assert sizes == {"tiny": 16, "cpu64": 64, "published256": 256}
     assert {c.name: c.length for c in MODELS[name].reads(PRESETS[name]["published256"])}["image"] == 256**2
     assert sum(p.numel() for p in MODELS[name].build(PRESETS[name]["cpu64"]).parameters()) < 5_000_000
