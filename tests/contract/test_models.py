@@ -394,6 +394,21 @@ def test_reconstruction_is_finite_with_a_positive_scatter(spec: ModelSpec, confi
     assert (out["sigma"] > 0).all()
 
 
+def test_samples_can_be_trained_on_and_repeat(spec: ModelSpec, config, batch) -> None:
+    if spec.sampler is None:
+        pytest.skip("the model generates nothing")
+    sampler = spec.sampler(config, spec.build(config), CPU)
+    names = config.conditions
+    condition = np.stack([batch[name] for name in names], 1) if names else None
+    out = sampler.sample(np.arange(24), condition)
+    assert out["latent"].shape == (24, sampler.num_latent)
+    task = started(spec, config)
+    assert np.isfinite(task.step({**batch, "image": out["image"]}, 0)["loss"])
+    again = sampler.sample(np.arange(24), condition)
+    for name, values in out.items():
+        np.testing.assert_array_equal(again[name], values, err_msg=name)
+
+
 def test_models_import_neither_ray_nor_pyarrow() -> None:
     # A bare GPU machine has neither. What only training needs is not imported to build a network that predicts.
     code = (
