@@ -121,7 +121,7 @@ def path_lengths(made: Made, noise: Tensor) -> Tensor:
     """
     product = (made.images * noise).sum() / math.sqrt(noise.shape[-1] * noise.shape[-2])
     (gradient,) = torch.autograd.grad(product, made.styles, create_graph=True)
-    return gradient.square().sum(2).mean(1).sqrt()
+    return gradient.float().square().sum(2).mean(1).sqrt()
 
 
 class ImageStyleGANTask(AdversarialTask):

@@ -242,6 +242,15 @@ def test_resumed_training_repeats_the_next_step_and_its_metrics(name: str) -> No
 
 
 @families
+def test_training_in_bfloat16_has_nearly_the_losses_of_float32(name: str) -> None:
+    exact, rough = (started(name, told(name, precision=kind)) for kind in ("float32", "bfloat16"))
+    for step in range(3):
+        wanted, found = (task.step(blobs(told(name), 16, step), step) for task in (exact, rough))
+        assert found.keys() == wanted.keys()
+        assert found["loss"] == pytest.approx(wanted["loss"], rel=0.03)
+
+
+@families
 def test_what_is_kept_and_sampled_is_the_mean_of_the_weights(name: str) -> None:
     config, spec = tiny(name, ema_decay=0.5), MODELS[name]
     task = started(name, config)
