@@ -29,8 +29,6 @@ from models.unet_vae_losses import ACTIVE_NAT, latent_kl, with_free_bits
 from models.unet_vae_networks import Output
 
 NETWORK = "vae"
-LEAST_VARIANCE = 1e-5
-"""Of pixels around the decoded image: images without noise give the likelihood no bound."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +37,10 @@ class ImageVAEConfig(GeneratorConfig):
 
     num_latent: int = 32
     """Latent dimensions."""
+    least_scatter: float = 0.1
+    """Least standard deviation of pixels around the decoded image [of stretched training pixels]. Images without
+    noise give the likelihood no bound: the latent would say ever more, and not be that of the prior, from which
+    samples are drawn."""
     beta: float = 1.0
     """Weight of the KL term (Higgins et al. 2017); 1 is the ELBO."""
     beta_warmup_fraction: float = 0.1
@@ -54,6 +56,7 @@ class ImageVAEConfig(GeneratorConfig):
         """Check ranges; all messages name the field, the value and the range."""
         super().__post_init__()
         check(self.num_latent >= 1, "num_latent", self.num_latent, "at least 1")
+        check(self.least_scatter > 0, "least_scatter", self.least_scatter, "positive")
         for name in ("beta", "free_bits"):
             check(getattr(self, name) >= 0, name, getattr(self, name), "0 or positive")
         for name in ("beta_warmup_fraction", "learning_rate_warmup_fraction"):
@@ -77,7 +80,7 @@ class ImageVAE(nn.Module):
 
     def __init__(self, config: ImageVAEConfig) -> None:
         super().__init__()
-        features = config.widths[-1]
+        features, self._least_variance = config.widths[-1], config.least_scatter**2
         self.trunk = Trunk(config, features)
         self.head = EqualLinear(features + len(config.conditions), 2 * config.num_latent)
         self.decoder = Decoder(config, config.num_latent)
@@ -95,7 +98,7 @@ class ImageVAE(nn.Module):
         """
         mean, logvar = self.encode(images, condition)
         recon = self.decoder(mean + (0.5 * logvar).exp() * noise, condition).float()
-        variance = (images - recon).square().mean((0, 2, 3)).clamp(min=LEAST_VARIANCE)
+        variance = (images - recon).square().mean((0, 2, 3)).clamp(min=self._least_variance)
         return Output(recon, variance.log().view(-1, 1, 1), mean, logvar)
 
 
@@ -145,8 +148,8 @@ class ImageVAETask(GeneratorTask):
 def shared_variance_nll(output: Output, images: Tensor) -> Tensor:
     """Negative log likelihood of images [B, C, S, S] [nat], mean over values.
 
-    N(image; mean, exp(log_variance)) with one variance a channel, the most likely one: it decides how much the
-    latent has to say, and need not be chosen (Rybkin et al. 2021, arXiv:2006.13202, Eq. 6).
+    N(image; mean, exp(log_variance)) with one variance a channel, the most likely one above a least value:
+    it decides how much the latent has to say, and need not be chosen (Rybkin et al. 2021, arXiv:2006.13202, Eq. 6).
     """
     squares = (images - output.mean).square() * (-output.log_variance).exp()
     return 0.5 * (squares + output.log_variance + math.log(2 * math.pi)).mean()

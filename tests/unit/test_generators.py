@@ -346,6 +346,7 @@ def test_measured_stretch_gives_networks_mean_0_and_variance_1() -> None:
         ("image_vae", TOLD | {"condition_low": (5.0, 0.4)}, "range of condition half_light_radius_pixels is"),
         ("image_vae", {"ema_decay": 1.0}, r"ema_decay is 1.0, must be in \[0, 1\)"),
         ("image_vae", {"num_latent": 0}, "num_latent is 0"),
+        ("image_vae", {"least_scatter": 0.0}, "least_scatter is 0.0"),
         ("image_vae", {"beta": -1.0}, "beta is -1.0"),
         ("image_alae", {"latent_weight": 0.0}, "latent_weight is 0.0"),
         ("image_alae", {"judge_layers": 0}, "judge_layers is 0"),
