@@ -58,9 +58,9 @@ class AdversarialTask(GeneratorTask):
         self._adversarial = config
 
     def _draws(self, rows: int) -> tuple[Tensor, Tensor]:
-        """Draws [B, D] and noise [B, num_noise] from the global generators."""
+        """Draws [B, D] and noise [B, num_noise] from the generators of the device."""
         count = self._adversarial.num_latent + self._adversarial.num_noise
-        numbers = torch.randn(rows, count).to(self._device)
+        numbers = torch.randn(rows, count, device=self._device)
         return numbers[:, : self._adversarial.num_latent], numbers[:, self._adversarial.num_latent :]
 
     def _has_r1(self, step: int) -> bool:

@@ -50,7 +50,8 @@ class ImageFlowTask(GeneratorTask):
         """
         seen = self._seen(batch, step)
         with self._seeded(step):
-            noise, logit = torch.randn(seen.images.shape), torch.randn(len(seen.images))
+            noise = torch.randn(seen.images.shape, device=self._device)
+            logit = torch.randn(len(noise), device=self._device)
         time = (self._config.time_mean + self._config.time_scale * logit).sigmoid()
         loss = self._loss(seen, noise, time)
         fraction = self._config.learning_rate_warmup_fraction
@@ -65,11 +66,11 @@ class ImageFlowTask(GeneratorTask):
         seen = training_rows(self._config, batch, self._device)
         rows = len(seen.images)
         with self._evaluating(batch):
-            noise, time = torch.randn(seen.images.shape), (torch.arange(rows) + 0.5) / max(rows, 1)
+            noise = torch.randn(seen.images.shape, device=self._device)
+            time = (torch.arange(rows, device=self._device) + 0.5) / max(rows, 1)
             return to_floats({"loss": self._loss(seen, noise, time)})
 
     def _loss(self, seen: Seen, noise: Tensor, time: Tensor) -> Tensor:
-        noise, time = noise.to(self._device), time.to(self._device)
         mixed = torch.lerp(noise, seen.images, time[:, None, None, None])
         with self._precision():
             found = self.modules[NETWORK](mixed, time, seen.condition)

@@ -181,8 +181,9 @@ class ImageStyleGANTask(AdversarialTask):
         rows = len(seen.images)
         (draws, noise), (mixed, _) = self._draws(rows), self._draws(rows)
         num_styles, probability = self._config.num_styles, self._config.mixing_probability
-        crossover = torch.randint(1, max(num_styles, 2), (rows,))
-        crossover = torch.where(torch.rand(rows) < probability, crossover, num_styles).to(self._device)
+        crossover = torch.randint(1, max(num_styles, 2), (rows,), device=self._device)
+        is_mixed = torch.rand(rows, device=self._device) < probability
+        crossover = torch.where(is_mixed, crossover, num_styles)
         return self.modules[GENERATOR](draws, seen.condition, noise, mixed, crossover)
 
     def _train_discriminator(self, seen: Seen, fake: Tensor, step: int) -> dict[str, Tensor]:
@@ -198,7 +199,7 @@ class ImageStyleGANTask(AdversarialTask):
 
     def _path_penalty(self, made: Made) -> Tensor:
         """Squared difference of path lengths from their running mean, which moves (StyleGAN2, Eq. 4)."""
-        lengths = path_lengths(made, torch.randn(made.images.shape).to(self._device))
+        lengths = path_lengths(made, torch.randn(made.images.shape, device=self._device))
         self._path_mean = torch.lerp(lengths.detach().mean(), self._path_mean, PATH_DECAY)
         return (lengths - self._path_mean).square().mean()
 

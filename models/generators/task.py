@@ -82,8 +82,14 @@ class GeneratorTask:
     def _seeded(self, step: int) -> Iterator[None]:
         """Draw what is random in a step from generators of its own."""
         numbers = np.random.SeedSequence([self._seed, step, _rank()]).generate_state(1, np.uint64)
+        with self._drawing(int(numbers[0] >> np.uint64(1))):
+            yield
+
+    @contextlib.contextmanager
+    def _drawing(self, seed: int) -> Iterator[None]:
+        """Seed the generators of the CPU and of the device, and put them back afterwards."""
         with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed(int(numbers[0] >> np.uint64(1)))
+            torch.manual_seed(seed)
             yield
 
     @contextlib.contextmanager
@@ -94,8 +100,7 @@ class GeneratorTask:
         for module in self.modules.values():
             module.eval()
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                torch.manual_seed(content)
+            with torch.no_grad(), self._drawing(content):
                 yield
         finally:
             for name, module in self.modules.items():

@@ -129,7 +129,7 @@ class ImageVAETask(GeneratorTask):
         """
         seen = training_rows(self._config, batch, self._device)
         with self._evaluating(batch):
-            noise = torch.randn(len(seen.images), self._config.num_latent).to(self._device)
+            noise = torch.randn(len(seen.images), self._config.num_latent, device=self._device)
             return to_floats(self._metrics(seen, noise, self._config.beta))
 
     def _metrics(self, seen: Seen, noise: Tensor, beta: float) -> dict[str, Tensor]:
