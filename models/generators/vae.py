@@ -37,10 +37,10 @@ class ImageVAEConfig(GeneratorConfig):
 
     num_latent: int = 32
     """Latent dimensions."""
-    least_scatter: float = 0.1
+    least_scatter: float = 0.3
     """Least standard deviation of pixels around the decoded image [of stretched training pixels]. Images without
-    noise give the likelihood no bound: the latent would say ever more, and not be that of the prior, from which
-    samples are drawn."""
+    noise give the likelihood no bound, and it counts neighbours as independent: the latent would say ever more,
+    and stray from the prior that samples are drawn from."""
     beta: float = 1.0
     """Weight of the KL term (Higgins et al. 2017); 1 is the ELBO."""
     beta_warmup_fraction: float = 0.1

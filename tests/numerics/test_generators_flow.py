@@ -168,4 +168,4 @@ def test_scatter_of_the_vae_is_that_of_its_batch_and_has_a_least_value() -> None
         for parameter in network.decoder.last.parameters():
             parameter.zero_()
         least = network(torch.zeros_like(images), nothing, noise).log_variance.exp()
-    assert least.item() == pytest.approx(0.01)
+    assert least.item() == pytest.approx(0.09)
