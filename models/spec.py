@@ -56,6 +56,25 @@ Predict = Callable[[Batch], dict[str, np.ndarray]]
 """Arrays in, arrays out, one row each; safe to call twice."""
 
 
+class Sampler(Protocol):
+    """Samples of a generator, in numpy.
+
+    A sample depends on its own seed, its condition and the checkpoint: not on what else is asked for.
+    """
+
+    num_latent: int
+
+    def sample(
+        self, seeds: np.ndarray, condition: np.ndarray | None = None, latent: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Generate `image` [N, C * S * S] and its `latent` [N, D] for seeds int64 [N], conditions [N, K]."""
+        ...
+
+    def encode(self, images: np.ndarray, condition: np.ndarray | None = None) -> np.ndarray:
+        """Latents [N, D] of images [N, C * S * S]; TypeError if the generator has no encoder."""
+        ...
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A model as the engine sees it.
@@ -86,6 +105,8 @@ class ModelSpec:
     exported
         `(config, weights as trained) -> weights that build(config) takes`, for a network that is trained in
         another form than it predicts in; None if they are the same.
+    sampler
+        `(config, module, device) -> Sampler` of a generator; None if the model generates nothing.
     """
 
     name: str
@@ -100,6 +121,7 @@ class ModelSpec:
     reconstruct: Callable[[Any, nn.Module, Batch], dict[str, np.ndarray]] | None = None
     trains_on: Callable[[Any], tuple[Column, ...]] | None = None
     exported: Callable[[Any, Weights], Weights] | None = None
+    sampler: Callable[[Any, nn.Module, torch.device], Sampler] | None = None
 
     def learns_from(self, config: Any) -> tuple[Column, ...]:
         """Columns that staged objects must have for training and `fit`."""

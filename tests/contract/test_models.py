@@ -16,10 +16,23 @@ from engine.train.epochs import module_weights
 from models import MODELS
 from models.spec import Batch, ModelSpec
 from models.training import unwrapped
+from tests.blobs import CONDITIONS, make_blobs
 from tests.cutouts import make_cutouts
 from tests.disks import make_disks
 
 CPU = torch.device("cpu")
+IMAGES = {
+    "size": 16,
+    "width": 8,
+    "max_width": 16,
+    "stretched_mean": (1.0,),
+    "stretched_std": (1.2,),
+    "ema_decay": 0.9,
+}
+TOLD = {
+    "conditions": tuple(CONDITIONS), "condition_low": tuple(low for low, _ in CONDITIONS.values()),
+    "condition_high": tuple(high for _, high in CONDITIONS.values()),
+}  # fmt: skip
 SMALL = {
     "spectral_vae": {
         "num_pixels": 200, "num_latent": 2, "hidden": (32, 16), "wave_max_angstrom": 3759.2, "window_pixels": 64,
@@ -40,6 +53,10 @@ SMALL = {
         "size": 24, "network_pixels": 17, "rotations": 4, "fields": (2, 3, 4), "halvings": (1, 2), "dropout": 0.1,
         "aperture_radius_arcsec": 0.25,
     },
+    "image_vae": IMAGES | TOLD | {"num_latent": 8, "learning_rate": 0.005},
+    "image_alae": IMAGES | {"num_latent": 16, "mapping_layers": 2, "judge_layers": 2},
+    "image_stylegan": IMAGES | TOLD | {"num_latent": 16, "mapping_layers": 2, "noise_inputs": True},
+    "image_flow": IMAGES | TOLD | {"width": 16, "max_width": 32, "halvings": 1, "attention_pixels": 4, "steps": 4},
 }  # fmt: skip
 """Settings that make each model small; a new model adds its own."""
 
@@ -79,16 +96,27 @@ def labelled_images(spec: ModelSpec, config, rows: int, seed: int) -> dict[str, 
     return make_disks(rows, config.size, seed, unknown=0.1)
 
 
+def blobs(spec: ModelSpec, config, rows: int, seed: int) -> dict[str, np.ndarray]:
+    """Images of simple galaxies, with the conditions that a generator is told."""
+    return make_blobs(rows, config.size, seed, config.conditions)
+
+
+GENERATORS = ("image_vae", "image_alae", "image_stylegan", "image_flow")
+
 ROWS_OF = {
     "spectral_vae": spectra,
     "band_gan": images,
     "unet_vae": pairs,
     "disk_classifier": labelled_images,
+    **dict.fromkeys(GENERATORS, blobs),
 }
 """What makes plausible rows of the columns that each model learns from; a new model adds its own."""
 
 NO_PIXEL = {"science": 0, "error": 0, "mask": True}
-UNUSABLE = dict.fromkeys(ROWS_OF, NO_PIXEL) | {"spectral_vae": {"flux": 0, "ivar": 0}}
+UNUSABLE = dict.fromkeys(ROWS_OF, NO_PIXEL) | {
+    "spectral_vae": {"flux": 0, "ivar": 0},
+    **{name: {"image": np.nan} for name in GENERATORS},
+}
 """Values of pixels that cannot be used."""
 
 VERDICT = {
@@ -96,6 +124,8 @@ VERDICT = {
     "band_gan": "anomaly_score",
     "unet_vae": "denoised_fraction",
     "disk_classifier": "prob_disk",
+    **dict.fromkeys(GENERATORS, "reconstruction_error"),
+    "image_stylegan": "discriminator_logit",
 }
 """A column that is not a number where no pixel can be used."""
 
@@ -328,7 +358,11 @@ def test_row_without_a_usable_pixel_is_not_a_number_and_spoils_no_other(
     assert np.isnan(out[VERDICT[spec.name]][2])
     assert out["flags"][2]
     task = started(spec, config)
-    assert np.isfinite(task.step(batch, 0)["loss"])
+    if spec.name in GENERATORS:  # what has no pixel can teach nothing: it must not reach a training
+        with pytest.raises(ValueError, match="row 2"):
+            task.step(batch, 0)
+    else:
+        assert np.isfinite(task.step(batch, 0)["loss"])
 
 
 def test_saved_and_loaded_state_predicts_the_same(spec: ModelSpec, config, batch) -> None:
@@ -358,6 +392,21 @@ def test_reconstruction_is_finite_with_a_positive_scatter(spec: ModelSpec, confi
     assert out["recon"].shape == out["sigma"].shape == (24, RECONSTRUCTED_PIXELS[spec.name])
     assert np.isfinite(out["recon"]).all()
     assert (out["sigma"] > 0).all()
+
+
+def test_samples_can_be_trained_on_and_repeat(spec: ModelSpec, config, batch) -> None:
+    if spec.sampler is None:
+        pytest.skip("the model generates nothing")
+    sampler = spec.sampler(config, spec.build(config), CPU)
+    names = config.conditions
+    condition = np.stack([batch[name] for name in names], 1) if names else None
+    out = sampler.sample(np.arange(24), condition)
+    assert out["latent"].shape == (24, sampler.num_latent)
+    task = started(spec, config)
+    assert np.isfinite(task.step({**batch, "image": out["image"]}, 0)["loss"])
+    again = sampler.sample(np.arange(24), condition)
+    for name, values in out.items():
+        np.testing.assert_array_equal(again[name], values, err_msg=name)
 
 
 def test_models_import_neither_ray_nor_pyarrow() -> None:

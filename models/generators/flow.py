@@ -1,0 +1,180 @@
+"""Flow matching for galaxy images: a velocity field that carries noise to images along nearly straight lines.
+
+Lipman et al. (2023, arXiv:2210.02747) and Liu et al. (2023, arXiv:2209.03003): x(t) = (1 - t) noise + t image, and
+the network learns the mean of image - noise given x(t), or of the image, from which it follows. The differential
+equation is solved in few steps, and runs backwards from an image to its noise, which is the latent.
+"""
+
+# B images, C channels, S pixels a side, D = C S^2 latents, K conditions
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.column import Column
+from models.generators.average import Averaged, exported
+from models.generators.encoding import encoder_columns, encoding_predictor
+from models.generators.flow_config import ImageFlowConfig
+from models.generators.flow_networks import FlowNetwork
+from models.generators.images import Seen, columns_read, training_rows
+from models.generators.sampling import Family, ImageSampler, fit_conditions
+from models.generators.task import GeneratorTask, fresh
+from models.spec import Batch, ModelSpec, Predict
+from models.training import to_floats, unwrapped, warmup_cosine
+
+NETWORK = "flow"
+
+LEAST_GAP = 0.05
+"""Least 1 - time that errors of a predicted image are divided by in training."""
+
+Velocity = Callable[[Tensor, float], Tensor]
+"""(x [B, ...], time) to dx / dt."""
+
+
+class ImageFlowTask(GeneratorTask):
+    """Network, optimiser and step of the flow; see `models.generators.task.GeneratorTask`."""
+
+    def __init__(self, config: ImageFlowConfig, seed: int) -> None:
+        with fresh(seed):
+            networks = {NETWORK: Averaged(FlowNetwork(config))}
+        super().__init__(config, networks, seed)
+        self._config = config
+
+    def step(self, batch: Batch, step: int) -> dict[str, float]:
+        """One step of Adam on the squared error of velocities, at times drawn for each image.
+
+        Also where the network predicts the image (Li & He 2025, arXiv:2511.13720, Eq. 6).
+        """
+        seen = self._seen(batch, step)
+        with self._seeded(step):
+            noise = torch.randn(seen.images.shape, device=self._device)
+            logit = torch.randn(len(noise), device=self._device)
+        time = (self._config.time_mean + self._config.time_scale * logit).sigmoid()
+        loss = self._loss(seen, noise, time)
+        fraction = self._config.learning_rate_warmup_fraction
+        self._update(NETWORK, loss, step, warmup_cosine(step, self._total_steps, fraction))
+        return to_floats({"loss": loss})
+
+    def evaluate(self, batch: Batch) -> dict[str, float]:
+        """Loss without augmentation, at times spread evenly over [0, 1], with noise of a seed of the batch.
+
+        On held-out images it is comparable over epochs, and grows where the network begins to memorise.
+        """
+        seen = training_rows(self._config, batch, self._device)
+        rows = len(seen.images)
+        with self._evaluating(batch):
+            noise = torch.randn(seen.images.shape, device=self._device)
+            time = (torch.arange(rows, device=self._device) + 0.5) / max(rows, 1)
+            return to_floats({"loss": self._loss(seen, noise, time)})
+
+    def _loss(self, seen: Seen, noise: Tensor, time: Tensor) -> Tensor:
+        mixed = torch.lerp(noise, seen.images, time[:, None, None, None])
+        with self._precision():
+            found = self.modules[NETWORK](mixed, time, seen.condition)
+        if self._config.prediction == "velocity":
+            return (found - (seen.images - noise)).square().mean()
+        gap = (1 - time).clamp(min=LEAST_GAP)[:, None, None, None]
+        return ((found - seen.images) / gap).square().mean()
+
+
+def step_times(steps: int, power: float) -> list[float]:
+    """Give times 1 - (1 - n / steps)^power from 0 to 1, `steps` + 1 values."""
+    return [1 - (1 - n / steps) ** power for n in range(steps + 1)]
+
+
+def integrated(velocity: Velocity, x: Tensor, times: list[float]) -> Tensor:
+    """Solve dx / dt = velocity(x, t) from the first of `times` to the last by Heun's method of second order.
+
+    A step that ends at time 1 is one of Euler's, as in Karras et al. (2022, arXiv:2206.00364, Algorithm 1): it
+    ends in the mean of the image. The average with a velocity at time 1, where no noise can be seen, would leave
+    half of the noise of that step.
+
+    Parameters
+    ----------
+    velocity
+        Takes x and its time.
+    x
+        [B, ...] at the first time.
+    times
+        Growing, or falling to go back.
+    """
+    for start, stop in pairwise(times):
+        first = velocity(x, start)
+        guess = x + (stop - start) * first
+        x = guess if stop == 1 else x + (stop - start) * 0.5 * (first + velocity(guess, stop))
+    return x
+
+
+def velocity_of(config: ImageFlowConfig, network: nn.Module, condition: Tensor) -> Velocity:
+    """Give the velocity that a network says. At time 1 it is the image: the mean of its noise is 0."""
+
+    def velocity(x: Tensor, time: float) -> Tensor:
+        if time == 1:
+            return x
+        found = network(x, x.new_full((len(x),), time), condition)
+        return found if config.prediction == "velocity" else (found - x) / (1 - time)
+
+    return velocity
+
+
+def _network(module: nn.Module) -> FlowNetwork:
+    inner = unwrapped(module)
+    if not isinstance(inner, FlowNetwork):
+        raise TypeError(f"module is a {type(inner).__name__}, expected FlowNetwork")
+    return inner.eval()
+
+
+def _family(config: ImageFlowConfig, module: nn.Module) -> Family:
+    """Family whose latent is the noise."""
+    network, times = _network(module), step_times(config.steps, config.time_power)
+    shape = (-1, config.num_channels, config.size, config.size)
+
+    def decode(latent: Tensor, noise: Tensor, condition: Tensor) -> Tensor:
+        del noise
+        return integrated(velocity_of(config, network, condition), latent.view(shape), times)
+
+    def encode(images: Tensor, condition: Tensor) -> Tensor:
+        return integrated(velocity_of(config, network, condition), images, times[::-1]).flatten(1)
+
+    return Family(config.num_pixels, 0, None, decode, encode)
+
+
+def _writes(config: ImageFlowConfig) -> tuple[Column, ...]:
+    text = "Noise that the flow carries to the image, order channel, y, x"
+    error = "error of the solver on the way back and forth, small for images like the training set"
+    return encoder_columns(config.num_pixels, text, error)
+
+
+def _fit(
+    config: ImageFlowConfig, module: nn.Module, reference: Iterable[Batch], held_out: Iterable[Batch]
+) -> dict[str, np.ndarray]:
+    del module, held_out
+    return fit_conditions(config, reference)
+
+
+def _predictor(
+    config: ImageFlowConfig, module: nn.Module, fitted: Mapping[str, np.ndarray], device: torch.device
+) -> Predict:
+    return encoding_predictor(config, _family(config, module.to(device)), fitted, device)
+
+
+def _sampler(config: ImageFlowConfig, module: nn.Module, device: torch.device) -> ImageSampler:
+    return ImageSampler(config, _family(config, module.to(device)), device)
+
+
+SPEC = ModelSpec(
+    name="image_flow",
+    version=1,
+    config=ImageFlowConfig,
+    build=FlowNetwork,
+    task=ImageFlowTask,
+    reads=columns_read,
+    writes=_writes,
+    fit=_fit,
+    predictor=_predictor,
+    exported=exported,
+    sampler=_sampler,
+)

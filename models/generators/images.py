@@ -1,0 +1,210 @@
+"""Images and conditions of a batch as a generator sees them: checked, stretched, as tensors; and back."""
+
+# B images, C channels, S pixels a side, K conditions
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.column import Column
+from models.generators.config import GeneratorConfig
+from models.spec import Batch
+from models.symmetry import NUM_SYMMETRIES, turned
+
+IMAGE = "image"
+LARGEST_ASINH = 30.0
+"""Largest asinh that is turned back: 5e12 times the softening."""
+
+
+class Seen(NamedTuple):
+    """Stretched images [B, C, S, S], conditions scaled to [-1, 1] [B, K], and which rows can be used [B]."""
+
+    images: Tensor
+    condition: Tensor
+    usable: Tensor
+
+
+def columns_read(config: GeneratorConfig) -> tuple[Column, ...]:
+    """`image` [C * S * S], order channel, y, x, and one column for each condition."""
+    text = "Image, order channel, y, x"
+    ranges = zip(config.conditions, config.condition_low, config.condition_high, strict=True)
+    return (
+        Column(IMAGE, "float32", text, config.unit, config.num_pixels, packed=True),
+        *(
+            Column(n, "float32", f"Condition of the generator, {low:g} to {high:g}")
+            for n, low, high in ranges
+        ),
+    )
+
+
+class Normaliser(nn.Module):
+    """Between the unit of an image and what networks see: (stretch(image / softening) - mean) / std."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self._softening, self._is_asinh = config.softening, config.stretch == "asinh"
+        for name, values in (("mean", config.stretched_mean), ("std", config.stretched_std)):
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Stretch and standardise [B, C, S, S]."""
+        scaled = images / self._softening
+        return ((scaled.asinh() if self._is_asinh else scaled) - self.mean) / self.std
+
+    def inverse(self, values: Tensor) -> Tensor:
+        """Images [B, C, S, S] in their unit, of what `forward` gives."""
+        stretched = values * self.std + self.mean
+        if self._is_asinh:
+            stretched = stretched.clamp(-LARGEST_ASINH, LARGEST_ASINH).sinh()
+        return stretched * self._softening
+
+
+def measured_stretch(
+    config: GeneratorConfig, images: np.ndarray
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of stretched pixels, for `stretched_mean` and `stretched_std`.
+
+    Parameters
+    ----------
+    config
+        Its `stretch` and `softening` are taken.
+    images
+        [B, C * S * S], training images in their unit.
+    """
+    scaled = np.asarray(images, np.float64).reshape(len(images), config.num_channels, -1) / config.softening
+    values = np.arcsinh(scaled) if config.stretch == "asinh" else scaled
+    mean, std = values.mean((0, 2)), values.std((0, 2))
+    return tuple(map(float, mean)), tuple(map(float, std))
+
+
+def training_rows(config: GeneratorConfig, batch: Batch, device: torch.device) -> Seen:
+    """Images and conditions of a batch of which every row must be good.
+
+    Raises
+    ------
+    ValueError
+        If an image has NaN or infinite values or is constant, or a condition is outside of its range; the
+        message names the row.
+    """
+    images = _pixels(config, batch)
+    faults = {"holds NaN or infinite values": _has_nan(images), "is constant": _is_constant(images)}
+    for what, rows in faults.items():
+        if rows.any():
+            row = int(rows.argmax())
+            raise ValueError(
+                f"image of row {row} {what} ({int(rows.sum())} of {len(rows)} rows), must be finite and vary: "
+                "leave such images out of the training set"
+            )
+    condition = np.stack([batch[name] for name in config.conditions], 1) if config.conditions else None
+    check_condition(config, condition, len(images))
+    return _seen(config, images, condition, np.ones(len(images), bool), device)
+
+
+def predicted_rows(config: GeneratorConfig, batch: Batch, device: torch.device) -> Seen:
+    """Images and conditions of a batch; what cannot be used becomes 0 and is not `usable`."""
+    images = _pixels(config, batch)
+    condition = _table(config, batch)
+    usable = ~_has_nan(images) & ~_is_constant(images) & ~_is_outside(config, condition).any(1)
+    images = np.where(usable[:, None, None], images, 0)
+    condition = np.where(usable[:, None], condition, config.condition_low)
+    return _seen(config, images, condition, usable, device)
+
+
+def check_condition(config: GeneratorConfig, condition: np.ndarray | None, rows: int) -> None:
+    """Refuse conditions that are missing, of another shape, or outside of the range that was trained.
+
+    Parameters
+    ----------
+    condition
+        [rows, K] in their units, order as `config.conditions`; None if K is 0.
+
+    Raises
+    ------
+    ValueError
+        With the name of the condition, the row, the value and the range.
+    """
+    names = config.conditions
+    shape = (rows, 0) if condition is None else np.shape(condition)
+    if shape != (rows, len(names)):
+        wanted = (
+            f"one column each for {', '.join(names)}" if names else "None: the generator has no condition"
+        )
+        raise ValueError(f"condition is {shape}, must be {(rows, len(names))}: {wanted}")
+    if condition is None:
+        return
+    outside = _is_outside(config, condition)
+    if outside.any():
+        row, column = (int(index) for index in np.argwhere(outside)[0])
+        low, high = config.condition_low[column], config.condition_high[column]
+        raise ValueError(
+            f"condition {names[column]} of row {row} is {condition[row, column]:g}, must be in the trained "
+            f"range [{low:g}, {high:g}]"
+        )
+
+
+def scaled_condition(
+    config: GeneratorConfig, condition: np.ndarray | None, rows: int, device: torch.device
+) -> Tensor:
+    """Conditions [B, K] from their ranges to [-1, 1]."""
+    if condition is None or not config.conditions:
+        return torch.zeros(rows, 0, device=device)
+    low, high = np.array(config.condition_low), np.array(config.condition_high)
+    scaled = 2 * (np.asarray(condition, np.float64) - low) / (high - low) - 1
+    return torch.tensor(scaled.astype(np.float32), device=device)
+
+
+def turned_at_random(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Turn or flip each image [B, C, S, S] by one of the 8 symmetries of the square."""
+    elements = rng.integers(NUM_SYMMETRIES, size=len(images))
+    return torch.stack([turned(image, int(n)) for image, n in zip(images, elements, strict=True)])
+
+
+def _pixels(config: GeneratorConfig, batch: Batch) -> np.ndarray:
+    """Images [B, C, S * S]."""
+    images = np.asarray(batch[IMAGE], np.float32)
+    if images.ndim != 2 or images.shape[1] != config.num_pixels:
+        raise ValueError(
+            f"image is {images.shape}, must be [rows, {config.num_pixels}]: {config.num_channels} channels of "
+            f"{config.size} x {config.size} pixels; all images of a generator have one size"
+        )
+    return images.reshape(len(images), config.num_channels, config.size**2)
+
+
+def _table(config: GeneratorConfig, batch: Batch) -> np.ndarray:
+    columns = [np.asarray(batch[name], np.float64) for name in config.conditions]
+    return np.stack(columns, 1) if columns else np.zeros((len(batch[IMAGE]), 0))
+
+
+def _has_nan(images: np.ndarray) -> np.ndarray:
+    return np.logical_not(np.isfinite(images)).max((1, 2))
+
+
+def _is_constant(images: np.ndarray) -> np.ndarray:
+    """Whether no channel varies; one that does not is fine, it may hold a number of the object."""
+    return (images.max(2) == images.min(2)).all(1)
+
+
+def _is_outside(config: GeneratorConfig, condition: np.ndarray) -> np.ndarray:
+    """Also where it is NaN; a float32 may lie outside by its rounding."""
+    low, high = np.array(config.condition_low), np.array(config.condition_high)
+    slack = 1e-6 * (high - low)
+    return ~((condition >= low - slack) & (condition <= high + slack))
+
+
+def _seen(
+    config: GeneratorConfig,
+    images: np.ndarray,
+    condition: np.ndarray | None,
+    usable: np.ndarray,
+    device: torch.device,
+) -> Seen:
+    shape = (len(images), config.num_channels, config.size, config.size)
+    tensor = torch.tensor(images.reshape(shape), device=device)
+    stretched = Normaliser(config).to(device)(tensor)
+    scaled = scaled_condition(config, condition, len(images), device)
+    return Seen(stretched, scaled, torch.tensor(usable, device=device))

@@ -1,0 +1,209 @@
+"""Variational autoencoder of galaxy images: one Gaussian latent, convolutions, a likelihood with its own scatter.
+
+Kingma & Welling (2014, arXiv:1312.6114). Of the VAE of Holzschuh et al. (2022, arXiv:2203.11956) layers are not
+published: those here are ours, of the size of their other networks.
+"""
+
+# B images, C channels, S pixels a side, D latents, K conditions
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.column import Column
+from models.generators.average import Averaged, exported
+from models.generators.config import GeneratorConfig
+from models.generators.encoding import encoder_columns, encoding_predictor
+from models.generators.images import Seen, columns_read, training_rows
+from models.generators.networks import Decoder, EqualLinear, Trunk
+from models.generators.sampling import Family, ImageSampler, fit_conditions
+from models.generators.task import GeneratorTask, fresh
+from models.settings import check
+from models.spec import Batch, ModelSpec, Predict
+from models.training import to_floats, unwrapped, warmup_cosine
+from models.unet_vae_losses import ACTIVE_NAT, latent_kl, with_free_bits
+from models.unet_vae_networks import Output
+
+NETWORK = "vae"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageVAEConfig(GeneratorConfig):
+    """Network, losses and optimiser of the VAE."""
+
+    num_latent: int = 32
+    """Latent dimensions."""
+    least_scatter: float = 0.3
+    """Least standard deviation of pixels around the decoded image [of stretched training pixels]. Images without
+    noise give the likelihood no bound, and it counts neighbours as independent: the latent would say ever more,
+    and stray from the prior that samples are drawn from."""
+    beta: float = 1.0
+    """Weight of the KL term (Higgins et al. 2017); 1 is the ELBO."""
+    beta_warmup_fraction: float = 0.1
+    """Part of training over which beta grows from 0."""
+    free_bits: float = 0.0
+    """KL [nat] of each latent, mean over a batch, below which it costs the same."""
+    learning_rate_warmup_fraction: float = 0.02
+    """Part of training over which the learning rate grows; a cosine to 1 % of the peak follows."""
+    grad_clip_norm: float = 10.0
+    """Largest norm of the gradient; the likelihood of images without noise has steep walls."""
+
+    def __post_init__(self) -> None:
+        """Check ranges; all messages name the field, the value and the range."""
+        super().__post_init__()
+        check(self.num_latent >= 1, "num_latent", self.num_latent, "at least 1")
+        check(self.least_scatter > 0, "least_scatter", self.least_scatter, "positive")
+        for name in ("beta", "free_bits"):
+            check(getattr(self, name) >= 0, name, getattr(self, name), "0 or positive")
+        for name in ("beta_warmup_fraction", "learning_rate_warmup_fraction"):
+            check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+
+
+_PUBLISHED = ImageVAEConfig(size=256, width=32, max_width=512, num_latent=512, precision="auto")
+
+PRESETS: Mapping[str, ImageVAEConfig] = {
+    "tiny": ImageVAEConfig(size=16, width=8, max_width=16, num_latent=8),
+    "cpu64": ImageVAEConfig(),
+    "published256": _PUBLISHED,
+    "published256_sersic": replace(_PUBLISHED, num_latent=32),
+}
+"""Configurations by name. `published256`: image and latent of Holzschuh et al. (2022) for COSMOS and SKIRT,
+`published256_sersic` for their Sersic set; widths are ours."""
+
+
+class ImageVAE(nn.Module):
+    """Encoder and decoder."""
+
+    def __init__(self, config: ImageVAEConfig) -> None:
+        super().__init__()
+        features, self._least_variance = config.widths[-1], config.least_scatter**2
+        self.trunk = Trunk(config, features)
+        self.head = EqualLinear(features + len(config.conditions), 2 * config.num_latent)
+        self.decoder = Decoder(config, config.num_latent)
+
+    def encode(self, images: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance [B, D] of the latent."""
+        features = torch.cat([self.trunk(images), condition], 1)
+        mean, logvar = self.head(features).float().chunk(2, 1)
+        return mean, logvar
+
+    def forward(self, images: Tensor, condition: Tensor, noise: Tensor) -> Output:
+        """Decode latent mean + sigma noise; noise [B, D].
+
+        The log variance of the output, of each channel around the decoded images, is that of this batch.
+        """
+        mean, logvar = self.encode(images, condition)
+        recon = self.decoder(mean + (0.5 * logvar).exp() * noise, condition).float()
+        variance = (images - recon).square().mean((0, 2, 3)).clamp(min=self._least_variance)
+        return Output(recon, variance.log().view(-1, 1, 1), mean, logvar)
+
+
+class ImageVAETask(GeneratorTask):
+    """Networks, optimiser and step of the VAE; see `models.generators.task.GeneratorTask`."""
+
+    def __init__(self, config: ImageVAEConfig, seed: int) -> None:
+        with fresh(seed):
+            super().__init__(config, {NETWORK: Averaged(ImageVAE(config))}, seed)
+        self._config = config
+
+    def step(self, batch: Batch, step: int) -> dict[str, float]:
+        """One step of Adam on the negative ELBO; the metrics of `evaluate`, at the beta of the step."""
+        seen = self._seen(batch, step)
+        with self._seeded(step):
+            noise = torch.randn(len(seen.images), self._config.num_latent, device=self._device)
+        warmup = max(self._config.beta_warmup_fraction * self._total_steps, 1.0)
+        metrics = self._metrics(seen, noise, self._config.beta * min(1.0, (step + 1) / warmup))
+        fraction = self._config.learning_rate_warmup_fraction
+        self._update(NETWORK, metrics["loss"], step, warmup_cosine(step, self._total_steps, fraction))
+        return to_floats(metrics)
+
+    def evaluate(self, batch: Batch) -> dict[str, float]:
+        """Metrics without augmentation, with full beta, latents drawn from a seed of the batch.
+
+        `loss` is the negative ELBO and `reconstruction` its likelihood term, in nats a value and for the
+        stretched image; `kl` is in nats an image; `active_latents` counts those above 0.01 nat.
+        """
+        seen = training_rows(self._config, batch, self._device)
+        with self._evaluating(batch):
+            noise = torch.randn(len(seen.images), self._config.num_latent, device=self._device)
+            return to_floats(self._metrics(seen, noise, self._config.beta))
+
+    def _metrics(self, seen: Seen, noise: Tensor, beta: float) -> dict[str, Tensor]:
+        with self._precision():
+            output: Output = self.modules[NETWORK](seen.images, seen.condition, noise)
+        reconstruction, kl = shared_variance_nll(output, seen.images), latent_kl(output)
+        cost = with_free_bits(kl, self._config.free_bits) / self._config.num_pixels
+        return {
+            "loss": reconstruction + beta * cost,
+            "reconstruction": reconstruction,
+            "kl": kl.sum(1).mean(),
+            "active_latents": (kl.mean(0) > ACTIVE_NAT).sum(),
+        }
+
+
+def shared_variance_nll(output: Output, images: Tensor) -> Tensor:
+    """Negative log likelihood of images [B, C, S, S] [nat], mean over values.
+
+    N(image; mean, exp(log_variance)) with one variance a channel, the most likely one above a least value:
+    it decides how much the latent has to say, and need not be chosen (Rybkin et al. 2021, arXiv:2006.13202, Eq. 6).
+    """
+    squares = (images - output.mean).square() * (-output.log_variance).exp()
+    return 0.5 * (squares + output.log_variance + math.log(2 * math.pi)).mean()
+
+
+def _network(module: nn.Module) -> ImageVAE:
+    inner = unwrapped(module)
+    if not isinstance(inner, ImageVAE):
+        raise TypeError(f"module is a {type(inner).__name__}, expected ImageVAE")
+    return inner.eval()
+
+
+def _family(config: ImageVAEConfig, module: nn.Module) -> Family:
+    network = _network(module)
+    return Family(
+        num_latent=config.num_latent,
+        num_noise=0,
+        mapped=None,
+        decode=lambda latent, _, condition: network.decoder(latent, condition),
+        encode=lambda images, condition: network.encode(images, condition)[0],
+    )
+
+
+def _writes(config: ImageVAEConfig) -> tuple[Column, ...]:
+    return encoder_columns(config.num_latent, "Mean of the posterior of the latent", "what the latent loses")
+
+
+def _fit(
+    config: ImageVAEConfig, module: nn.Module, reference: Iterable[Batch], held_out: Iterable[Batch]
+) -> dict[str, np.ndarray]:
+    del module, held_out
+    return fit_conditions(config, reference)
+
+
+def _predictor(
+    config: ImageVAEConfig, module: nn.Module, fitted: Mapping[str, np.ndarray], device: torch.device
+) -> Predict:
+    return encoding_predictor(config, _family(config, module.to(device)), fitted, device)
+
+
+def _sampler(config: ImageVAEConfig, module: nn.Module, device: torch.device) -> ImageSampler:
+    return ImageSampler(config, _family(config, module.to(device)), device)
+
+
+SPEC = ModelSpec(
+    name="image_vae",
+    version=1,
+    config=ImageVAEConfig,
+    build=ImageVAE,
+    task=ImageVAETask,
+    reads=columns_read,
+    writes=_writes,
+    fit=_fit,
+    predictor=_predictor,
+    exported=exported,
+    sampler=_sampler,
+)

@@ -1,0 +1,414 @@
+"""Generators: what they refuse, that a sample depends on its own seed, what is stored, golden losses."""
+
+import dataclasses
+import json
+import platform
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.flags import NOT_SCORED
+from engine.train.epochs import module_weights
+from models import MODELS
+from models.generators import alae, stylegan, vae
+from models.generators import flow_config as flow
+from models.generators.average import AVERAGE, TRAINED, Averaged, exported
+from models.generators.config import GeneratorConfig
+from models.generators.images import Normaliser, measured_stretch
+from models.generators.sampling import MAX_CONDITIONS, drawn_conditions, fit_conditions
+from models.spec import ModelSpec, Sampler
+from models.training import unwrapped
+from tests.blobs import CONDITIONS, make_blobs
+
+CPU = torch.device("cpu")
+GOLDEN = Path(__file__).parents[1] / "golden" / "generators.json"
+TOLD = {
+    "conditions": tuple(CONDITIONS),
+    "condition_low": tuple(low for low, _ in CONDITIONS.values()),
+    "condition_high": tuple(high for _, high in CONDITIONS.values()),
+}
+PRESETS = {
+    "image_vae": vae.PRESETS,
+    "image_alae": alae.PRESETS,
+    "image_stylegan": stylegan.PRESETS,
+    "image_flow": flow.PRESETS,
+}
+ENCODERS = [name for name in PRESETS if name != "image_stylegan"]
+families = pytest.mark.parametrize("name", list(PRESETS))
+encoders = pytest.mark.parametrize("name", ENCODERS)
+
+
+def tiny(name: str, **settings):
+    base = dataclasses.replace(
+        PRESETS[name]["tiny"], stretched_mean=(1.0,), stretched_std=(1.2,), ema_decay=0.9, batch_rows=8
+    )
+    if name == "image_flow":
+        settings = {"steps": 4} | settings
+    return dataclasses.replace(base, **settings)
+
+
+def told(name: str, **settings):
+    return tiny(name, **TOLD, **settings)
+
+
+def blobs(config: GeneratorConfig, rows: int, seed: int = 0) -> dict[str, np.ndarray]:
+    return make_blobs(rows, config.size, seed, config.conditions, config.num_channels)
+
+
+def started(name: str, config, steps: int = 20, seed: int = 0):
+    task = MODELS[name].task(config, seed)
+    task.start(CPU, steps)
+    return task
+
+
+def built(name: str, config, seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return MODELS[name].build(config)
+
+
+def sampler(name: str, config, seed: int = 0) -> Sampler:
+    make = MODELS[name].sampler
+    assert make is not None
+    return make(config, built(name, config, seed), CPU)
+
+
+def conditions(rows: int, seed: int = 0) -> np.ndarray:
+    low, high = np.array(list(CONDITIONS.values())).T
+    return np.random.default_rng(seed).uniform(low, high, (rows, 2)).astype(np.float32)
+
+
+@families
+def test_samples_have_the_shape_of_images_and_their_latents(name: str) -> None:
+    config = told(name, num_channels=2, stretched_mean=(0.0, 1.0), stretched_std=(1.0, 2.0))
+    made = sampler(name, config)
+    out = made.sample(np.arange(11), conditions(11))
+    assert out["image"].shape == (11, 2 * 16 * 16)
+    assert out["latent"].shape == (11, made.num_latent)
+    assert {values.dtype for values in out.values()} == {np.dtype(np.float32)}
+    assert np.isfinite(out["image"]).all()
+    empty = made.sample(np.arange(0), conditions(0))
+    assert empty["image"].shape == (0, 2 * 16 * 16)
+    assert empty["latent"].shape == (0, made.num_latent)
+
+
+@families
+def test_a_sample_depends_on_its_own_seed_and_condition_alone(name: str) -> None:
+    torch.set_num_threads(1)
+    config = told(name, **({"noise_inputs": True} if name in ("image_alae", "image_stylegan") else {}))
+    made, seeds, condition = sampler(name, config), np.arange(100, 121), conditions(21)
+    whole = made.sample(seeds, condition)
+    torch.manual_seed(5)
+    again = made.sample(seeds, condition)
+    others = conditions(21, 3)
+    others[9] = condition[9]
+    amid = made.sample(np.where(np.arange(21) == 9, 109, seeds + 1000), others)
+    alone, shuffled = made.sample(seeds[9:10], condition[9:10]), made.sample(seeds[::-1], condition[::-1])
+    for key, values in whole.items():
+        np.testing.assert_array_equal(again[key], values)
+        np.testing.assert_array_equal(amid[key][9], values[9])
+        for found in (alone[key][0], shuffled[key][::-1][9]):
+            np.testing.assert_allclose(found, values[9], rtol=0, atol=2e-5 * np.abs(values[9]).max())
+    assert len(np.unique(whole["image"].round(5), axis=0)) == 21
+    assert not np.allclose(made.sample(seeds[:1], condition[1:2])["image"], whole["image"][0], atol=1e-4)
+
+
+@families
+def test_latents_that_come_out_make_the_same_image_when_they_go_in(name: str) -> None:
+    config = tiny(name)
+    made = sampler(name, config)
+    out = made.sample(np.arange(8))
+    again = made.sample(np.arange(8), latent=out["latent"])
+    np.testing.assert_array_equal(again["latent"], out["latent"])
+    np.testing.assert_allclose(again["image"], out["image"], rtol=1e-5, atol=1e-5)
+    moved = made.sample(np.arange(8), latent=np.roll(out["latent"], 1, 0))
+    np.testing.assert_allclose(moved["image"], np.roll(out["image"], 1, 0), rtol=1e-4, atol=1e-4)
+
+
+def test_noise_that_a_latent_does_not_hold_is_that_of_the_seed() -> None:
+    config = tiny("image_stylegan", noise_inputs=True)
+    module = built("image_stylegan", config)
+    for parameter_name, parameter in module.named_parameters():
+        if parameter_name.endswith("noise_strength"):
+            torch.nn.init.constant_(parameter, 0.3)
+    made = stylegan.SPEC.sampler(config, module, CPU) if stylegan.SPEC.sampler else None
+    assert made is not None
+    latent = made.sample(np.array([3]))["latent"].repeat(2, 0)
+    first, second = made.sample(np.array([3, 4]), latent=latent)["image"]
+    np.testing.assert_allclose(first, made.sample(np.array([3]))["image"][0], rtol=1e-5, atol=1e-5)
+    assert np.abs(first - second).max() > 0.1
+
+
+@encoders
+def test_encoding_gives_the_latent_of_the_predictor(name: str) -> None:
+    config, spec = told(name), MODELS[name]
+    batch, module = blobs(config, 9), built(name, config)
+    fitted = spec.fit(config, module, [batch], [])
+    predicted = spec.predictor(config, module, fitted, CPU)(batch)
+    table = np.stack([batch[key] for key in config.conditions], 1)
+    latent = sampler(name, config).encode(batch["image"], table)
+    np.testing.assert_allclose(latent, predicted["latent"], rtol=1e-4, atol=1e-5)
+    decoded = sampler(name, config).sample(np.arange(9), table, latent)["image"]
+    seen, back = (
+        Normaliser(config)(torch.tensor(image).view(-1, 1, 16, 16)) for image in (batch["image"], decoded)
+    )
+    error = (seen - back).square().mean((1, 2, 3)).sqrt()
+    np.testing.assert_allclose(predicted["reconstruction_error"], error, rtol=1e-3, atol=1e-5)
+
+
+def test_a_stylegan_cannot_encode() -> None:
+    with pytest.raises(TypeError, match="no encoder"):
+        sampler("image_stylegan", tiny("image_stylegan")).encode(blobs(tiny("image_stylegan"), 2)["image"])
+
+
+def test_bad_requests_for_samples_are_refused_with_what_was_expected() -> None:
+    made = sampler("image_vae", told("image_vae"))
+    seeds, condition = np.arange(3), conditions(3)
+    for value, message in (
+        (9.0, r"half_light_radius_pixels of row 1 is 9, must be in the trained range \[1, 4\]"),
+        (np.nan, "half_light_radius_pixels of row 1 is nan, must be in the trained range"),
+    ):
+        strange = condition.copy()
+        strange[1, 0] = value
+        with pytest.raises(ValueError, match=message):
+            made.sample(seeds, strange)
+    with pytest.raises(
+        ValueError, match=r"condition is \(3, 0\), must be \(3, 2\): one column each for half_"
+    ):
+        made.sample(seeds)
+    with pytest.raises(ValueError, match=r"condition is \(2, 2\), must be \(3, 2\)"):
+        made.sample(seeds, condition[:2])
+    with pytest.raises(ValueError, match=r"latent is \(3, 5\), must be \(3, 8\)"):
+        made.sample(seeds, condition, np.zeros((3, 5), np.float32))
+    with pytest.raises(ValueError, match="seed -1 of row 1 must be 0 or positive"):
+        made.sample(np.array([0, -1, 2]), condition)
+    with pytest.raises(ValueError, match="seeds are float64"):
+        made.sample(np.zeros(3), condition)
+    with pytest.raises(ValueError, match=r"must be \(3, 0\): None: the generator has no condition"):
+        sampler("image_vae", tiny("image_vae")).sample(seeds, condition)
+
+
+@families
+def test_bad_images_are_refused_in_training_and_flagged_after(name: str) -> None:
+    config, spec = told(name), MODELS[name]
+    batch, module = blobs(config, 12), built(name, config)
+    predict = spec.predictor(config, module, spec.fit(config, module, [batch], []), CPU)
+    wanted = predict(batch)
+    for row, key, value, message in (
+        (2, "image", np.nan, "image of row 2 holds NaN or infinite values"),
+        (3, "image", 7.0, "image of row 3 is constant"),
+        (5, "axis_ratio", 0.1, r"axis_ratio of row 5 is 0.1, must be in the trained range \[0.4, 1\]"),
+    ):
+        bad = {name: values.copy() for name, values in batch.items()}
+        bad[key][row] = value
+        for call in (lambda task, b: task.step(b, 0), lambda task, b: task.evaluate(b)):
+            with pytest.raises(ValueError, match=message):
+                call(started(name, config), bad)
+        out = predict(bad)
+        assert list(np.flatnonzero(out["flags"])) == [row]
+        assert out["flags"][row] == NOT_SCORED.value
+        verdict = next(values for key, values in out.items() if key not in ("flags", "latent"))
+        assert list(np.flatnonzero(np.isnan(verdict))) == [row]
+        good = np.arange(12) != row
+        np.testing.assert_allclose(out[next(iter(out))][good], wanted[next(iter(out))][good], 1e-4, 1e-4)
+
+
+def test_images_of_another_size_are_refused() -> None:
+    config = tiny("image_flow")
+    with pytest.raises(
+        ValueError, match=r"image is \(4, 1024\), must be \[rows, 256\]: 1 channels of 16 x 16"
+    ):
+        started("image_flow", config).step(make_blobs(4, 32), 0)
+
+
+def test_a_channel_may_hold_one_number() -> None:
+    config = tiny("image_vae", num_channels=2, stretched_mean=(0.0, 0.0), stretched_std=(1.0, 1.0))
+    batch = blobs(config, 4)
+    batch["image"].reshape(4, 2, -1)[:, 1] = 0.3
+    assert np.isfinite(started("image_vae", config).step(batch, 0)["loss"])
+
+
+@families
+def test_resumed_training_repeats_the_next_step_and_its_metrics(name: str) -> None:
+    config = told(name)
+    first, second = started(name, config), started(name, config, seed=0)
+    for step in range(5):
+        first.step(blobs(config, 8, step), step)
+    second.load_state_dict({k: _copied(v) for k, v in first.state_dict().items()})
+    assert first.evaluate(blobs(config, 8)) == second.evaluate(blobs(config, 8))
+    for step in range(5, 10):
+        assert first.step(blobs(config, 8, step), step) == second.step(blobs(config, 8, step), step)
+
+
+@families
+def test_training_in_bfloat16_has_nearly_the_losses_of_float32(name: str) -> None:
+    exact, rough = (started(name, told(name, precision=kind)) for kind in ("float32", "bfloat16"))
+    for step in range(3):
+        wanted, found = (task.step(blobs(told(name), 16, step), step) for task in (exact, rough))
+        assert found.keys() == wanted.keys()
+        assert found["loss"] == pytest.approx(wanted["loss"], rel=0.03)
+
+
+@families
+def test_what_is_kept_and_sampled_is_the_mean_of_the_weights(name: str) -> None:
+    config, spec = tiny(name, ema_decay=0.5), MODELS[name]
+    task = started(name, config)
+    bare = {key: unwrapped(module) for key, module in task.modules.items()}
+    averaged = {key: module for key, module in bare.items() if isinstance(module, Averaged)}
+    before = {key: _parameters(module.trained) for key, module in averaged.items()}
+    task.step(blobs(config, 8), 0)
+    for key, module in averaged.items():
+        means, after = dict(module.average.named_buffers()), _parameters(module.trained)
+        for parameter, value in after.items():
+            # (1 + step) / (10 + step) in step 0
+            torch.testing.assert_close(means[parameter], 0.1 * before[key][parameter] + 0.9 * value)
+    weights = {key: value.numpy() for key, value in module_weights(bare).items()}
+    module = spec.build(config)
+    module.load_state_dict({k: torch.tensor(v) for k, v in spec.to_build(config, weights).items()})
+    assert spec.sampler is not None
+    images = spec.sampler(config, module, CPU).sample(np.arange(4))["image"]
+    raw = {
+        ".".join(part for part in key.split(".") if part != TRAINED): torch.tensor(value)
+        for key, value in weights.items()
+        if AVERAGE not in key.split(".")
+    }
+    module.load_state_dict(raw)
+    assert not np.allclose(spec.sampler(config, module, CPU).sample(np.arange(4))["image"], images, atol=1e-5)
+
+
+def test_export_leaves_what_has_no_mean() -> None:
+    one = np.ones(1)
+    found = exported(
+        None, {"generator.trained.a.average": 2 * one, "generator.average.a.average": one, "judge.b": one}
+    )
+    assert set(found) == {"generator.a.average", "judge.b"}
+    assert found["generator.a.average"] is one
+
+
+def test_conditions_of_training_images_are_kept_and_drawn_by_seed() -> None:
+    config = told("image_flow")
+    batches = [blobs(config, 3000, seed) for seed in range(3)]
+    fitted = fit_conditions(config, batches)
+    kept = fitted["conditions"]
+    assert kept.shape == (MAX_CONDITIONS, 2)
+    np.testing.assert_array_equal(kept[:3000, 1], batches[0]["axis_ratio"])
+    drawn = drawn_conditions(fitted, np.arange(500))
+    np.testing.assert_array_equal(drawn[7], drawn_conditions(fitted, np.array([7]))[0])
+    assert len(np.unique(drawn, axis=0)) > 400
+    assert fit_conditions(tiny("image_flow"), batches) == {}
+    with pytest.raises(ValueError, match="at least 1"):
+        fit_conditions(config, [])
+    with pytest.raises(ValueError, match="fitted has no conditions"):
+        drawn_conditions({}, np.arange(2))
+
+
+def test_a_logit_does_not_depend_on_the_batch_it_is_found_in() -> None:
+    config = tiny("image_stylegan")
+    spec, module = stylegan.SPEC, built("image_stylegan", config)
+    batch = blobs(config, 16)
+    predict = spec.predictor(config, module, spec.fit(config, module, [batch], []), CPU)
+    same = {"image": np.repeat(batch["image"][:1], 16, 0)}
+    np.testing.assert_allclose(
+        predict(same)["discriminator_logit"], predict(batch)["discriminator_logit"][0], rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["image_alae", "image_stylegan"])
+def test_too_few_images_are_no_distribution_to_measure_a_distance_from(name: str) -> None:
+    task = started(name, tiny(name))
+    assert {"loss", "discriminator"} <= set(task.evaluate(blobs(tiny(name), 8)))
+    assert "loss" not in task.evaluate(blobs(tiny(name), 7))
+
+
+def test_measured_stretch_gives_networks_mean_0_and_variance_1() -> None:
+    config = tiny("image_vae", num_channels=2, stretched_mean=(0.0, 0.0), stretched_std=(1.0, 1.0))
+    images = blobs(config, 50)["image"]
+    mean, std = measured_stretch(config, images)
+    config = dataclasses.replace(config, stretched_mean=mean, stretched_std=std)
+    normaliser = Normaliser(config)
+    seen = normaliser(torch.tensor(images).view(-1, 2, 16, 16))
+    torch.testing.assert_close(seen.mean((0, 2, 3)), torch.zeros(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(seen.std((0, 2, 3)), torch.ones(2), atol=1e-3, rtol=0)
+    np.testing.assert_allclose(normaliser.inverse(seen).flatten(1), images, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("image_vae", {"size": 48}, "size is 48, must be 4 times a power of 2"),
+        ("image_vae", {"stretch": "log"}, "stretch is log, must be asinh or linear"),
+        ("image_vae", {"softening": 0.0}, "softening is 0.0, must be positive"),
+        ("image_vae", {"stretched_std": (0.0,)}, "stretched_std is .* must be positive"),
+        ("image_vae", {"num_channels": 2}, "stretched_mean is .* must be 2 values"),
+        ("image_vae", {"max_width": 4}, "max_width is 4, must be at least width = 8"),
+        ("image_vae", {"conditions": ("a",)}, r"condition_low is \(\), must be 1 values"),
+        ("image_vae", TOLD | {"condition_low": (5.0, 0.4)}, "range of condition half_light_radius_pixels is"),
+        ("image_vae", {"ema_decay": 1.0}, r"ema_decay is 1.0, must be in \[0, 1\)"),
+        ("image_vae", {"num_latent": 0}, "num_latent is 0"),
+        ("image_vae", {"least_scatter": 0.0}, "least_scatter is 0.0"),
+        ("image_vae", {"beta": -1.0}, "beta is -1.0"),
+        ("image_alae", {"latent_weight": 0.0}, "latent_weight is 0.0"),
+        ("image_alae", {"judge_layers": 0}, "judge_layers is 0"),
+        ("image_stylegan", {"mixing_probability": 1.5}, "mixing_probability is 1.5"),
+        ("image_stylegan", {"r1_weight": -1.0}, "r1_weight is -1.0"),
+        ("image_stylegan", {"path_interval": 0}, "path_interval is 0"),
+        ("image_flow", {"patch": 3}, "patch is 3, must be 1 or 2 or 4"),
+        ("image_flow", {"prediction": "noise"}, "prediction is noise, must be data or velocity"),
+        ("image_flow", {"halvings": 4}, "size is 16, must be at least 64 for patch 2 and 4 halvings"),
+        ("image_flow", {"time_power": 0.0}, "time_power is 0.0"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(name: str, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny(name, **settings)
+
+
+@families
+def test_presets_have_the_sizes_that_their_names_say(name: str) -> None:
+    sizes = {preset: config.size for preset, config in PRESETS[name].items()}
+    assert sizes.pop("published256_sersic", 256) == 256
+    assert sizes == {"tiny": 16, "cpu64": 64, "published256": 256}
+    assert {c.name: c.length for c in MODELS[name].reads(PRESETS[name]["published256"])}["image"] == 256**2
+    assert sum(p.numel() for p in MODELS[name].build(PRESETS[name]["cpu64"]).parameters()) < 5_000_000
+
+
+@families
+def test_a_checkpoint_of_another_model_is_refused(name: str) -> None:
+    spec: ModelSpec = MODELS[name]
+    assert spec.sampler is not None
+    with pytest.raises(TypeError, match="module is a Linear, expected"):
+        spec.sampler(tiny(name), torch.nn.Linear(1, 1), CPU)
+
+
+def test_golden_losses(rewrite_golden: bool) -> None:
+    torch.set_num_threads(1)
+    losses = {name: _curve(name) for name in PRESETS}
+    if rewrite_golden:
+        golden = {
+            "what": "loss of the first 20 steps of each tiny generator on exponential profiles",
+            "losses": losses,
+            "rtol": 2e-3,
+            "reason": "sums of float32 in another order: 1e-7 a step, growing with the steps",
+            "command": "make golden",
+            "device": f"cpu {platform.machine()}, float32, 1 thread",
+            "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        }
+        GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
+    golden = json.loads(GOLDEN.read_text())
+    for name, curve in losses.items():
+        np.testing.assert_allclose(curve, golden["losses"][name], rtol=golden["rtol"], err_msg=name)
+
+
+def _curve(name: str) -> list[float]:
+    config = told(name)
+    task = started(name, config)
+    return [task.step(blobs(config, 8, step), step)["loss"] for step in range(20)]
+
+
+def _parameters(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+def _copied(value):
+    return {k: _copied(v) for k, v in value.items()} if isinstance(value, dict) else value.clone()
