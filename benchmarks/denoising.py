@@ -1,6 +1,9 @@
 """How well images are cleaned, on synthetic NIRCam cutouts with contaminants, against S/N.
 
     python -m benchmarks.denoising [--steps N] [--json FILE]
+    python -m benchmarks.denoising --checkpoint checkpoints/unet_vae_nircam [--steps N]
+
+The second line measures a trained denoiser beside the others; with `--steps 0` it alone.
 
 Single galaxies get 1 to 3 contaminants and noise; three networks of the small preset learn from the same
 batches: a plain U-Net without latent, the U-Net VAE with limited skips, and the one with full skips. Each row
@@ -25,7 +28,10 @@ import torch
 from scipy.signal import wiener
 
 from benchmarks.training_cutouts import Batch, Pool
+from engine.checkpoint import load
 from engine.images.bands import BANDS
+from engine.infer import open_model
+from engine.storage import Storage
 from engine.synthetic.contaminate.config import ContaminateConfig
 from engine.synthetic.contaminate.optics import nircam_optics
 from engine.synthetic.contaminate.simulate import Contaminator
@@ -58,17 +64,26 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--num-threads", type=int, default=2)
+    parser.add_argument("--checkpoint", default="", help="of a trained U-Net VAE, to measure as well")
     parser.add_argument("--pool", type=Path, default=Path("build/cutouts"))
     parser.add_argument("--json", default="", help="write the numbers here too")
     args = parser.parse_args()
     torch.set_num_threads(args.num_threads)
-    tasks, seconds = train(args)
+    tasks, seconds = train(args) if args.steps else ({}, {})
     test = list(batches(args, SEED_TEST, args.num_test, np.arange(-(-args.num_test // CHUNK))))
     methods = {"noisy": lambda batch: images(args, batch, "science")} | classical(args)
-    methods |= {name: cleaner(args, configs(args)[name], task) for name, task in tasks.items()}
+    methods |= {
+        name: cleaner(args, configs(args)[name], task.modules["unet_vae"]) for name, task in tasks.items()
+    }
+    latents = {name: latent_use(task, test) for name, task in tasks.items()}
+    if args.checkpoint:
+        config, module = open_model(SPEC, load(args.checkpoint, Storage()), args.checkpoint)
+        methods["checkpoint"] = cleaner(args, config, module)
+        task = UNetVAETask(config, 0)
+        task.modules["unet_vae"] = module
+        latents["checkpoint"] = latent_use(task, test)
     table = {name: measured(args, clean, test) for name, clean in methods.items()}
     noise = {name: from_noise(args, clean) for name, clean in methods.items()}
-    latents = {name: latent_use(task, test) for name, task in tasks.items()}
     report(table, noise, latents, seconds)
     if args.json:
         Path(args.json).write_text(
@@ -152,9 +167,9 @@ def images(args: argparse.Namespace, batch: Batch, name: str) -> np.ndarray:
     return batch[name].reshape(-1, len(BANDS), args.size, args.size)
 
 
-def cleaner(args: argparse.Namespace, config: UNetVAEConfig, task: UNetVAETask) -> Clean:
+def cleaner(args: argparse.Namespace, config: UNetVAEConfig, module: torch.nn.Module) -> Clean:
     """Images as a trained network cleans them."""
-    predict = SPEC.predictor(config, task.modules["unet_vae"], {}, CPU)
+    predict = SPEC.predictor(config, module, {}, CPU)
     return lambda batch: predict(batch)["denoised"].reshape(-1, len(BANDS), args.size, args.size)
 
 
