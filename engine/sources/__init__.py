@@ -2,6 +2,7 @@
 
 from engine.sources.base import Source
 from engine.sources.desi import DesiSource
+from engine.sources.galaxy_colour import ColourSource
 from engine.sources.galaxy_cosmos import CosmosSource
 from engine.sources.galaxy_cubes import CubesSource
 from engine.sources.galaxy_files import SheraSource, SkirtSource
@@ -18,5 +19,6 @@ SOURCES: dict[str, type[Source]] = {
     "cosmos": CosmosSource,
     "shera": SheraSource,
     "skirt": SkirtSource,
+    "colour": ColourSource,
 }
 """Name to class; see `engine.sources.base.Source` for what each can do."""

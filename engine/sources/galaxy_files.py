@@ -60,6 +60,11 @@ class FilesSource(GalaxySource):
     def image_of(self, planes: np.ndarray, where: str) -> np.ndarray:
         """Make an image [C, S, S] of what a file holds; SourceError if it does not."""
 
+    def planes_of(self, ref: FileRef) -> tuple[np.ndarray, int]:
+        """Read what a file holds, [planes, rows, columns], and how many of its bytes that took."""
+        contents = read_hdus(self._storage, ref.uri, ref.size, ("PRIMARY",), {})
+        return _planes(contents.images.get("PRIMARY"), ref.uri), contents.bytes_used
+
     def plan(self) -> Iterator[Unit]:
         """List lazily: units of `unit_rows` files."""
         listed = self._storage.list(self.uri, self.suffix)
@@ -76,9 +81,9 @@ class FilesSource(GalaxySource):
         for ref in unit.files:
             object_id = id_of(ref.uri.rpartition("/")[2].removeprefix(self.prefix).removesuffix(self.suffix))
             try:
-                contents = read_hdus(self._storage, ref.uri, ref.size, ("PRIMARY",), {})
-                used += min(contents.bytes_used, ref.size)
-                image = self.image_of(_planes(contents.images.get("PRIMARY"), ref.uri), ref.uri)
+                planes, num_bytes = self.planes_of(ref)
+                used += min(num_bytes, ref.size)
+                image = self.image_of(planes, ref.uri)
                 galaxies.append(Galaxy(object_id, ref.uri, 0, image, self.scale_arcsec))
             except SourceError as error:
                 rejected.append(self.rejection(error, ref.uri, 0, object_id))

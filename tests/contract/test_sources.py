@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
+from PIL import Image
 
 from engine.flags import REASONS
 from engine.images.bands import BANDS
@@ -78,6 +79,13 @@ def write_skirt(root: Path) -> None:
     (root / "broadband_9.fits").write_bytes(b"SIMPLE  =")
 
 
+def write_colour(root: Path) -> None:
+    for number, size in enumerate((20, 16, 12)):
+        pixels = np.random.default_rng(number).integers(0, 255, (size, size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"{number}.jpg")
+    (root / "4.jpg").write_bytes(b"no picture")
+
+
 WRITERS: dict[str, Callable[[Path], None]] = {
     "desi": write_desi,
     "sdss": write_sdss,
@@ -87,6 +95,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "cosmos": write_cosmos,
     "shera": write_shera,
     "skirt": write_skirt,
+    "colour": write_colour,
 }
 """One good file and one broken one of each kind."""
 
@@ -97,6 +106,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cosmos": {"size": 16, "unit_rows": 2},
     "shera": {"size": 16, "unit_rows": 2},
     "skirt": {"size": 16, "unit_rows": 2},
+    "colour": {"size": 16, "unit_rows": 2},
 }
 """What is set to read them; nothing where it is not here."""
 

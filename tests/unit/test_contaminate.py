@@ -295,3 +295,17 @@ def test_bad_images_are_refused_with_what_was_expected() -> None:
         sampled_psf(np.ones(4), 0.03)
     with pytest.raises(ValueError, match="rms has 1 values, must have 3"):
         gaussian_optics((2.0, 2.0, 2.0), (0.1,), 0.03)
+
+
+def test_some_targets_are_taken_away_if_so_wished():
+    config = ContaminateConfig(seed=3, empty_fraction=0.5, max_sources=1)
+    shape = (40, 6, 32, 32)
+    light, error = np.full(shape, 2.0, np.float32), np.ones(shape, np.float32)
+    seen = Contaminator(config, nircam_optics())(light, error, range(40), 0)
+    is_empty = ~seen.clean.any(axis=(1, 2, 3))
+    assert 8 < is_empty.sum() < 32
+    assert (seen.clean[~is_empty] == 2).all()
+    assert (light == 2).all(), "what was given is left alone"
+    usual = Contaminator(config.model_copy(update={"empty_fraction": 0.0}), nircam_optics())
+    kept = usual(light, error, range(40), 0)
+    np.testing.assert_array_equal(kept.science[~is_empty], seen.science[~is_empty])

@@ -1,22 +1,31 @@
-"""Contaminated images of staged clean ones, made anew as a training reads them."""
+"""Contaminated images of staged clean ones, made anew as a training reads them.
 
+Two kinds are known by their columns: cutouts of six NIRCam bands in nJy (`science`, `error`, `mask`, of sources of
+images), and pictures in [0, 1] (`image`, of source `colour`), which get those three columns here.
+"""
+
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from engine.column import Column
+from engine.column import Column, DType
 from engine.images.bands import BANDS
-from engine.images.columns import pixel_columns
 from engine.schema import column_array, matrix, set_column
 from engine.storage import Storage, StorageOptions
 from engine.synthetic.contaminate.config import ContaminateConfig
 
 CLEAN = "clean"
 """Column of the images before they were contaminated: what a denoiser learns to give."""
-NEEDED = ("field", "object_id", "science", "error", "mask", "dx", "dy")
+SEEN: dict[str, DType] = {"science": "float32", "error": "float32", "mask": "bool", CLEAN: "float32"}
+"""Columns of images that are made."""
+NUM_COLOURS = 3
+PLACES = ("dx", "dy")
 
 
 class RealisationsConfig(ContaminateConfig):
@@ -24,8 +33,22 @@ class RealisationsConfig(ContaminateConfig):
 
     realisations: int = Field(default=10, ge=1)
     """Contaminated images of each clean one in an epoch; 10 as in arXiv:2511.21207."""
+    images: Literal["nircam", "colour"] = "nircam"
+    """nircam: cutouts in six bands, nJy. colour: pictures in [0, 1], red, green, blue."""
     psf_uri: str = ""
-    """Folder of PSFs that contaminants are seen through, one a band; empty: computed from the pupil."""
+    """Folder of PSFs that contaminants of NIRCam images are seen through, one a band; empty: from the pupil."""
+    colour_noise: float = Field(default=0.01, gt=0)
+    """Noise of pictures a pixel and colour, of their range; `snr` scales it."""
+    colour_fwhm_px: float = Field(default=3.5, gt=0)
+    """Width of the PSF of pictures; 3.5 pixels are SDSS's 1.4 arcsec."""
+    colour_pixel_arcsec: float = Field(default=0.396, gt=0)
+    """Side of a pixel of pictures: it sets how large contaminants are."""
+
+    @model_validator(mode="after")
+    def _pictures_saturate(self) -> "RealisationsConfig":
+        if self.images == "colour" and not self.saturates_at:
+            raise ValueError("saturates_at is 0, must be 1 for images = colour: pictures are in [0, 1]")
+        return self
 
 
 @dataclass(frozen=True)
@@ -46,36 +69,57 @@ class Realisations:
     @property
     def provides(self) -> tuple[str, ...]:
         """Columns that need not be staged."""
-        return (CLEAN,)
+        return (CLEAN,) if self.config.images == "nircam" else (*SEEN, *PLACES)
 
     def reads(self, columns: Sequence[str]) -> tuple[str, ...]:
         """Staged columns that rows with `columns` are made of."""
-        return tuple(dict.fromkeys([*(name for name in columns if name != CLEAN), *NEEDED]))
+        needed = ("science", "error", "mask", *PLACES) if self.config.images == "nircam" else ("image",)
+        kept = (name for name in columns if name not in self.provides)
+        return tuple(dict.fromkeys([*kept, "field", "object_id", *needed]))
 
     def __call__(self, table: pa.Table, number: int) -> pa.Table:
-        """Contaminate `science`, `error` and `mask`, and add `clean`."""
+        """Contaminate images: `science`, `error`, `mask`, and `clean` as they were."""
         if not table.num_rows:
             return table
-        length = len(matrix(table, "science")[0])
-        size = round((length / len(BANDS)) ** 0.5)
-        shape = (-1, len(BANDS), size, size)
-        clean, error, mask = (matrix(table, name).reshape(shape) for name in ("science", "error", "mask"))
+        if self.config.images == "colour":
+            for name in PLACES:
+                column = Column(name, "float32", "The galaxy is in the middle", "pixel")
+                table = set_column(table, column, pa.array(np.zeros(table.num_rows, np.float32)))
         names = zip(table["field"].to_pylist(), table["object_id"].to_pylist(), strict=True)
+        clean, error, mask = self._clean(table)
         seen = _contaminator(self)(
             clean, error, [f"{of}/{key}" for of, key in names], number, mask,
             table["dx"].to_numpy(), table["dy"].to_numpy(),
         )  # fmt: skip
-        for column in (*pixel_columns(size), Column(CLEAN, "float32", "Before", "nJy", length, packed=True)):
-            values = getattr(seen, column.name).reshape(table.num_rows, length)
+        for name, dtype in SEEN.items():
+            values = getattr(seen, name).reshape(table.num_rows, -1)
+            column = Column(name, dtype, "", length=values.shape[1], packed=True)
             table = set_column(table, column, column_array(column, values))
         return table
 
+    def _clean(self, table: pa.Table) -> tuple[np.ndarray, ...]:
+        """Images, their noise to come, and where they are masked, [B, C, S, S] each."""
+        if self.config.images == "colour":
+            image = _square(matrix(table, "image"), NUM_COLOURS)
+            return image, np.full_like(image, self.config.colour_noise), np.zeros(image.shape, bool)
+        return tuple(_square(matrix(table, name), len(BANDS)) for name in ("science", "error", "mask"))
+
+
+def _square(flat: np.ndarray, channels: int) -> np.ndarray:
+    size = math.isqrt(flat.shape[1] // channels)
+    return flat.reshape(-1, channels, size, size)
+
 
 @lru_cache(maxsize=1)
-def _contaminator(rows: Realisations):
-    from engine.synthetic.contaminate.optics import nircam_optics
+def _contaminator(rows: Realisations) -> Any:
+    """Make the `Contaminator` of a process; GalSim is imported where images are drawn."""
+    from engine.synthetic.contaminate.optics import gaussian_optics, nircam_optics
     from engine.synthetic.contaminate.simulate import Contaminator
     from engine.synthetic.field.psf import load_psfs
 
-    psfs = load_psfs(rows.config.psf_uri, Storage(rows.storage)) if rows.config.psf_uri else None
-    return Contaminator(rows.config, nircam_optics(psfs=psfs))
+    config = rows.config
+    if config.images == "colour":
+        fwhm, noise = [config.colour_fwhm_px] * NUM_COLOURS, [config.colour_noise] * NUM_COLOURS
+        return Contaminator(config, gaussian_optics(fwhm, noise, config.colour_pixel_arcsec))
+    psfs = load_psfs(config.psf_uri, Storage(rows.storage)) if config.psf_uri else None
+    return Contaminator(config, nircam_optics(psfs=psfs))

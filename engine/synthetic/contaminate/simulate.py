@@ -108,6 +108,9 @@ class Contaminator:
             If shapes do not agree, or values are not finite where not masked.
         """
         clean, error, mask = _checked(clean, error, mask, len(keys), len(self.optics.psfs), epoch)
+        for row, key in enumerate(keys) if self.config.empty_fraction else ():
+            if _rng(self.config.seed, epoch, key).spawn(1)[0].uniform() < self.config.empty_fraction:
+                clean[row] = 0
         centres = np.zeros((2, len(clean)))
         for place, given in zip(centres, (dx, dy), strict=True):
             place[:] = 0 if given is None else given

@@ -1,0 +1,77 @@
+"""Folders of colour pictures of galaxies (JPEG, PNG), as EFIGI and Galaxy Zoo have them: one galaxy in the middle of each.
+
+References
+----------
+Baillard et al. (2011), A&A 532, A74: EFIGI, whose pictures are 255 pixels a side.
+"""
+
+import io
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from engine.config import Config
+from engine.errors import SourceError
+from engine.sources.galaxies import centre_crop
+from engine.sources.galaxy_files import FilesConfig, FilesSource
+from engine.units import FileRef
+
+MAX_PIXELS = 1 << 26
+"""A picture with more is not decoded."""
+
+
+class ColourConfig(FilesConfig):
+    """Which pictures are read, and how large they are."""
+
+    ending: str = Field(default=".jpg", pattern=r"^\.[A-Za-z0-9]+$")
+    """How names of pictures end; others in the folder are no pictures of galaxies."""
+    pixel_arcsec: float = Field(default=0.396, gt=0)
+    """Side of a pixel; 0.396 is that of SDSS."""
+
+
+@dataclass(frozen=True)
+class ColourSource(FilesSource):
+    """Pictures in red, green and blue from 0 to 1: the middle is cropped, smaller ones get a black frame."""
+
+    config: ColourConfig = field(default_factory=ColourConfig)
+    config_class: ClassVar[type[Config]] = ColourConfig
+
+    @property
+    def suffix(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """How names of files end."""
+        return self.config.ending
+
+    @property
+    def scale_arcsec(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Side of a pixel [arcsec]."""
+        return self.config.pixel_arcsec
+
+    @property
+    def channels(self) -> int:
+        """Red, green, blue."""
+        return 3
+
+    def planes_of(self, ref: FileRef) -> tuple[np.ndarray, int]:
+        """Decode a picture."""
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(io.BytesIO(self._storage.read(ref.uri, 0, ref.size))) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    got = f"{picture.width} x {picture.height} pixels"
+                    what = "picture is too large"
+                    raise SourceError(what, ref.uri, got, f"{MAX_PIXELS} at most", reason="unreadable_file")
+                pixels = np.asarray(picture.convert("RGB"), np.float32) / 255
+        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            raise SourceError(
+                "picture cannot be decoded", ref.uri, str(error), reason="unreadable_file"
+            ) from error
+        return np.moveaxis(pixels, -1, 0), ref.size
+
+    def image_of(self, planes: np.ndarray, where: str) -> np.ndarray:
+        """Crop the middle, after adding a frame to what is smaller."""
+        lacking = [max(self.config.size - side, 0) for side in planes.shape[1:]]
+        frame = [(0, 0), *((num // 2, num - num // 2) for num in lacking)]
+        return centre_crop(np.pad(planes, frame), self.config.size, where)

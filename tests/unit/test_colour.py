@@ -1,0 +1,101 @@
+"""Folders of colour pictures, and contaminated realisations of them."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from engine.config import validate
+from engine.errors import ConfigError
+from engine.schema import matrix, to_arrays
+from engine.sources.galaxy_colour import ColourConfig, ColourSource
+from engine.stage import UnitTable
+from engine.synthetic.contaminate.rows import Realisations, RealisationsConfig
+from models.unet_vae import SPEC
+from models.unet_vae_config import PRESETS
+
+COLOURS = validate(
+    RealisationsConfig, {"images": "colour", "saturates_at": 1.0, "realisations": 2, "seed": 3}, "here"
+)
+
+
+def picture(size: int = 48, seed: int = 0) -> Image.Image:
+    """A reddish blob on black."""
+    at = np.arange(size) - size / 2
+    blob = np.exp(-0.5 * (at[:, None] ** 2 + at**2) / (size / 8) ** 2)
+    colours = np.array([0.9, 0.6, 0.3]) * blob[..., None]
+    grain = np.random.default_rng(seed).uniform(0, 0.02, colours.shape)
+    return Image.fromarray(((colours + grain).clip(0, 1) * 255).astype(np.uint8))
+
+
+def read(folder: Path, **settings: object) -> UnitTable:
+    source = ColourSource(str(folder), config=validate(ColourConfig, {"size": 32, **settings}, "here"))
+    (unit,) = source.plan()
+    return source.read(unit)
+
+
+def test_pictures_are_cropped_and_smaller_ones_framed(tmp_path):
+    picture(48).save(tmp_path / "587722.jpg", quality=95)
+    picture(31).save(tmp_path / "587723.jpg", quality=95)
+    table = read(tmp_path)
+    images = matrix(table.rows, "image").reshape(2, 3, 32, 32)
+    assert table.rows["object_id"].to_pylist() == [587722, 587723]
+    assert table.rows["pixel_scale"].to_pylist() == pytest.approx([0.396] * 2)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    red, green, blue = images[0, :, 16, 16]
+    assert red > green > blue
+    assert not images[1, :, -1].any(), "a frame of one row on one side"
+    assert images[1, 0, 0].any()
+
+
+def test_what_is_no_picture_is_rejected(tmp_path):
+    picture().save(tmp_path / "1.jpg")
+    (tmp_path / "2.jpg").write_bytes(b"not a picture")
+    whole = io.BytesIO()
+    picture().save(whole, "JPEG")
+    (tmp_path / "3.jpg").write_bytes(whole.getvalue()[:300])
+    Image.new("RGB", (48, 48)).save(tmp_path / "4.jpg")
+    table = read(tmp_path)
+    assert table.rows["object_id"].to_pylist() == [1]
+    reasons = dict(
+        zip(table.rejected["object_id"].to_pylist(), table.rejected["reason"].to_pylist(), strict=True)
+    )
+    assert reasons == {2: "unreadable_file", 3: "unreadable_file", 4: "constant_image"}
+
+
+def test_realisations_of_pictures_are_what_the_published_denoiser_learns_from(tmp_path):
+    for seed in range(3):
+        picture(seed=seed).save(tmp_path / f"{seed}.png")
+    rows = read(tmp_path, ending=".png").rows
+    make = Realisations(COLOURS)
+    config = SPEC.config(**{**vars(PRESETS["published"]), "size": 32, "levels": 3, "skip_levels": (0, 1, 2), "width": 4,
+                            "num_latent": 4})  # fmt: skip
+    names = [column.name for column in SPEC.learns_from(config)]
+    assert set(make.reads(names)) == {"pixel_scale", "field", "object_id", "image"}
+    one, other = make(rows, 0), make(rows, 1)
+    np.testing.assert_array_equal(matrix(one, "clean"), matrix(rows, "image"))
+    assert (matrix(one, "science") != matrix(other, "science")).any(axis=1).all()
+    assert 0 <= matrix(one, "science").min() <= matrix(one, "science").max() <= 1
+    task = SPEC.task(config, 0)
+    task.start(torch.device("cpu"), 2)
+    assert np.isfinite(task.step(to_arrays(one, names), 0)["loss"])
+
+
+def test_pictures_saturate():
+    with pytest.raises(ConfigError, match=r"saturates_at is 0, must be 1"):
+        validate(RealisationsConfig, {"images": "colour"}, "here")
+
+
+def test_real_pictures(shared_data):
+    folder = shared_data / "galaxyzoo_spirals" / "spirals"
+    source = ColourSource(str(folder), config=ColourConfig(size=256, unit_rows=5))
+    rows = source.read(next(iter(source.plan()))).rows
+    assert rows.num_rows == 5
+    images = matrix(rows, "image").reshape(5, 3, 256, 256)
+    assert images[:, :, 118:138, 118:138].mean() > 2 * images[:, :, :20, :20].mean(), (
+        "the galaxy is in the middle"
+    )
