@@ -32,8 +32,10 @@ from models.spec import Batch, ModelSpec, Predict
 from models.symmetry import NUM_SYMMETRIES, turned
 from models.training import (
     choose_bfloat16,
+    evaluating,
     optimizer_tensors,
     restore_optimizer,
+    seeded,
     to_floats,
     unwrapped,
     warmup_cosine,
@@ -84,7 +86,7 @@ class BandGANTask:
                 group["lr"] = self._rate(name) * self._schedule(step)
         images = self._images(batch, step)
         inputs, target = images.bands(SW), images.bands(LW)
-        with self._seeded(step):
+        with seeded(self._device, self._seed, step):
             with self._precision():
                 output = self.modules[GENERATOR](inputs)
             parts = self._parts(output, target)
@@ -104,7 +106,7 @@ class BandGANTask:
         the median absolute deviation of measured minus predicted aperture magnitudes, are left out where no
         object has the band.
         """
-        with torch.no_grad(), self._evaluating():
+        with torch.no_grad(), evaluating(self.modules):
             images = cutouts(batch, self._config.size, self._device)
             inputs, target = images.bands(SW), images.bands(LW)
             with self._precision():
@@ -147,24 +149,6 @@ class BandGANTask:
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast)
-
-    @contextlib.contextmanager
-    def _seeded(self, step: int) -> Iterator[None]:
-        """Draw noise and dropout of a step from generators of its own."""
-        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed(self._seed * 1_000_003 + step)
-            yield
-
-    @contextlib.contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        before = {name: module.training for name, module in self.modules.items()}
-        for module in self.modules.values():
-            module.eval()
-        try:
-            yield
-        finally:
-            for name, module in self.modules.items():
-                module.train(before[name])
 
     def _parts(self, output: Output, target: Cutouts) -> dict[str, Tensor]:
         """Terms of the loss that need no discriminator, and their weighted sum."""

@@ -6,8 +6,6 @@ that is divided out, and a temperature that makes probabilities honest. Training
 not. Not here: how probabilities are calibrated (`models.disk_scores`).
 """
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -33,7 +31,15 @@ from models.disk_networks import DiskNetwork
 from models.scoring.cutouts import Cutouts
 from models.scoring.probabilities import auroc
 from models.spec import Batch, ModelSpec
-from models.training import optimizer_tensors, restore_optimizer, to_floats, unwrapped, warmup_cosine
+from models.training import (
+    evaluating,
+    optimizer_tensors,
+    restore_optimizer,
+    seeded,
+    to_floats,
+    unwrapped,
+    warmup_cosine,
+)
 
 NETWORK = "network"
 
@@ -70,7 +76,7 @@ class DiskClassifierTask:
         for group in self.optimizers[NETWORK].param_groups:
             group["lr"] = self._config.learning_rate * warmup_cosine(step, self._total_steps, warmup)
         images, labels = self._examples(batch, step)
-        with self._seeded(step):
+        with seeded(self._device, self._seed, step):
             logits = self.modules[NETWORK](images)
         known = (labels != UNKNOWN).sum().clamp(min=1)
         smoothing = self._config.label_smoothing
@@ -88,7 +94,7 @@ class DiskClassifierTask:
         """
         seen = views(self._config, batch, self._device)
         labels = classes(batch, seen)
-        with torch.no_grad(), self._evaluating():
+        with torch.no_grad(), evaluating(self.modules):
             logits = self.modules[NETWORK](seen.judged)
         known = labels != UNKNOWN
         if not known.any():
@@ -122,23 +128,6 @@ class DiskClassifierTask:
         if self._config.grad_clip_norm:
             nn.utils.clip_grad_norm_(self.modules[NETWORK].parameters(), self._config.grad_clip_norm)
         self.optimizers[NETWORK].step()
-
-    @contextlib.contextmanager
-    def _seeded(self, step: int) -> Iterator[None]:
-        """Draw the dropout of a step from a generator of its own."""
-        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed(self._seed * 1_000_003 + step)
-            yield
-
-    @contextlib.contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        network = self.modules[NETWORK]
-        before = network.training
-        network.eval()
-        try:
-            yield
-        finally:
-            network.train(before)
 
 
 def trainable(config: DiskClassifierConfig) -> nn.Module:

@@ -1,7 +1,8 @@
 """What training tasks of several models share: schedule, precision, and optimiser state as plain tensors."""
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -55,6 +56,27 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+@contextlib.contextmanager
+def seeded(device: torch.device, seed: int, step: int) -> Iterator[None]:
+    """Draw noise and dropout of a step from a generator of its own, on the CPU and on the device."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed * 1_000_003 + step)
+        yield
+
+
+@contextlib.contextmanager
+def evaluating(modules: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Put modules into evaluation mode for a while, and then back into the mode that each was in."""
+    before = {name: module.training for name, module in modules.items()}
+    for module in modules.values():
+        module.eval()
+    try:
+        yield
+    finally:
+        for name, module in modules.items():
+            module.train(before[name])
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

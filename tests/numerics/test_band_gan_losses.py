@@ -2,9 +2,6 @@
 
 import copy
 import dataclasses
-import json
-import platform
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,9 +23,9 @@ from models.scoring.band_columns import BandScoringConfig
 from models.scoring.cutouts import LW, SW, Cutouts, cutouts
 from models.symmetry import NUM_SYMMETRIES, turned
 from tests.cutouts import make_cutouts
+from tests.goldenlosses import compare
 
 CPU = torch.device("cpu")
-GOLDEN = Path(__file__).parents[1] / "golden" / "band_gan.json"
 COMMAND = "python -m pytest tests/numerics/test_band_gan_losses.py --rewrite-golden"
 
 ASINH = Stretch((0.0, 0.1, 0.0), (0.2, 0.3, 0.4), True)
@@ -358,20 +355,10 @@ def test_golden_losses(rewrite_golden: bool) -> None:
     torch.set_num_threads(1)
     task = started(small(), steps=20)
     losses = [task.step(make_cutouts(8, seed=step), step)["loss"] for step in range(20)]
-    if rewrite_golden:
-        _write_golden(losses)
-    golden = json.loads(GOLDEN.read_text())
-    np.testing.assert_allclose(losses, golden["losses"], rtol=golden["rtol"])
-
-
-def _write_golden(losses: list[float]) -> None:
-    golden = {
-        "what": "generator loss of the first 20 steps of a small band GAN on simple galaxies",
-        "losses": losses,
-        "rtol": 1e-3,
-        "reason": "sums of float32 in another order (convolution algorithm, vector width): 1e-7 a step, growing with the steps",
-        "command": COMMAND,
-        "device": f"cpu {platform.machine()}, float32, 1 thread",
-        "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
-    }  # fmt: skip
-    GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
+    compare(
+        "band_gan",
+        losses,
+        rewrite_golden,
+        "generator loss of the first 20 steps of a small band GAN on simple galaxies",
+        COMMAND,
+    )

@@ -1,9 +1,6 @@
 """The disk classifier's symmetry, exact on the pixel grid and nearly so off it; export, stretch, golden losses."""
 
 import dataclasses
-import json
-import platform
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +15,9 @@ from models.disk_networks import Blur, DiskNetwork, Preparation, disc
 from models.scoring.cutouts import Cutouts
 from models.symmetry import NUM_SYMMETRIES, turned
 from tests.disks import make_disks
+from tests.goldenlosses import compare
 
 CPU = torch.device("cpu")
-GOLDEN = Path(__file__).parents[1] / "golden" / "disk_classifier.json"
 COMMAND = "python -m pytest tests/numerics/test_disk_networks.py --rewrite-golden"
 SMALL = PRESETS["small"]
 VARIANTS = {
@@ -275,20 +272,10 @@ def test_golden_losses(rewrite_golden: bool) -> None:
     task = DiskClassifierTask(dataclasses.replace(SMALL, size=40, architecture="plain"), 0)
     task.start(CPU, 20)
     losses = [task.step(make_disks(16, 40, seed=step), step)["loss"] for step in range(20)]
-    if rewrite_golden:
-        _write_golden(losses)
-    golden = json.loads(GOLDEN.read_text())
-    np.testing.assert_allclose(losses, golden["losses"], rtol=golden["rtol"])
-
-
-def _write_golden(losses: list[float]) -> None:
-    golden = {
-        "what": "cross-entropy of the first 20 steps of a small plain disk classifier on toy disks",
-        "losses": losses,
-        "rtol": 1e-3,
-        "reason": "sums of float32 in another order (convolution algorithm, vector width): 1e-7 a step, growing with the steps",
-        "command": COMMAND,
-        "device": f"cpu {platform.machine()}, float32, 1 thread",
-        "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
-    }  # fmt: skip
-    GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
+    compare(
+        "disk_classifier",
+        losses,
+        rewrite_golden,
+        "cross-entropy of the first 20 steps of a small plain disk classifier on toy disks",
+        COMMAND,
+    )

@@ -1,9 +1,6 @@
 """The U-Net VAE: what its latent and skips do, what it refuses, what masked pixels change."""
 
 import dataclasses
-import json
-import platform
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +12,10 @@ from models.unet_vae import SPEC, UNetVAETask
 from models.unet_vae_config import PRESETS, UNetVAEConfig
 from models.unet_vae_networks import UNetVAE
 from tests.cutouts import by_band, hide_band, make_cutouts
+from tests.goldenlosses import compare
 
 CPU = torch.device("cpu")
 S = 24
-GOLDEN = Path(__file__).parents[1] / "golden" / "unet_vae.json"
 COMMAND = "make golden"
 
 
@@ -312,16 +309,5 @@ def test_golden_losses(rewrite_golden: bool) -> None:
     torch.set_num_threads(1)
     task = started(small(), steps=20)
     losses = [task.step(pairs(8, step), step)["loss"] for step in range(20)]
-    if rewrite_golden:
-        golden = {
-            "what": "loss of the first 20 steps of a small U-Net VAE on simple galaxies",
-            "losses": losses,
-            "rtol": 1e-3,
-            "reason": "sums of float32 in another order: 1e-7 a step, growing with the steps",
-            "command": COMMAND,
-            "device": f"cpu {platform.machine()}, float32, 1 thread",
-            "versions": {"torch": torch.__version__, "python": platform.python_version()},
-        }  # fmt: skip
-        GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
-    golden = json.loads(GOLDEN.read_text())
-    np.testing.assert_allclose(losses, golden["losses"], rtol=golden["rtol"])
+    what = "loss of the first 20 steps of a small U-Net VAE on simple galaxies"
+    compare("unet_vae", losses, rewrite_golden, what, COMMAND)
