@@ -8,6 +8,7 @@ from engine.checkpoint import Checkpoint
 from engine.checkpoint import load as load_checkpoint
 from engine.config import validate
 from engine.errors import CheckpointError, ConfigError
+from engine.images.prepare import CutoutPrep
 from engine.infer import InferStage, open_model
 from engine.stage import PrepareConfig, Resources, Stage
 from engine.storage import Storage
@@ -102,4 +103,14 @@ def prepare_config(config: JobConfig, applied: Sequence[Applied]) -> PrepareConf
 
 def stages(config: JobConfig, applied: Sequence[Applied]) -> tuple[Stage, ...]:
     """Return the stages that prepare the rows of the release and apply the checkpoints to them."""
-    return prepare_config(config, applied).stage, *(one.stage(config.infer) for one in applied)
+    prepare = prepare_config(config, applied)
+    *upstream, last = (one.stage(config.infer) for one in applied)
+    measured = (config.morphology.stage(_size(prepare)),) if config.morphology else ()
+    return prepare.stage, *upstream, *measured, last
+
+
+def _size(prepare: PrepareConfig) -> int:
+    """Pixels a side of the cutouts that `[morphology]` measures."""
+    if not isinstance(prepare, CutoutPrep):
+        raise ConfigError("[morphology] measures cutouts of images", expected="a source of images")
+    return prepare.size

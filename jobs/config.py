@@ -12,6 +12,7 @@ from engine.cluster import ClusterConfig
 from engine.commit import CatalogConfig
 from engine.config import Config
 from engine.errors import ConfigError
+from engine.images.morphology import CutoutMorphologyConfig
 from engine.infer import Device, Precision, model_config
 from engine.placement import PipelineConfig
 from engine.sources import SOURCES
@@ -175,6 +176,8 @@ class JobConfig(Config):
     """Root of the catalogue."""
     catalog: Catalog = Field(default=CatalogConfig(name="spectral_anomaly"), validate_default=True)
     """Kind of catalogue and its partitioning."""
+    morphology: CutoutMorphologyConfig | None = None
+    """statmorph quantities of cutouts, columns `morph_*` of the catalogue; half a second an object."""
     models: tuple[ScoringConfig, ...] = ()
     """Instead of `checkpoint`, `upstream`, `output`, `catalog` and `infer`: several models that score the release in one pass,
     each into a catalogue of its own."""

@@ -51,4 +51,6 @@ def assemble(config: JobConfig, options: Options) -> tuple[Parts, list[Applied]]
     columns = catalog.columns([column for column in made if config.infer.publish_images or not column.packed])
     salt = {"checkpoints": [one.checkpoint.id for one in chain], "model": spec.name,
             "precision": config.infer.precision}  # fmt: skip
+    if config.morphology:
+        salt["morphology"] = config.morphology.model_dump()
     return parts.assemble(config, stages, columns, config.output, salt, options.limit), chain

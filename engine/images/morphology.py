@@ -15,13 +15,14 @@ Holzschuh et al. (2022), MNRAS 515, 652, Sect. 4, and its released code: the set
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from engine.column import Column
 from engine.config import Config
+from engine.images.bands import BANDS, Band
 from engine.images.columns import OBJECT_ID
 from engine.images.galaxies import image_column
 from engine.schema import Arrays, column_array, matrix, set_column
@@ -82,6 +83,22 @@ class MorphologyConfig(Config):
     """Channel of the image that is measured."""
     seed: int = Field(default=1, ge=0)
     """Of the noise."""
+
+
+class CutoutMorphologyConfig(MorphologyConfig):
+    """Which of a source's cutouts are measured, and how."""
+
+    channel: int = Field(default=0, ge=0, le=0)
+    """Not used: `band` says it."""
+    image: Literal["science", "denoised"] = "science"
+    """As measured, or as a denoiser of `upstream` cleans them: noise is what most quantities suffer from."""
+    band: Band = "f444w"
+    """The band."""
+
+    def stage(self, size: int) -> "MeasureMorphology":
+        """Return the stage that measures cutouts of `size` pixels a side."""
+        chosen = self.model_copy(update={"channel": BANDS.index(self.band)})
+        return MeasureMorphology(size, len(BANDS), self.image, chosen)
 
 
 PUBLISHED: dict[str, MorphologyConfig] = {
@@ -200,12 +217,15 @@ class MeasureMorphology:
     ----------
     size, channels
         Of the images.
+    image
+        Column that holds them, flat in order channel, y, x.
     config
         Settings of the measure.
     """
 
     size: int
     channels: int = 1
+    image: str = "image"
     config: MorphologyConfig = field(default_factory=MorphologyConfig)
     resources: Resources = field(default_factory=Resources)
 
@@ -221,7 +241,7 @@ class MeasureMorphology:
     @property
     def requires(self) -> tuple[Column, ...]:
         """Images, and the identifiers that set the noise."""
-        return (OBJECT_ID, image_column(self.size, self.channels))
+        return (OBJECT_ID, replace(image_column(self.size, self.channels), name=self.image))
 
     @property
     def provides(self) -> tuple[Column, ...]:
@@ -234,7 +254,7 @@ class MeasureMorphology:
 
     def _apply(self, table: UnitTable) -> UnitTable:
         shape = (-1, self.channels, self.size, self.size)
-        images = matrix(table.rows, "image").reshape(shape)[:, self.config.channel]
+        images = matrix(table.rows, self.image).reshape(shape)[:, self.config.channel]
         measured = measure(images, table.rows["object_id"].to_pylist(), self.config)
         rows = table.rows
         for column, values in zip(MORPHOLOGY, measured.values(), strict=True):

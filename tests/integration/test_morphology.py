@@ -96,6 +96,20 @@ def test_staged_rows_of_the_classifier_hold_what_the_denoiser_made(made: Path) -
     assert {"label", "denoised", "science"} <= {*names}
 
 
+def test_statmorph_quantities_are_an_option(made: Path) -> None:
+    more = {"checkpoint.uri": made / "a-classifier", "output.uri": made / "measured", "report.enabled": "false",
+            "upstream": f'[{{uri = "{made / "a-denoiser"}"}}]',
+            "morphology": '{image = "denoised", band = "f277w"}'}  # fmt: skip
+    assert run("reprocess", "morphology", made, **more) == 0
+    with open_catalog(str(made / "measured")) as connection:
+        sql = "SELECT prob_disk, morph_gini AS gini, morph_flag AS flag FROM catalog"
+        rows = run_query(connection, sql).read_all()
+    assert rows.num_rows == 100
+    gini = rows["gini"].to_numpy()
+    assert np.isfinite(gini[rows["flag"].to_numpy() < 4]).all()
+    assert np.isfinite(gini).mean() > 0.5
+
+
 def test_classes_that_are_not_named_stop_the_job(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = {"upstream": "[]", "release.settings.catalogue.label.values": "{disk = 1}"}
     assert run("ingest", "morphology", made, **more) == 2
