@@ -98,7 +98,7 @@ class CutoutMorphologyConfig(MorphologyConfig):
     def stage(self, size: int) -> "MeasureMorphology":
         """Return the stage that measures cutouts of `size` pixels a side."""
         chosen = self.model_copy(update={"channel": BANDS.index(self.band)})
-        return MeasureMorphology(size, len(BANDS), self.image, chosen)
+        return MeasureMorphology(size, len(BANDS), chosen, self.image)
 
 
 PUBLISHED: dict[str, MorphologyConfig] = {
@@ -217,16 +217,16 @@ class MeasureMorphology:
     ----------
     size, channels
         Of the images.
-    image
-        Column that holds them, flat in order channel, y, x.
     config
         Settings of the measure.
+    image
+        Column that holds the images, flat in order channel, y, x.
     """
 
     size: int
     channels: int = 1
-    image: str = "image"
     config: MorphologyConfig = field(default_factory=MorphologyConfig)
+    image: str = "image"
     resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
