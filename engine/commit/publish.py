@@ -5,7 +5,6 @@ or failed publication leaves files that nobody reads. Publishing the same conten
 version that there is.
 """
 
-import importlib.metadata
 import json
 import secrets
 from collections import Counter
@@ -275,12 +274,17 @@ def _properties(config: CatalogConfig, manifest: Manifest) -> bytes:
         config.max_rows_per_partition,
         config.default_columns,
         {
-            "hats_builder": f"trawl v{importlib.metadata.version('trawl')}",
+            "hats_builder": _builder(manifest),
             "hats_creation_date": manifest.created,
             "trawl_publish_id": manifest.publish_id,
             "trawl_git_commit": str(manifest.provenance.get("git_commit", "")),
         },
     )
+
+
+def _builder(manifest: Manifest) -> str:
+    version = manifest.provenance.get("packages", {}).get("trawl", "")
+    return f"trawl v{version}" if version else "trawl"
 
 
 def _claim_version(root: str, storage: Storage, manifest: Manifest) -> Manifest:
