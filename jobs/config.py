@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from catalogs import CATALOGS
-from catalogs.options import ReportOptions
+from catalogs.options import DiffOptions, ReportOptions
 from engine import config as engine_config
 from engine.cluster import ClusterConfig
 from engine.commit import CatalogConfig
@@ -183,6 +183,8 @@ class JobConfig(Config):
     """Exit code 3 if more of what was read than this is rejected for a fault; chosen cuts do not count."""
     report: ReportConfig = ReportConfig()
     """What the report shows."""
+    diff: DiffOptions = DiffOptions()
+    """How a new version is compared with the one before it."""
     pipeline: PipelineConfig = PipelineConfig()
     """How Ray Data runs it."""
     cluster: ClusterConfig = ClusterConfig()
