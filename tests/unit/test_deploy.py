@@ -4,7 +4,7 @@ import copy
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +157,26 @@ def test_image_holds_what_a_job_needs_and_the_build_is_given_it() -> None:
 @pytest.mark.parametrize("path", [ROOT / "cluster.yaml", *MANIFESTS], ids=lambda path: path.stem)
 def test_no_secret_is_written_down(path: Path) -> None:
     assert not SECRETS.search(path.read_text())
+
+
+def test_what_travels_is_the_code_and_the_checkpoints_and_is_small() -> None:
+    from ray._private.runtime_env.packaging import get_excludes_from_ignore_files
+
+    ignored = get_excludes_from_ignore_files(ROOT, include_gitignore=True)
+    files = list(walk(ROOT, lambda path: any(ignore(path) for ignore in ignored)))
+    folders = {path.relative_to(ROOT).parts[0] for path in files if path.parent != ROOT}
+    assert folders == {"engine", "models", "catalogs", "jobs", "checkpoints"}
+    assert not {path.suffix for path in files} & {".fits", ".parquet", ".log"}
+    assert sum(path.stat().st_size for path in files) < 50e6
+    assert ROOT / "jobs" / "configs" / "desi.toml" in files
+
+
+def walk(folder: Path, ignored: Callable[[Path], bool]) -> Iterator[Path]:
+    """Files that are left, as Ray finds them: it does not look into a folder that is ignored."""
+    for path in folder.iterdir():
+        if ignored(path):
+            continue
+        if path.is_dir():
+            yield from walk(path, ignored)
+        else:
+            yield path
