@@ -68,10 +68,10 @@ class Diff:
     listed: int
 
     def __str__(self) -> str:
-        moved = f", at most by {self.largest:.3g}" if self.changed else ""
+        moved = f" (at most by {self.largest:.3g})" if self.changed else ""
         return (
-            f"since version {self.previous} {self.added} rows were added, {self.removed} removed, and "
-            f"{self.score} moved by more than {self.tolerance:g} in {self.changed}{moved}"
+            f"{self.added} added, {self.removed} removed, {self.changed} whose {self.score} moved by more than "
+            f"{self.tolerance:g}{moved} since version {self.previous}"
         )
 
 

@@ -104,7 +104,7 @@ def _published(config: JobConfig, ready: Parts, manifest: Manifest, state: str) 
     if config.report.enabled:
         summary["report"] = _report(config, ready, manifest, state != "new")
     summary["catalogue"] = ready.output.uri
-    told = [f"units: {compared}", *([f"rows: {diff}"] if diff else [])]
+    told = [f"release: {compared}", *([f"rows: {diff}"] if diff else [])]
     return JobResult(summary, _lines(summary, told, verdict), verdict.exit_code)
 
 

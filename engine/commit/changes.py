@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from engine.commit import parquet
 from engine.commit.manifest import Manifest
@@ -37,11 +36,11 @@ class Changes:
 
     def __str__(self) -> str:
         if not self.version:
-            return f"nothing is published, {self.new} units are new"
+            return f"{self.new} new units, nothing is published yet"
         rescored = f"{self.rescored} computed in another way, " if self.rescored else ""
         return (
-            f"since version {self.version} {self.new} units are new, {self.changed} changed, {rescored}"
-            f"{self.gone} gone, {self.unchanged} unchanged"
+            f"{self.new} new, {self.changed} changed, {rescored}{self.gone} gone, {self.unchanged} unchanged units "
+            f"since version {self.version}"
         )
 
 
@@ -49,10 +48,10 @@ def changes(root: str, storage: Storage, base: Manifest | None, units: Collectio
     """Compare units that have ids with those that a version was made from (None: there is none)."""
     if base is None:
         return Changes(0, new=len(units))
-    before = _rows(root, storage, base, "unit_key", "unit_id")
-    stored = {row["unit_id"] for row in before}
-    planned = {unit.id for unit in units}
-    left = {row["unit_key"]: row["unit_id"] for row in before if row["unit_id"] not in planned}
+    before = _columns(root, storage, base, "unit_key", "unit_id")
+    stored, planned = set(before["unit_id"]), {unit.id for unit in units}
+    rows = zip(before["unit_key"], before["unit_id"], strict=True)
+    left = {key: unit_id for key, unit_id in rows if unit_id not in planned}
     fresh = [unit for unit in units if unit.id not in stored]
     named = [unit for unit in fresh if unit.key in left]
     texts = _texts(root, storage, base, {left[unit.key] for unit in named}) if named else {}
@@ -67,14 +66,16 @@ def changes(root: str, storage: Storage, base: Manifest | None, units: Collectio
     )
 
 
-def _rows(root: str, storage: Storage, manifest: Manifest, *columns: str) -> list[dict[str, Any]]:
+def _columns(root: str, storage: Storage, manifest: Manifest, *names: str) -> dict[str, list[str]]:
     (path,) = manifest.paths("units")
-    return parquet.read(storage, storage.join(root, path), columns).to_pylist()
+    return parquet.read(storage, storage.join(root, path), names).to_pydict()
 
 
 def _texts(root: str, storage: Storage, manifest: Manifest, ids: Collection[str]) -> Mapping[str, str]:
-    rows = _rows(root, storage, manifest, "unit_id", "unit")
-    return {row["unit_id"]: row["unit"] for row in rows if row["unit_id"] in ids}
+    table = _columns(root, storage, manifest, "unit_id", "unit")
+    return {
+        unit_id: text for unit_id, text in zip(table["unit_id"], table["unit"], strict=True) if unit_id in ids
+    }
 
 
 def _same_files(unit: Unit, text: str) -> bool:

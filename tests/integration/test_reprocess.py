@@ -87,7 +87,7 @@ def test_only_what_changed_is_computed_and_the_difference_is_told(
     before = set((root / "ledger").iterdir())
     capsys.readouterr()
     assert site.run("reprocess", "changing", *where, "--plan") == 0
-    assert "since version 2 0 units are new, 1 changed, 1 gone, 2 unchanged" in capsys.readouterr().out
+    assert "0 new, 1 changed, 1 gone, 2 unchanged units since version 2" in capsys.readouterr().out
     assert site.run("reprocess", "changing", *where, "--json") == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["changes"] == {

@@ -30,7 +30,7 @@ def test_units_of_the_version_are_unchanged(published: ToyCatalogue) -> None:
 def test_nothing_published_is_all_new(catalogue: ToyCatalogue) -> None:
     found = changes(catalogue.root, catalogue.storage, None, catalogue.units)
     assert found == Changes(0, new=4)
-    assert str(found) == "nothing is published, 4 units are new"
+    assert str(found) == "4 new units, nothing is published yet"
 
 
 def test_new_changed_and_gone_units_are_told_apart(published: ToyCatalogue) -> None:
@@ -40,7 +40,7 @@ def test_new_changed_and_gone_units_are_told_apart(published: ToyCatalogue) -> N
     new = Unit("toy-9", (FileRef("toy://9", 10, "f"),))
     found = compared(published, [same, changed, smaller, new])
     assert found == Changes(1, new=1, changed=2, gone=1, unchanged=1)
-    assert str(found) == "since version 1 1 units are new, 2 changed, 1 gone, 1 unchanged"
+    assert str(found) == "1 new, 2 changed, 1 gone, 1 unchanged units since version 1"
 
 
 def test_another_checkpoint_changes_no_file(published: ToyCatalogue) -> None:

@@ -59,7 +59,7 @@ def test_rows_that_came_went_and_moved_are_those_of_a_plain_comparison(maker: Ca
     for row in rows:
         key = tuple(row[name] for name in KEY)
         assert (row["old_score"], row["new_score"]) == (before.get(key), after.get(key))
-    assert f"moved by more than 0.01 in {len(moved)}" in str(found)
+    assert f"{len(moved)} whose anomaly_score moved by more than 0.01" in str(found)
 
 
 def test_added_units_are_added_rows_alone(maker: CatalogueMaker) -> None:
