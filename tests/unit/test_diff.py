@@ -19,6 +19,7 @@ from engine.commit import Manifest, prune
 from engine.errors import CommitError
 from engine.storage import Storage
 from tests.catalogue import CatalogueMaker, make_rows
+from tests.servers import S3Server
 
 KEY = ("survey", "program", "targetid")
 
@@ -150,3 +151,12 @@ def test_columns_keep_their_types(maker: CatalogueMaker) -> None:
         table = run_query(con, "SELECT * FROM diff").read_all()
     assert pc.min(table["targetid"]).as_py() > 2**53
     assert table["old_score"].null_count == 10
+
+
+def test_catalogue_on_object_storage(moto_server: S3Server) -> None:
+    maker = CatalogueMaker(f"{moto_server.make_bucket()}/catalogue", Storage(moto_server.options))
+    maker.publish((20, 0))
+    maker.publish((20, 0), (10, 0))
+    assert diff_of(maker).added == 10
+    with open_catalog(maker.root, moto_server.options) as con:
+        assert run_query(con, "SELECT * FROM diff").read_all().num_rows == 10
