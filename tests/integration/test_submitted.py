@@ -154,7 +154,7 @@ def test_submitted_job_is_stopped_and_taken_up_again_and_its_codes_are_told(site
 
     endings = {
         1: ("publish", "-o", f"output.uri={site.folder / 'never'}"),
-        2: ("reprocess", *line, "-o", "pipeline.wokers=1"),
+        2: ("reprocess", *line, "-o", "pipeline.worker=1"),
         3: ("reprocess", *line, "-o", "max_rejected_fraction=0.001"),
     }
     for code, words in endings.items():
