@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 NUM_FILES = 30
 """Many small files: a job that is stopped at its first record has others to do."""
 
@@ -69,9 +70,7 @@ class Head:
 
     def ended(self, name: str) -> dict[str, Any]:
         """Wait until a job has ended; what the dashboard knows of it."""
-        return wait_for(
-            lambda: (job := self.call(name))["status"] in ("SUCCEEDED", "FAILED", "STOPPED") and job
-        )
+        return wait_for(lambda: (job := self.call(name))["status"] in ENDED and job)
 
 
 def wait_for(condition: Any, seconds: float = 180) -> Any:
@@ -135,11 +134,11 @@ def test_submitted_job_is_stopped_and_taken_up_again_and_its_codes_are_told(site
     line = ("-o", f"output.uri={output}", "-o", "pipeline.workers=1")
 
     first = head.submit("first", "reprocess", *line, wait=False)
-    wait_for(lambda: list(output.glob("ledger/*.json")))
-    head.call("first/stop", "POST")
-    assert head.ended("first")["status"] == "STOPPED"
     told = said(first)
     assert first.returncode == 0, told
+    wait_for(lambda: list(output.glob("ledger/*.json")) or head.call("first")["status"] in ENDED)
+    head.call("first/stop", "POST")
+    assert head.ended("first")["status"] == "STOPPED", head.call("first/logs")["logs"]
     assert "the same line again" in head.call("first/logs")["logs"]
     done = {path: path.stat().st_mtime_ns for path in (output / "ledger").glob("*.json")}
     assert 1 <= len(done) < NUM_FILES
