@@ -18,6 +18,7 @@ from catalogs.check_files import (
     check_rejected,
     check_rows,
 )
+from catalogs.diff import diff_uris
 from catalogs.query import connect_release
 from catalogs.release import Release, load_release, version_facts
 from engine.commit.manifest import DataFile, read_version, version_numbers
@@ -156,7 +157,7 @@ def _check_files(release: Release, storage: Storage) -> Iterator[Finding]:
             yield from _check_parquet(release, file, data)
     listed = {release.uri(file) for file in release.manifest.files}
     folder = Storage.join(release.root, release.manifest.path)
-    listed.add(Storage.join(folder, "manifest.json"))
+    listed |= {Storage.join(folder, "manifest.json"), *diff_uris(release, storage)}
     for info in storage.list(folder):
         if info.uri not in listed:
             text = "is not in the manifest; readers of the folder would see it"

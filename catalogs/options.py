@@ -1,4 +1,4 @@
-"""What a report can be told: apart from the report, whose plotting libraries take seconds to import."""
+"""What reports and differences can be told: apart from those, whose libraries take seconds to import."""
 
 from pydantic import Field
 
@@ -22,3 +22,14 @@ class ReportOptions(Config):
     """Rows in the UMAP; its time grows faster than their number."""
     seed: int = 0
     """Of the choice of rows and of the UMAP."""
+
+
+class DiffOptions(Config):
+    """How a version is compared with the one before it."""
+
+    enabled: bool = True
+    """Whether a publication writes down what it changed."""
+    tolerance: float = Field(default=0.01, ge=0)
+    """A score of the catalogue's ranking that moved by no more has not changed."""
+    max_rows: int = Field(default=1_000_000, ge=0)
+    """Rows listed, those whose score moved most first among the changed; counts are of all rows."""

@@ -16,8 +16,10 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from catalogs.diff import diff_schema, diff_uris
 from catalogs.release import Release, VersionFacts, load_release, version_facts
 from catalogs.spec import CatalogSpec
+from catalogs.sql import sql_name, sql_text
 from engine.errors import ConfigError
 from engine.flags import FLAGS
 from engine.locations import is_object
@@ -61,7 +63,8 @@ def open_catalog(
 
     Views: `catalog` (the published rows, declared columns and types), `ranked` (the same with
     its rank, such as `anomaly_rank`: 1 is the most anomalous; it sorts the catalogue, so ask `catalog` where the rank does not matter),
-    `rejected`, and `versions` (one row a version). Macros: `top(n)` gives the first n rows of `ranked`
+    `rejected`, `diff` (what the version changed: rows `added`, `removed`, or with a score that `changed`), and
+    `versions` (one row a version). Macros: `top(n)` gives the first n rows of `ranked`
     without sorting all; `has_flag(flags, 'NAME')`; `flag_names(flags)`.
 
     Parameters
@@ -100,10 +103,13 @@ def connect_release(
     _create_view(con, "catalog", arrow_schema(release.columns), data)
     _create_view(con, "rejected", arrow_schema(REJECTED), rejected)
     _create_versions(con, versions, release.version)
+    changed: list[str] = []
     if release.spec:
         _create_ranking(con, release.spec)
+        changed = diff_uris(release, storage)[:1]
+        _create_view(con, "diff", diff_schema(release, release.spec), changed)
     _create_macros(con)
-    _lock(con, [*data, *rejected])
+    _lock(con, [*data, *rejected, *changed])
     return con
 
 
@@ -167,10 +173,12 @@ def _check_statement(con: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 
 def _create_view(con: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, uris: Sequence[str]) -> None:
-    casts = ", ".join(f"CAST({_name(f.name)} AS {_sql_type(f.type)}) AS {_name(f.name)}" for f in schema)
-    nulls = ", ".join(f"CAST(NULL AS {_sql_type(f.type)}) AS {_name(f.name)}" for f in schema)
+    casts = ", ".join(
+        f"CAST({sql_name(f.name)} AS {_sql_type(f.type)}) AS {sql_name(f.name)}" for f in schema
+    )
+    nulls = ", ".join(f"CAST(NULL AS {_sql_type(f.type)}) AS {sql_name(f.name)}" for f in schema)
     if uris:
-        files = ", ".join(_text(uri) for uri in uris)
+        files = ", ".join(sql_text(uri) for uri in uris)
         body = f"SELECT {casts} FROM read_parquet([{files}], hive_partitioning = false)"  # noqa: S608 - quoted
     else:
         body = f"SELECT {nulls} WHERE false"
@@ -179,7 +187,7 @@ def _create_view(con: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, u
         facts = field.metadata or {}
         unit = facts.get(b"unit", b"").decode()
         comment = facts.get(b"description", b"").decode() + (f" [{unit}]" if unit else "")
-        con.execute(f"COMMENT ON COLUMN {name}.{_name(field.name)} IS {_text(comment)}")
+        con.execute(f"COMMENT ON COLUMN {name}.{sql_name(field.name)} IS {sql_text(comment)}")
 
 
 def _create_versions(con: duckdb.DuckDBPyConnection, versions: Sequence[VersionFacts], opened: int) -> None:
@@ -204,20 +212,20 @@ def _create_ranking(con: duckdb.DuckDBPyConnection, spec: CatalogSpec) -> None:
 
 
 def _create_macros(con: duckdb.DuckDBPyConnection) -> None:
-    bits = ", ".join(f"{_text(flag.name)}: {flag.value}" for flag in FLAGS)
+    bits = ", ".join(f"{sql_text(flag.name)}: {flag.value}" for flag in FLAGS)
     known = ", ".join(flag.name for flag in FLAGS)
-    unknown = f"error('unknown flag ' || name || '; known: ' || {_text(known)})"
+    unknown = f"error('unknown flag ' || name || '; known: ' || {sql_text(known)})"
     con.execute(
         f"CREATE MACRO has_flag(flags, name) AS flags & coalesce(MAP {{{bits}}}[name], {unknown}) != 0"
     )
-    names = ", ".join(f"CASE WHEN flags & {flag.value} != 0 THEN {_text(flag.name)} END" for flag in FLAGS)
+    names = ", ".join(f"CASE WHEN flags & {flag.value} != 0 THEN {sql_text(flag.name)} END" for flag in FLAGS)
     con.execute(f"CREATE MACRO flag_names(flags) AS list_filter([{names}], lambda name: name IS NOT NULL)")
 
 
 def _lock(con: duckdb.DuckDBPyConnection, uris: Sequence[str]) -> None:
     spill = Path(tempfile.gettempdir()) / f"trawl-query-{uuid.uuid4().hex}"
-    con.execute(f"SET temp_directory = {_text(str(spill))}")  # made when needed, removed on close
-    con.execute(f"SET allowed_paths = [{', '.join(_text(uri) for uri in uris)}]")
+    con.execute(f"SET temp_directory = {sql_text(str(spill))}")  # made when needed, removed on close
+    con.execute(f"SET allowed_paths = [{', '.join(sql_text(uri) for uri in uris)}]")
     for setting in _SETTINGS:
         con.execute(setting)
 
@@ -228,11 +236,3 @@ def _sql_type(dtype: pa.DataType) -> str:
     if pa.types.is_fixed_size_binary(dtype):
         return "BLOB"
     return _SQL_TYPES[dtype]
-
-
-def _name(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'
-
-
-def _text(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

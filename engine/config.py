@@ -34,7 +34,26 @@ def load(cls: type[C], path: str, overrides: Sequence[str] = ()) -> C:
     ConfigError
         Naming file, key, the value found, what is allowed, and the nearest known key.
     """
-    return validate(cls, parse_overrides(overrides, _read_toml(path)), path)
+    try:
+        text = Path(path).read_text()
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror})", path) from None
+    return parse(cls, text, path, overrides)
+
+
+def parse(cls: type[C], text: str, where: str, overrides: Sequence[str] = ()) -> C:
+    """`load` for a text that was read from `where` already.
+
+    Raises
+    ------
+    ConfigError
+        As `load` does.
+    """
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"is not TOML: {error}", where) from None
+    return validate(cls, parse_overrides(overrides, tree), where)
 
 
 def parse_overrides(overrides: Sequence[str], tree: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -52,15 +71,6 @@ def validate(cls: type[C], tree: Mapping[str, Any], where: str) -> C:
     except ValidationError as error:
         lines = [_describe(cls, problem) for problem in error.errors()]
         raise ConfigError("\n  ".join(["configuration is not valid", *lines]), where) from None
-
-
-def _read_toml(path: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(Path(path).read_text())
-    except OSError as error:
-        raise ConfigError(f"cannot be read ({error.strerror})", path) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"is not TOML: {error}", path) from None
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

@@ -71,5 +71,9 @@ class CommitError(EngineError):
     """A fragment, ledger or version disagrees with what was promised."""
 
 
+class SupersededError(CommitError):
+    """Another job published a version that the one to be published does not know of."""
+
+
 class ResourceError(EngineError):
     """The cluster cannot give what a stage asks for."""

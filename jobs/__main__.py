@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 2)
     except EngineError as error:
         return _fail(error, 1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Ray makes the latter of SIGTERM, which stops a submitted job
         print("interrupted: what is done is kept; run the same line again to go on", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output (`| head`) has seen enough
@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_config_arguments(job: argparse.ArgumentParser) -> None:
-    job.add_argument("config", help="TOML file, see jobs/configs")
+    job.add_argument("config", help="TOML file, here or s3://bucket/key; see jobs/configs")
     job.add_argument("--plan", action="store_true", help="say what would be done, and stop")
     job.add_argument("--limit", type=_positive, metavar="N", help="use only the first N units of work")
 

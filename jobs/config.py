@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from catalogs import CATALOGS
-from catalogs.options import ReportOptions
+from catalogs.options import DiffOptions, ReportOptions
 from engine import config as engine_config
 from engine.cluster import ClusterConfig
 from engine.commit import CatalogConfig
@@ -14,10 +14,11 @@ from engine.config import Config
 from engine.errors import ConfigError
 from engine.images.morphology import CutoutMorphologyConfig
 from engine.infer import Device, Precision, model_config
+from engine.locations import NotFoundError, is_object
 from engine.placement import PipelineConfig
 from engine.sources import SOURCES
 from engine.sources.base import Source
-from engine.storage import StorageOptions
+from engine.storage import Storage, StorageOptions
 from engine.synthetic.contaminate.rows import RealisationsConfig
 from engine.synthetic.kinds import SYNTHETIC
 from engine.train.fit import FitConfig
@@ -185,6 +186,8 @@ class JobConfig(Config):
     """Exit code 3 if more of what was read than this is rejected for a fault; chosen cuts do not count."""
     report: ReportConfig = ReportConfig()
     """What the report shows."""
+    diff: DiffOptions = DiffOptions()
+    """How a new version is compared with the one before it."""
     pipeline: PipelineConfig = PipelineConfig()
     """How Ray Data runs it."""
     cluster: ClusterConfig = ClusterConfig()
@@ -221,14 +224,30 @@ class JobConfig(Config):
 def load(options: Options, *sections: str) -> JobConfig:
     """Read the file of a job and make sure that the sections it needs are there.
 
+    The file may be an object (s3://bucket/config.toml); its server is then told by `AWS_*` alone, for what the
+    file says of storage is not known yet.
+
     Raises
     ------
     ConfigError
         For everything wrong in it, or a section that is not there.
     """
-    config = engine_config.load(JobConfig, options.target, options.overrides)
+    if is_object(options.target):
+        config = engine_config.parse(JobConfig, _read(options.target), options.target, options.overrides)
+    else:
+        config = engine_config.load(JobConfig, options.target, options.overrides)
     _require(config, options, *sections)
     return config
+
+
+def _read(uri: str) -> str:
+    """Text of a configuration on object storage."""
+    try:
+        return Storage().read(uri).decode()
+    except NotFoundError as error:
+        raise ConfigError("there is no such configuration", uri, error.what) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"is not text ({error.reason})", uri) from None
 
 
 def _require(config: JobConfig, options: Options, *sections: str) -> None:

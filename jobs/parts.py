@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
 from engine import cluster
 from engine.column import Column
-from engine.commit import FragmentSink
+from engine.commit import Changes, FragmentSink, Manifest, changes, current_version, manifest_of
 from engine.errors import SourceError
 from engine.ledger import Ledger, LedgerRecord
 from engine.log import ProgressLine
@@ -32,6 +32,8 @@ class Parts:
     output: Place
     units: list[Unit]
     pending: list[Unit]
+    base: Manifest | None
+    """Version that was current before the release was looked at, None if there was none."""
 
     @property
     def storage(self) -> Storage:
@@ -42,6 +44,10 @@ class Parts:
     def sink(self) -> FragmentSink:
         """Where finished units go."""
         return FragmentSink(self.output.uri, self.output.storage, self.columns)
+
+    def changes(self) -> Changes:
+        """How the release differs from the version that was current."""
+        return changes(self.output.uri, self.storage, self.base, self.units)
 
     def records(self) -> list[LedgerRecord]:
         """Ledger records of the units of this run."""
@@ -74,6 +80,7 @@ def assemble(
     source = config.release.open()
     check(stages, source.columns)
     Storage(config.release.storage).check_readable(config.release.uri)
+    base = _current(output)  # before the release is listed: a version that comes later may know of more
     units = list(islice(source.plan(), limit))
     if not units:
         raise SourceError(
@@ -85,7 +92,13 @@ def assemble(
     units = with_ids(units, _full_salt(config.release.source, source, columns, salt))
     done = Ledger(output.uri, Storage(output.storage)).ids()
     pending = [unit for unit in units if unit.id not in done]
-    return Parts(source, tuple(stages), tuple(columns), output, units, pending)
+    return Parts(source, tuple(stages), tuple(columns), output, units, pending, base)
+
+
+def _current(output: Place) -> Manifest | None:
+    storage = Storage(output.storage)
+    version = current_version(output.uri, storage)
+    return manifest_of(output.uri, storage, version) if version else None
 
 
 def _full_salt(
@@ -136,18 +149,19 @@ def _work(branches: Sequence[Parts]) -> list[Work]:
 
 
 def plan(config: JobConfig, parts: Parts) -> JobResult:
-    """Say what a run would do, for programs and for people."""
-    return JobResult(plan_summary(parts), plan_lines(config, parts))
+    """Say what a run would do, for programs and for people: units, bytes, changes, stages and columns."""
+    compared = parts.changes()
+    facts = _plan_summary(parts, compared)
+    return JobResult(facts, _plan_lines(config, parts, facts, compared))
 
 
-def plan_lines(config: JobConfig, parts: Parts) -> list[str]:
-    """Say what a run would do: units, bytes, stages and columns."""
+def _plan_lines(config: JobConfig, parts: Parts, facts: Mapping[str, Any], compared: Changes) -> list[str]:
     assert config.release is not None
-    facts = plan_summary(parts)
     num_bytes, todo, missing = facts["bytes"], facts["pending_bytes"], facts["missing"]
     lines = [
         f"release:    {config.release.uri} ({config.release.source})",
         f"units:      {facts['units']} ({num_bytes / 1e9:.3g} GB of files), to do {facts['pending']} ({todo / 1e9:.3g} GB)",
+        f"changes:    {compared}",
         f"output:     {parts.output.uri}",
         f"stages:     read -> {' -> '.join(stage.name for stage in parts.stages)} -> write",
         f"columns:    {', '.join(facts['columns'])}",
@@ -155,13 +169,13 @@ def plan_lines(config: JobConfig, parts: Parts) -> list[str]:
     return lines + ([f"missing:    {missing} files that an index names do not exist"] if missing else [])
 
 
-def plan_summary(parts: Parts) -> dict[str, Any]:
-    """`plan_lines` for programs."""
+def _plan_summary(parts: Parts, compared: Changes) -> dict[str, Any]:
     return {
         "units": len(parts.units),
         "pending": len(parts.pending),
         "bytes": sum(unit.num_bytes for unit in parts.units),
         "pending_bytes": sum(unit.num_bytes for unit in parts.pending),
         "missing": sum(len(unit.missing) for unit in parts.units),
+        "changes": asdict(compared),
         "columns": [column.name for column in parts.columns],
     }

@@ -17,10 +17,18 @@ def provenance(config: JobConfig, **more: Any) -> dict[str, Any]:
     facts = {
         "config": config.model_dump(mode="json"),
         "git_commit": _git_commit(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
     }
     return facts | more
+
+
+def _version(package: str) -> str:
+    """Version of a package; empty if it is only code in a working directory, as ours is on some clusters."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _git_commit() -> str:

@@ -5,7 +5,6 @@ or failed publication leaves files that nobody reads. Publishing the same conten
 version that there is.
 """
 
-import importlib.metadata
 import json
 import secrets
 from collections import Counter
@@ -39,7 +38,7 @@ from engine.commit.merge import (
     write_partition,
     write_rejected,
 )
-from engine.errors import CommitError, SchemaError
+from engine.errors import CommitError, SchemaError, SupersededError
 from engine.ledger import Ledger, LedgerRecord
 from engine.partition import HEALPIX
 from engine.storage import Storage
@@ -71,6 +70,7 @@ def publish(
     provenance: Mapping[str, Any] | None = None,
     run_all: RunAll = run_each,
     records: Collection[LedgerRecord] | None = None,
+    base: int | None = None,
 ) -> Manifest:
     """Publish the rows of some units as the next version, unless the current one holds just these.
 
@@ -108,6 +108,7 @@ def publish(
     current = current_version(root, storage)
     if current is not None and current.publish_id == identity:
         return manifest_of(root, storage, current)
+    _check_base(current, base, root)
     found = Ledger(root, storage).done(unit_ids).values() if records is None else records
     records = _complete(found, unit_ids, root)
     path = f"data/{identity}-{secrets.token_hex(6)}"
@@ -119,7 +120,7 @@ def publish(
         manifest, files=(*manifest.files, *_write_metadata(records, target, written, manifest))
     )
     put_file(target, "manifest.json", manifest.to_json().encode(), 0, "metadata")
-    return _claim_version(root, storage, manifest)
+    return _claim_version(root, storage, manifest, base)
 
 
 def check_settings(columns: Sequence[Column], config: CatalogConfig) -> None:
@@ -275,7 +276,7 @@ def _properties(config: CatalogConfig, manifest: Manifest) -> bytes:
         config.max_rows_per_partition,
         config.default_columns,
         {
-            "hats_builder": f"trawl v{importlib.metadata.version('trawl')}",
+            "hats_builder": _builder(manifest),
             "hats_creation_date": manifest.created,
             "trawl_publish_id": manifest.publish_id,
             "trawl_git_commit": str(manifest.provenance.get("git_commit", "")),
@@ -283,12 +284,31 @@ def _properties(config: CatalogConfig, manifest: Manifest) -> bytes:
     )
 
 
-def _claim_version(root: str, storage: Storage, manifest: Manifest) -> Manifest:
+def _builder(manifest: Manifest) -> str:
+    version = manifest.provenance.get("packages", {}).get("trawl", "")
+    return f"trawl v{version}" if version else "trawl"
+
+
+def _check_base(current: Version | None, base: int | None, root: str) -> None:
+    """Refuse to follow a version that came after the release was looked at: it may know of more files."""
+    number = current.version if current else 0
+    if base is not None and number != base:
+        raise SupersededError(
+            "another job published a version meanwhile, from another state of the release",
+            root,
+            got=f"version {number}",
+            expected=f"version {base}" if base else "none",
+            hint="Nothing is lost: run the job again, it goes on from there.",
+        )
+
+
+def _claim_version(root: str, storage: Storage, manifest: Manifest, base: int | None) -> Manifest:
     """Create the next version record; who comes second to equal content takes that version."""
     while True:
         current = current_version(root, storage)
         if current is not None and current.publish_id == manifest.publish_id:
             return manifest_of(root, storage, current)
+        _check_base(current, base, root)
         previous = current.version if current else 0
         record = Version(
             version=previous + 1,

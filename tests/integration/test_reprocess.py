@@ -11,8 +11,14 @@ import duckdb
 import pytest
 
 from benchmarks.small_model import make_checkpoint
+from engine import cluster
+from engine.cluster import ClusterConfig
 from engine.storage import Storage
+from jobs import infer
 from jobs.__main__ import main
+from jobs.config import load_scorings
+from jobs.job import Options
+from jobs.publish import publish_version
 from tests.integration.conftest import Site, data_files, make_release, manifest_of
 from tests.servers import S3Server
 
@@ -47,12 +53,92 @@ def test_last_lines_name_report_and_catalogue(
     assert "could not be read again" not in html
 
 
-def test_rerun_publishes_nothing_new(site: Site, published: Path) -> None:
-    before = sorted(p.name for p in (published / "versions").iterdir())
-    fragments = sorted(p.name for p in (published / "fragments").iterdir())
-    assert site.run("reprocess", "published") == 0
-    assert sorted(p.name for p in (published / "versions").iterdir()) == before
-    assert sorted(p.name for p in (published / "fragments").iterdir()) == fragments
+def test_rerun_publishes_nothing_new_and_starts_no_ray(
+    site: Site, published: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(config: ClusterConfig) -> None:
+        raise AssertionError("Ray is not needed")
+
+    monkeypatch.setattr(cluster, "connect", started)
+    before = {path: path.stat().st_mtime_ns for path in published.rglob("*")}
+    capsys.readouterr()
+    assert site.run("reprocess", "published", "--json") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["state"], summary["new"], summary["version"]) == ("unchanged", False, 1)
+    assert summary["changes"] == {
+        "version": 1, "new": 0, "changed": 0, "rescored": 0, "gone": 0, "unchanged": 4
+    }  # fmt: skip
+    assert {path: path.stat().st_mtime_ns for path in published.rglob("*")} == before
+
+
+def test_only_what_changed_is_computed_and_the_difference_is_told(
+    site: Site, published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One coadd is touched, one is gone: their rows are scored anew and removed, the others stay."""
+    release, root = site.folder / "changing-release", site.folder / "changing"
+    shutil.copytree(site.release, release)
+    shutil.copytree(published, root)
+    where = ("-o", f"release.uri={release}")
+    assert site.run("reprocess", "changing", *where) == 0, "files elsewhere are other files"
+    touched, gone, *_ = sorted(release.rglob("coadd-*.fits"))
+    touched.touch()
+    lost = _rows_of(root, gone)
+    shutil.rmtree(gone.parent)
+    before = set((root / "ledger").iterdir())
+    capsys.readouterr()
+    assert site.run("reprocess", "changing", *where, "--plan") == 0
+    assert "0 new, 1 changed, 1 gone, 2 unchanged units since version 2" in capsys.readouterr().out
+    assert site.run("reprocess", "changing", *where, "--json") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["changes"] == {
+        "version": 2, "new": 0, "changed": 1, "rescored": 0, "gone": 1, "unchanged": 2
+    }  # fmt: skip
+    assert len(set((root / "ledger").iterdir()) - before) == 1
+    diff = summary["diff"]
+    assert (diff["added"], diff["removed"], diff["changed"]) == (0, len(lost), 0)
+    capsys.readouterr()
+    assert main(["query", str(root), "SELECT change, targetid FROM diff", "--json"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {(row["change"], row["targetid"]) for row in told} == {("removed", targetid) for targetid in lost}
+
+
+def _rows_of(root: Path, coadd: Path) -> set[int]:
+    rows = _table(root).filter(f"source_uri = '{coadd}'").project("targetid")
+    return {targetid for (targetid,) in rows.fetchall()}
+
+
+def test_of_two_schedulers_one_publishes_and_the_other_says_so(site: Site, published: Path) -> None:
+    """Two drivers, each with a Ray of its own, begin before either has published."""
+    drivers = [site.spawn("reprocess", "contended", "--json") for _ in range(2)]
+    said = [driver.communicate(timeout=400) for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], said
+    states = [json.loads(out)["state"] for out, _ in said]
+    assert states.count("new") == 1, states
+    assert set(states) <= {"new", "shared", "unchanged"}
+    root = site.folder / "contended"
+    assert len(list((root / "versions").iterdir())) == 1
+    assert data_files(root) == data_files(published)
+    assert main(["check", str(root)]) == 0
+
+
+def test_job_that_looked_before_another_published_does_not_undo_it(
+    site: Site, published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A slow job saw two units; while it computed, another published all four."""
+    root = site.folder / "overtaken"
+    shutil.copytree(published, root)
+    (record,) = (root / "versions").iterdir()
+    kept = record.read_bytes()
+    record.unlink()
+    slow = Options(target=str(site.config), overrides=(f"output.uri={root}",), limit=2)
+    configs = load_scorings(slow)
+    assembled = infer.assemble(configs[0], slow)
+    record.write_bytes(kept)
+    result = publish_version(configs[0], *assembled)
+    assert result.exit_code == 0
+    assert result.summary["state"] == "superseded"
+    assert "another job published a version meanwhile" in result.lines[0]
+    assert [path.read_bytes() for path in (root / "versions").iterdir()] == [kept]
 
 
 def test_another_precision_is_another_result(

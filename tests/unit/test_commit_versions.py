@@ -1,5 +1,6 @@
 """Versions come one after another and stay whole, whatever dies, races, is damaged or is pruned."""
 
+import importlib
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.commit import CatalogConfig, prune, read_manifest, versions
-from engine.errors import CommitError
+from engine.errors import CommitError, SupersededError
 from engine.ledger import Ledger
 from engine.stage import Rejection, rejected_table
 from engine.storage import StorageError
 from tests.toy import TOY_CATALOG
+
+publication = importlib.import_module("engine.commit.publish")  # the package names its function so
 
 
 def test_lost_row_is_an_error(catalogue):
@@ -130,6 +133,46 @@ def test_race_of_publishers_with_other_content_takes_successive_numbers(catalogu
     assert [(v.version, v.previous) for v in found] == [(1, 0), (2, 1), (3, 2), (4, 3)]
     for manifest in results:
         assert read_manifest(catalogue.root, catalogue.storage, manifest.version) == manifest
+
+
+def test_race_of_publishers_that_saw_the_same_version_makes_one_successor(catalogue):
+    base = catalogue.publish(ids=catalogue.ids[:1]).version
+
+    def publish_units(count):
+        def call():
+            try:
+                return catalogue.publish(ids=catalogue.ids[:count], base=base)
+            except SupersededError as error:
+                return error
+
+        return call
+
+    results = _race([publish_units(count) for count in (2, 3, 4)])
+    (winner,) = (manifest for manifest in results if not isinstance(manifest, SupersededError))
+    assert [v.version for v in versions(catalogue.root, catalogue.storage)] == [1, 2]
+    assert read_manifest(catalogue.root, catalogue.storage) == winner
+    for error in results:
+        assert error is winner or "got version 2; expected version 1" in str(error)
+
+
+def test_version_that_came_while_another_was_written_is_not_followed(catalogue, monkeypatch):
+    """Both have looked before either has published: the put decides, and its loser looks again."""
+    claim = publication._claim_version
+
+    def claim_late(*arguments):
+        monkeypatch.setattr(publication, "_claim_version", claim)
+        catalogue.publish(ids=catalogue.ids[:2], base=0)
+        return claim(*arguments)
+
+    monkeypatch.setattr(publication, "_claim_version", claim_late)
+    with pytest.raises(SupersededError, match=r"another job published a version meanwhile.*expected none"):
+        catalogue.publish(base=0)
+    assert [v.rows for v in versions(catalogue.root, catalogue.storage)] == [36]
+
+
+def test_equal_content_is_shared_whatever_was_current_before(catalogue):
+    first = catalogue.publish(base=0)
+    assert catalogue.publish(base=0) == first
 
 
 def _race(calls):

@@ -7,9 +7,11 @@ import pytest
 
 from engine.errors import ConfigError
 from engine.sources import SOURCES, DesiSource
+from engine.storage import Storage
 from engine.units import FileRef, Unit, with_ids
 from jobs.config import JobConfig, Place, ReleaseConfig, load, load_scorings
 from jobs.job import Options
+from tests.servers import S3Server
 
 UNITS = [
     Unit(f"coadd-{i}", (FileRef(f"/release/coadd-{i}.fits", 100 + i, "etag", "coadd"),)) for i in range(3)
@@ -119,3 +121,23 @@ def test_models_are_said_in_one_place(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="an output of its own"):
         load_scorings(Options(target=str(path), overrides=('models=[{checkpoint.uri="c", output.uri="o"}, '
                                                            '{checkpoint.uri="d", output.uri="o"}]',)))  # fmt: skip
+
+
+def test_configuration_on_object_storage_is_read_with_the_environment_alone(
+    moto_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_server.endpoint_url)
+    bucket, storage = moto_server.bucket(), Storage(moto_server.options)
+    storage.put(f"{bucket}/job.toml", b'[release]\nuri = "s3://release"\n')
+    storage.put(f"{bucket}/bad.toml", b"[release")
+    storage.put(f"{bucket}/packed.toml", b"\xff\xfe")
+    config = load(Options(target=f"{bucket}/job.toml", overrides=("seed=7",)))
+    assert config.release is not None
+    assert (config.release.uri, config.seed) == ("s3://release", 7)
+    for name, problem in {
+        "bad": "is not TOML",
+        "packed": "is not text",
+        "gone": "no such configuration",
+    }.items():
+        with pytest.raises(ConfigError, match=rf"{name}\.toml: .*{problem}"):
+            load(Options(target=f"{bucket}/{name}.toml"))
