@@ -267,7 +267,7 @@ def _clean_rows(config: UNetVAEConfig, network: UNetVAE, batch: Batch) -> dict[s
     """Columns of `_writes` and `flags`; NaN where no pixel is usable, or the aperture is not."""
     with torch.inference_mode():
         images = _images(config, batch, next(network.parameters()).device)
-        output, flux = _cleaned(network, images)
+        output, flux, _ = _cleaned(config, network, batch, images)
         after, before, fraction = _reddest_flux(config, batch, images, flux)
         is_seen = images.usable.any((1, 2, 3))
         is_measured = is_seen & (fraction >= config.min_aperture_fraction) & (before > 0)
@@ -284,11 +284,24 @@ def _clean_rows(config: UNetVAEConfig, network: UNetVAE, batch: Batch) -> dict[s
         return {name: values.cpu().numpy() for name, values in columns.items()}
 
 
-def _cleaned(network: UNetVAE, images: Cutouts) -> tuple[Output, Tensor]:
-    """Output at the latent mean, and the clean image."""
+def _cleaned(
+    config: UNetVAEConfig, network: UNetVAE, batch: Batch, images: Cutouts
+) -> tuple[Output, Tensor, Tensor]:
+    """Output at the latent mean, the clean image, and its standard deviation."""
+    factor = _dimming(config, batch, images)[:, None, None, None]
+    dimmed = Cutouts(images.science * factor, images.error * factor, images.usable)
     noise = images.science.new_zeros(len(images.science), network.num_latent)
-    output: Output = network(images, noise)
-    return output, network.flux(output)
+    output: Output = network(dimmed, noise)
+    return output, network.flux(output) / factor, network.sigma(output) / factor
+
+
+def _dimming(config: UNetVAEConfig, batch: Batch, images: Cutouts) -> Tensor:
+    """Factor on each image [B] that makes it as faint as `max_flux_njy` if it is brighter."""
+    if config.likelihood == "bernoulli":
+        return images.science.new_ones(len(images.science))
+    weights = usable_weights(images.usable, apertures(config.aperture_radius_arcsec, batch, images))
+    brightest = (weights * images.science).sum((2, 3)).amax(1)
+    return config.max_flux_njy / brightest.clamp(min=config.max_flux_njy)
 
 
 def _reddest_flux(
@@ -317,8 +330,8 @@ def _reconstruct(config: UNetVAEConfig, module: nn.Module, batch: Batch) -> dict
     """Give the clean image and its standard deviation, [B, C * S * S] each, in the unit of the input."""
     network = _network(module).eval()
     with torch.inference_mode():
-        output, flux = _cleaned(network, _images(config, batch, next(network.parameters()).device))
-        sigma = network.sigma(output)
+        images = _images(config, batch, next(network.parameters()).device)
+        _, flux, sigma = _cleaned(config, network, batch, images)
         return {"recon": flux.flatten(1).cpu().numpy(), "sigma": sigma.flatten(1).cpu().numpy()}
 
 

@@ -82,6 +82,10 @@ class UNetVAEConfig:
     blend_fraction: float = 0.3
     """Light removed within a third of the cutout's side from the centre, in what is kept there, beyond which an
     object is flagged BLENDED, if it is 5 sigma as well."""
+    max_flux_njy: float = 300.0
+    """Flux in the aperture, in the brightest band, that the network is given at most: a brighter image is scaled down
+    to it, with its error, and what comes out is scaled back. Training samples are faint, real ones are not. Not for
+    images in [0, 1]."""
     predict_rows: int = 64
     """Images that go through the network at once where they are cleaned."""
 
@@ -117,6 +121,7 @@ class UNetVAEConfig:
             "grad_clip_norm",
             "aperture_radius_arcsec",
             "blend_fraction",
+            "max_flux_njy",
             "variance_floor",
             "skip_gate_start",
         ):

@@ -201,7 +201,7 @@ def test_same_seed_and_step_repeat_and_state_survives() -> None:
 
 
 def test_predictions_are_what_their_columns_say() -> None:
-    config, batch = small(), pairs(5)
+    config, batch = small(max_flux_njy=1e9), pairs(5)
     hide_band(batch, 3, S, 5)
     batch["mask"][4] = True
     model = network(config)
@@ -311,3 +311,18 @@ def test_golden_losses(rewrite_golden: bool) -> None:
     losses = [task.step(pairs(8, step), step)["loss"] for step in range(20)]
     what = "loss of the first 20 steps of a small U-Net VAE on simple galaxies"
     compare("unet_vae", losses, rewrite_golden, what, COMMAND)
+
+
+def test_bright_images_are_cleaned_as_faint_ones_and_keep_their_flux() -> None:
+    """Above the limit the network is equivariant to brightness."""
+    config = small(max_flux_njy=50.0)
+    model, batch = network(config).eval(), pairs(4)
+    batch["science"], batch["error"] = (30 * batch[name] for name in ("science", "error"))
+    brighter = batch | {name: 7 * batch[name] for name in ("science", "error")}
+    predict = SPEC.predictor(config, model, {}, torch.device("cpu"))
+    one, other = predict(batch), predict(brighter)
+    np.testing.assert_allclose(other["denoised"], 7 * one["denoised"], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(other["latent_kl"], one["latent_kl"], rtol=1e-3)
+    faint = small(max_flux_njy=1e9)
+    untouched = SPEC.predictor(faint, model, {}, torch.device("cpu"))(batch)
+    assert (np.abs(untouched["denoised"] - one["denoised"]).max(1) > 1e-3).all()
