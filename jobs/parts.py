@@ -27,6 +27,7 @@ class Parts:
     """A pipeline that is ready to run, and what it writes to."""
 
     source: Source
+    kind: str
     stages: tuple[Stage, ...]
     columns: tuple[Column, ...]
     output: Place
@@ -71,21 +72,40 @@ def assemble(
         If the release holds no unit.
     """
     assert config.release is not None
-    source = config.release.open()
+    source, kind = config.release.open(), config.release.source
     check(stages, source.columns)
     Storage(config.release.storage).check_readable(config.release.uri)
-    units = list(islice(source.plan(), limit))
-    if not units:
+    ready = planned(source, kind, stages, columns, output, salt, limit)
+    if not ready.units:
         raise SourceError(
             "the release is empty: no file that the source knows",
             config.release.uri,
-            expected=f"files of source '{config.release.source}'",
+            expected=f"files of source '{kind}'",
             hint="Check release.uri, release.source and the selection in [release.settings].",
         )
-    units = with_ids(units, _full_salt(config.release.source, source, columns, salt))
+    return ready
+
+
+def planned(
+    source: Source,
+    kind: str,
+    stages: Sequence[Stage],
+    columns: Sequence[Column],
+    output: Place,
+    salt: Mapping[str, Any],
+    limit: int | None,
+) -> Parts:
+    """Plan a source that is open and see what is done already; `assemble` does it for a release.
+
+    Parameters
+    ----------
+    kind
+        What the source is called.
+    """
+    units = with_ids(islice(source.plan(), limit), _full_salt(kind, source, columns, salt))
     done = Ledger(output.uri, Storage(output.storage)).ids()
     pending = [unit for unit in units if unit.id not in done]
-    return Parts(source, tuple(stages), tuple(columns), output, units, pending)
+    return Parts(source, kind, tuple(stages), tuple(columns), output, units, pending)
 
 
 def _full_salt(
@@ -135,18 +155,17 @@ def _work(branches: Sequence[Parts]) -> list[Work]:
     return work
 
 
-def plan(config: JobConfig, parts: Parts) -> JobResult:
+def plan(parts: Parts) -> JobResult:
     """Say what a run would do, for programs and for people."""
-    return JobResult(plan_summary(parts), plan_lines(config, parts))
+    return JobResult(plan_summary(parts), plan_lines(parts))
 
 
-def plan_lines(config: JobConfig, parts: Parts) -> list[str]:
+def plan_lines(parts: Parts) -> list[str]:
     """Say what a run would do: units, bytes, stages and columns."""
-    assert config.release is not None
     facts = plan_summary(parts)
     num_bytes, todo, missing = facts["bytes"], facts["pending_bytes"], facts["missing"]
     lines = [
-        f"release:    {config.release.uri} ({config.release.source})",
+        f"release:    {parts.source.uri} ({parts.kind})",
         f"units:      {facts['units']} ({num_bytes / 1e9:.3g} GB of files), to do {facts['pending']} ({todo / 1e9:.3g} GB)",
         f"output:     {parts.output.uri}",
         f"stages:     read -> {' -> '.join(stage.name for stage in parts.stages)} -> write",
