@@ -7,7 +7,7 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_DATA_DISABLE_PROGRESS_BARS ?= 1
 export AWS_REQUEST_CHECKSUM_CALCULATION ?= when_required
 
-.PHONY: help setup format lint test golden demo demo-nircam demo-morphology clean
+.PHONY: help setup format lint test golden demo demo-nircam demo-morphology demo-augment clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ demo-nircam: setup  ## synthetic NIRCam mosaics -> trained band GAN -> published
 demo-morphology: setup  ## synthetic galaxies -> denoiser -> disk classifier -> published catalogue -> report
 	$(BIN)/python -m jobs demo jobs/configs/demo_denoiser.toml
 	$(BIN)/python -m jobs demo jobs/configs/demo_morphology.toml
+
+demo-augment: setup  ## synthetic Sersic galaxies -> trained flow -> catalogue of samples -> report
+	$(BIN)/python -m jobs demo jobs/configs/demo_augment.toml
 
 clean:  ## remove what make built, not what jobs wrote
 	rm -rf $(VENV) build *.egg-info

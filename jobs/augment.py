@@ -12,9 +12,10 @@ import numpy as np
 
 from engine.column import Column
 from engine.commit import CatalogConfig, Manifest, publish, read_manifest
-from engine.errors import ConfigError
+from engine.errors import CheckpointError, ConfigError
 from engine.images.morphology import MeasureMorphology, MorphologyConfig
 from engine.images.nearest import NearestReal, features
+from engine.infer import model_config
 from engine.rows import FLAGS
 from engine.sampling import IMAGE, LATENT, SampleStage
 from engine.schema import matrix
@@ -22,7 +23,7 @@ from engine.sources.seeds import SeedsConfig, SeedSource
 from engine.stage import Resources, Stage, check, columns_by_name
 from engine.storage import Storage
 from engine.train.batches import read_tables
-from jobs import parts
+from jobs import parts, sample_report
 from jobs.applied import Applied, open_one
 from jobs.config import JobConfig, NearestRealConfig, Place, load
 from jobs.faults import judge
@@ -58,10 +59,11 @@ def sample(config: JobConfig, options: Options) -> JobResult:
         CatalogConfig(name=NAME, kind="flat"),
         provenance(config, checkpoints={applied.place.uri: applied.checkpoint.id}, model=applied.spec.name),
     )
-    return _result(config, ready, manifest)
+    settings = model_config(applied.spec, applied.checkpoint.config, applied.place.uri, CheckpointError)
+    return _result(config, ready, manifest, settings)
 
 
-def _result(config: JobConfig, ready: Parts, manifest: Manifest) -> JobResult:
+def _result(config: JobConfig, ready: Parts, manifest: Manifest, settings: GeneratorConfig) -> JobResult:
     verdict = judge(ready.units, [manifest], config.max_rejected_fraction)
     summary = {
         "catalogue": ready.output.uri,
@@ -72,8 +74,11 @@ def _result(config: JobConfig, ready: Parts, manifest: Manifest) -> JobResult:
         "rejected": dict(manifest.rejected),
         "fault_fraction": verdict.fraction,
     }
-    line = f"catalogue: {ready.output.uri} (version {manifest.version}, {manifest.rows} samples)"
-    return JobResult(summary, [*verdict.lines, line], verdict.exit_code)
+    lines = [f"samples: {manifest.rows} in version {manifest.version}", *verdict.lines]
+    if config.report.enabled and config.staged and manifest.rows:
+        summary["report"] = sample_report.write(config, ready.output, manifest, settings)
+        lines.append(f"report: {summary['report']}")
+    return JobResult(summary, [*lines, f"catalogue: {ready.output.uri}"], verdict.exit_code)
 
 
 def assemble(config: JobConfig, applied: Applied, limit: int | None) -> Parts:
