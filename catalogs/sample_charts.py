@@ -29,8 +29,8 @@ def grid_picture(real: np.ndarray, generated: np.ndarray, softening: float) -> s
     with style():
         figure = new_figure(10.5, 2 * ROWS * 10.5 / COLUMNS + 0.5)
         high = float(np.arcsinh(np.percentile(real, 99.9) / softening))
-        upper, lower = figure.subfigures(2, 1)
-        for part, images, title in ((upper, real, "real"), (lower, generated, "generated")):
+        parts = np.ravel(np.asarray(figure.subfigures(2, 1)))
+        for part, images, title in zip(parts, (real, generated), ("real", "generated"), strict=True):
             part.suptitle(title, x=0.01, ha="left", fontsize=10)
             panels = part.subplots(ROWS, COLUMNS, squeeze=False).ravel()
             for axes in panels:

@@ -2,8 +2,7 @@
 
 # N, M = real and generated images, S = pixels a side
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -12,26 +11,8 @@ from markupsafe import Markup
 
 from catalogs.release import checkpoint_ids
 from catalogs.sample_charts import grid_picture, power_chart, property_chart
+from catalogs.sample_sets import ImageSet
 from engine.commit import Manifest
-from engine.images.power import radial_amplitude
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Images [N, S, S] and what `engine.images.morphology.MEASURES` are of them, [N] each."""
-
-    images: np.ndarray
-    morphology: Mapping[str, np.ndarray]
-
-    @property
-    def spectra(self) -> np.ndarray:
-        """Radially averaged amplitudes [N, R]."""
-        return radial_amplitude(self.images)
-
-    @property
-    def num_failed(self) -> int:
-        """Images that could not be measured at all."""
-        return int((self.morphology["flag"] >= 4).sum())
 
 
 def sample_report(

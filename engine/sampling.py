@@ -159,8 +159,8 @@ class _Generator:
         for column in self._stage.provides:
             rows = set_column(rows, column, self._array(column, made, condition, len(seeds)))
         unit = unit.with_rows(rows)
-        is_finite = np.isfinite(images).all(1)
-        is_constant = np.equal(images.min(1, initial=np.inf), images.max(1, initial=-np.inf))
+        is_finite = np.isfinite(images).min(1)
+        is_constant = np.asarray(images.min(1) == images.max(1))
         unit = unit.reject(~is_finite, "not_finite", "the generator made pixels that are NaN or infinite")
         return unit.reject(
             is_constant[is_finite], "constant_image", "the generator made an image of one value"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from catalogs.augmentations import NAME
 from engine.column import Column
 from engine.commit import CatalogConfig, Manifest, publish, read_manifest
 from engine.errors import CheckpointError, ConfigError
@@ -34,8 +35,6 @@ from jobs.provenance import provenance
 from models.generators.config import GeneratorConfig
 from models.generators.images import check_condition
 from models.generators.sampling import drawn_conditions
-
-NAME = "augmentations"
 
 
 def run(options: Options) -> JobResult:
@@ -115,10 +114,10 @@ def assemble(config: JobConfig, applied: Applied, limit: int | None) -> Parts:
     output = Place(
         uri=Storage.join(config.output.uri, f"model={applied.spec.name}"), storage=config.output.storage
     )
-    return parts.planned(source, "seeds", stages, _columns(source, stages), output, salt, limit)
+    return parts.planned(source, "seeds", stages, columns_of(source, stages), output, salt, limit)
 
 
-def _columns(source: SeedSource, stages: Sequence[Stage]) -> tuple[Column, ...]:
+def columns_of(source: SeedSource, stages: Sequence[Stage]) -> tuple[Column, ...]:
     """Order the columns: what names a sample, what it was made with, what was measured, its pixels."""
     made = {column.name: column for stage in stages for column in stage.provides}
     names = columns_by_name(source.columns, *source.staged)

@@ -43,7 +43,7 @@ def run(options: Options) -> JobResult:
             results[name] = step(config, options)
             _logger.info("%s: done in %.0f s", name, time.monotonic() - started)
     lines = results[last].lines
-    if last == "reprocess":
+    if last == "reprocess" and config.output:
         top_ten = CATALOGS[config.catalog.name].examples[0][1]
         lines = [query.table(config.output, top_ten), *results["reprocess"].lines]
     return JobResult(_summaries(results), lines, max(result.exit_code for result in results.values()))

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
+from catalogs.sample_sets import ImageSet
 from engine import cluster
 from engine.commit import Manifest, read_manifest
 from engine.errors import SourceError
@@ -42,7 +43,7 @@ def write(config: JobConfig, place: Place, manifest: Manifest, settings: Generat
     SourceError
         If there are no real images.
     """
-    from catalogs.sample_report import ImageSet, sample_report  # matplotlib: only a report needs it
+    from catalogs.sample_report import sample_report  # matplotlib: only a report needs it
 
     assert config.staged is not None
     assert config.augment is not None
@@ -50,15 +51,12 @@ def write(config: JobConfig, place: Place, manifest: Manifest, settings: Generat
     generated, real = rows_of(place, manifest, num), rows_of(config.staged, None, num)
     if not real.num_rows:
         raise SourceError("there are no real images to compare with", config.staged.uri)
-    sets = []
     with cluster.connect(config.cluster):
-        for table in (real, generated):
-            images = _images(table, settings, how.channel)
-            sets.append(ImageSet(images, _morphology(table, images, how)))
-    distances, why = _distances(*(SetMeasures(one.morphology, one.spectra) for one in sets), settings.size)
+        ours, theirs = (_measured_set(table, settings, how) for table in (real, generated))
+    distances, why = _distances(ours, theirs, settings.size)
     name = NEAREST[0].name
     nearest = generated[name].to_numpy() if name in generated.column_names else None
-    html = sample_report(place.uri, manifest, *sets, settings.softening, distances, why, nearest)
+    html = sample_report(place.uri, manifest, ours, theirs, settings.softening, distances, why, nearest)
     path = path_of(place, manifest)
     Storage(place.storage).put(path, html.encode())
     return path
@@ -80,10 +78,11 @@ def rows_of(place: Place, manifest: Manifest | None, num: int) -> pa.Table:
     return pa.concat_tables(parts) if parts else pa.table({name: [] for name in names})
 
 
-def _images(table: pa.Table, settings: GeneratorConfig, channel: int) -> np.ndarray:
-    """Images [N, S, S] of one channel."""
+def _measured_set(table: pa.Table, settings: GeneratorConfig, how: MorphologyConfig) -> ImageSet:
+    """Images of one channel, and their morphology."""
     shape = (-1, settings.num_channels, settings.size, settings.size)
-    return matrix(table, "image").reshape(shape)[:, channel]
+    images = matrix(table, "image").reshape(shape)[:, how.channel]
+    return ImageSet(images, _morphology(table, images, how))
 
 
 def _morphology(table: pa.Table, images: np.ndarray, how: MorphologyConfig) -> Arrays:
@@ -101,13 +100,12 @@ def _measured(how: MorphologyConfig, piece: tuple[np.ndarray, Sequence[int]]) ->
     return measure(*piece, how)
 
 
-def _distances(
-    real: SetMeasures, generated: SetMeasures, size: int
-) -> tuple[list[tuple[str, float, float]], str]:
+def _distances(real: ImageSet, generated: ImageSet, size: int) -> tuple[list[tuple[str, float, float]], str]:
     """Distances with their floors, or why there are none."""
     config = TableConfig(size=size)
+    ours, theirs = (SetMeasures(one.morphology, one.spectra) for one in (real, generated))
     try:
-        found, beside = compare(real, generated, config), floor(real, config)
+        found, beside = compare(ours, theirs, config), floor(ours, config)
     except ValueError as error:
         return [], f"No distances: {error}."
     return [(name, value, beside[name][0]) for name, value in found.items()], ""

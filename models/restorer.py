@@ -167,7 +167,7 @@ def _tensors(config: RestorerConfig, batch: Batch, device: torch.device) -> tupl
             f"image is {images.shape}, must be [rows, {config.num_pixels}]: {config.num_channels} channels of "
             f"{config.size} x {config.size} pixels"
         )
-    usable = np.isfinite(images).all(axis=1)
+    usable = np.isfinite(images).min(axis=1)
     shape = (len(images), config.num_channels, config.size, config.size)
     tensor = torch.tensor(np.where(usable[:, None], images, 0).reshape(shape), device=device)
     return tensor, torch.tensor(usable, device=device)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from catalogs.augmentations import EXAMPLES
 from catalogs.check import check_catalog
 from catalogs.query import open_catalog, run_query
 from engine.checkpoint import Checkpoint, load, save
@@ -146,6 +147,9 @@ def test_samples_are_compared_with_staged_images_and_told_a_condition(site: Path
     assert run(site, *fixed, "-o", f"output.uri={site / 'self'}") == 0
     near = (*fixed, "-o", f"augment.nearest.staged.uri='{staged}'", "-o", "augment.nearest.side=4")
     assert run(site, *near, "-o", f"output.uri={site / 'near'}") == 0
+    with open_catalog(str(site / "near" / "model=image_vae")) as connection:
+        for question, sql in EXAMPLES:
+            assert run_query(connection, sql).read_all().num_columns, question
     table = rows_of(site, "near")
     assert set(table["axis_ratio"].to_pylist()) == {0.5}
     assert table["nearest_object_id"].to_pylist() == table["seed"].to_pylist(), "each is nearest to itself"
@@ -166,6 +170,53 @@ def test_what_cannot_be_made_is_told_before_it_starts(
 ) -> None:
     assert run(site, "-o", override) == 2
     assert words in capsys.readouterr().err
+
+
+def test_samples_are_mixed_into_the_training_of_a_restorer(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(site, "-o", "augment.first_seed=900", "-o", f"output.uri={site / 'more'}") == 0
+    config = site / "restorer.toml"
+    config.write_text(f"""
+        [staged]
+        uri = "{site / "out" / "model=image_vae"}"
+        [mix]
+        staged.uri = "{site / "more" / "model=image_vae"}"
+        alpha = 0.5
+        [model]
+        name = "restorer"
+        [model.settings]
+        size = 16
+        num_channels = 1
+        width = 4
+        blocks = 1
+        [train]
+        epochs = 2
+        global_batch_rows = 4
+        validation_fraction = 0.25
+        device = "cpu"
+        [scoring]
+        min_held_out_rows = 1
+        [checkpoint]
+        uri = "{site / "restorer"}"
+        [cluster]
+        num_cpus = 3
+    """)
+    capsys.readouterr()
+    assert main(["train", str(config), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["rows"], summary["mixed_rows"], summary["alpha"]) == (21, 21, 0.5)
+    assert np.isfinite(load(str(site / "restorer"), Storage()).history[-1]["val_loss"])
+
+
+def test_the_report_shows_real_and_generated(site: Path) -> None:
+    real = site / "out" / "model=image_vae"
+    where = f"output.uri={site / 'shown'}"
+    assert run(site, "-o", where, "-o", f"staged.uri='{real}'", "-o", "augment.num_samples=9") == 0
+    html = (site / "shown" / "model=image_vae" / "reports" / "000001.html").read_text()
+    for part in ("grid", "properties", "power", "distances"):
+        assert f'id="{part}"' in html
+    assert "No distances: " in html, "nothing of an untrained generator can be measured"
 
 
 def test_distance_from_the_nearest_sees_turns_and_needs_a_sample() -> None:
