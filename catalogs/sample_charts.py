@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from catalogs.figures import BLUE, VERMILION, new_figure, style, to_png, to_svg
 
 COLUMNS, ROWS = 12, 3
-BINS = 24
+BINS = 16
 SHOWN = {
     "rhalf_circ": "half-light radius [pixel]",
     "sersic_n": "Sersic index",
@@ -50,7 +50,8 @@ def property_chart(real: Mapping[str, np.ndarray], generated: Mapping[str, np.nd
             _histograms(axes, real[name], generated[name])
             axes.set_xlabel(label)
         panels[0].set_ylabel("share of images")
-        panels[0].legend()
+        panels[0].margins(y=0.35)
+        panels[0].legend(loc="upper right", ncols=2)
         return to_svg(figure)
 
 

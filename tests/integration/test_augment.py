@@ -1,5 +1,6 @@
 """Samples of a generator as a catalogue: made again from their rows, exactly once, and asked by SQL."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,12 +14,17 @@ from catalogs.augmentations import EXAMPLES
 from catalogs.check import check_catalog
 from catalogs.query import open_catalog, run_query
 from engine.checkpoint import Checkpoint, load, save
+from engine.errors import CheckpointError
+from engine.images.morphology import MeasureMorphology
 from engine.images.nearest import NearestConfig, features, nearest
 from engine.infer import open_model
+from engine.sampling import SampleStage
 from engine.schema import matrix
-from engine.storage import Storage
+from engine.sources.seeds import SeedsConfig, SeedSource
+from engine.storage import Storage, StorageOptions
 from jobs.__main__ import main
 from models import MODELS
+from models.generators.sampling import drawn_conditions
 from tests.blobs import CONDITIONS, make_blobs
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
@@ -217,6 +223,42 @@ def test_the_report_shows_real_and_generated(site: Path) -> None:
     for part in ("grid", "properties", "power", "distances"):
         assert f'id="{part}"' in html
     assert "No distances: " in html, "nothing of an untrained generator can be measured"
+
+
+class Broken:
+    """Makes an image of NaN for seed 1, one of one value for seed 2."""
+
+    num_latent = 8
+
+    def sample(
+        self, seeds: np.ndarray, condition: np.ndarray | None = None, latent=None
+    ) -> dict[str, np.ndarray]:
+        images = np.arange(256, dtype=np.float32) * np.ones((len(seeds), 1), np.float32)
+        images[seeds == 1], images[seeds == 2] = np.nan, 3.0
+        return {"image": images, "latent": np.zeros((len(seeds), 8), np.float32)}
+
+    def encode(self, images: np.ndarray, condition: np.ndarray | None = None) -> np.ndarray:
+        raise TypeError
+
+
+def test_what_is_no_image_is_rejected_and_counted(site: Path) -> None:
+    spec = dataclasses.replace(MODEL, sampler=lambda config, module, device: Broken())
+    stage = SampleStage.from_checkpoint(spec, str(site / "checkpoint"), StorageOptions(), drawn_conditions)
+    source = SeedSource("here", config=SeedsConfig(num_samples=5), model="image_vae")
+    (unit,) = source.plan()
+    table = MeasureMorphology(16).open()(stage.open()(source.read(unit)))
+    assert table.rows["seed"].to_pylist() == [0, 3, 4]
+    assert [(row["object_id"], row["reason"]) for row in table.rejected.to_pylist()] == [
+        (1, "not_finite"), (2, "constant_image"),
+    ]  # fmt: skip
+    assert table.rows_in == 5
+    assert np.isfinite(table.rows["morph_flag"].to_numpy()).all()
+
+
+def test_a_model_that_generates_nothing_is_refused(site: Path) -> None:
+    spec = dataclasses.replace(MODEL, sampler=None)
+    with pytest.raises(CheckpointError, match="the model generates nothing"):
+        SampleStage.from_checkpoint(spec, str(site / "checkpoint"), StorageOptions(), drawn_conditions)
 
 
 def test_distance_from_the_nearest_sees_turns_and_needs_a_sample() -> None:
