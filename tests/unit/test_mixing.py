@@ -104,19 +104,19 @@ def test_an_epoch_ends_where_a_set_does() -> None:
     assert len(mixed(1.0, 100, rows=4000, keep=(1.0, 0.05))) < 40
 
 
-def data(rows: int, other: int, alpha: float) -> TrainData:
+def planned(rows: int, other: int, alpha: float) -> TrainData:
     mix = Mix(TrainData((FileRef("b", 1, "b"),), other, ("row",)), alpha, Storage())
     return TrainData((FileRef("a", 1, "a"),), rows, ("row",), mix=mix)
 
 
 def test_the_plan_has_the_steps_of_an_epoch_and_reads_a_small_set_again() -> None:
     config = TrainConfig(global_batch_rows=10, validation_fraction=0.1, epochs=3)
-    plan = epoch_plan(data(1000, 5000, 0.5), config).mix
+    plan = epoch_plan(planned(1000, 5000, 0.5), config).mix
     assert plan is not None
     assert plan.steps == 90
     assert 0.5 < plan.keep[0] < 1
     assert plan.keep[1] < 0.25
-    small = data(1000, 100, 1.0)
+    small = planned(1000, 100, 1.0)
     assert small.mix is not None
     assert mix_passes(small.mix, 90, config) == 12
     assert epoch_plan(replace(small, mix=None), config).mix is None
@@ -126,38 +126,61 @@ def test_a_mix_gives_a_run_another_name_and_needs_a_batch() -> None:
     config = TrainConfig(global_batch_rows=10, validation_fraction=0.1)
     names = {
         run_name(one, config, {})
-        for one in (data(99, 99, 0.5), data(99, 99, 0.6), replace(data(99, 9, 0), mix=None))
+        for one in (planned(99, 99, 0.5), planned(99, 99, 0.6), replace(planned(99, 9, 0), mix=None))
     }
     assert len(names) == 3
     with pytest.raises(ConfigError, match="fewer rows to mix in than one batch"):
-        check_rows(data(99, 5, 0.5), config)
+        check_rows(planned(99, 5, 0.5), config)
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_session")
-def test_a_run_mixes_through_ray_as_a_bare_loop_does(tmp_path: Path) -> None:
+COLUMNS = ("flux", "y")
+
+
+def regression(folder: Path, alpha: float) -> tuple[list[pa.Table], TrainData]:
+    """Two sets of a toy problem as tables, and as files of which the second is mixed into the first."""
     tables, files = [], []
     for number in range(2):
         flux = np.random.default_rng(number).normal(number, 1, (200, 4)).astype(np.float32)
         hashes = np.random.default_rng(5).random(200)
         tables.append(pa.table({"flux": list_array(flux), "y": flux[:, 0], "split_hash": hashes}))
-        path = tmp_path / f"{number}.parquet"
+        path = folder / f"{number}.parquet"
         pq.write_table(tables[-1], path)
         files.append(FileRef(str(path), path.stat().st_size, str(number)))
-    config = TrainConfig(
-        global_batch_rows=8, validation_fraction=0.1, epochs=2, device="cpu", shuffle_buffer_rows=32
-    )
-    columns, factory = ("flux", "y"), partial(toymodel.ToyTask, toymodel.ToyConfig(), 0)
-    other = Mix(TrainData((files[1],), 200, columns), 0.5, Storage())
-    both = TrainData((files[0],), 200, columns, mix=other)
-    result = train(factory, both, config, str(tmp_path / "runs"), Storage(), {})
-    task, bare, step = factory(), list[float](), 0
+    mix = Mix(TrainData((files[1],), 200, COLUMNS), alpha, Storage())
+    return tables, TrainData((files[0],), 200, COLUMNS, mix=mix)
+
+
+TOY = partial(toymodel.ToyTask, toymodel.ToyConfig(), 0)
+TOY_TRAINING = TrainConfig(
+    global_batch_rows=8, validation_fraction=0.1, epochs=2, device="cpu", shuffle_buffer_rows=32
+)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_run_mixes_through_ray_as_a_bare_loop_does(tmp_path: Path) -> None:
+    tables, data = regression(tmp_path, 0.5)
+    result = train(TOY, data, TOY_TRAINING, str(tmp_path / "runs"), Storage(), {})
+    task, bare, step = TOY(), list[float](), 0
     task.start(torch.device("cpu"), 1)
-    passes, plan = mix_passes(other, 22, config), epoch_plan(both, config)
+    plan = epoch_plan(data, TOY_TRAINING)
+    assert data.mix is not None
+    assert plan.mix is not None
+    other = tables[1:] * mix_passes(data.mix, plan.mix.steps, TOY_TRAINING)
     for epoch in range(2):
-        done = run_epoch(
-            task, task.modules, tables[:1], plan, epoch, step, lambda *_: None, tables[1:] * passes
-        )
+        done = run_epoch(task, task.modules, tables[:1], plan, epoch, step, lambda *_: None, other)
         step, bare = done.next_step, bare + done.step_losses
     np.testing.assert_allclose(result.step_losses, bare, rtol=1e-6)
-    assert len(bare) == 2 * plan.mix.steps if plan.mix else False
+    assert len(bare) == 2 * plan.mix.steps
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_several_workers_take_the_same_steps_to_the_end(tmp_path: Path) -> None:
+    _, data = regression(tmp_path, 0.75)
+    config = TOY_TRAINING.model_copy(update={"num_workers": 2, "cpus_per_worker": 1.0})
+    result = train(TOY, data, config, str(tmp_path / "runs"), Storage(), {})
+    plan = epoch_plan(data, config).mix
+    assert plan is not None
+    assert 0.9 * plan.steps < len(result.step_losses) / 2 <= plan.steps
+    assert np.isfinite([metrics["val_loss"] for metrics in result.history]).all()
