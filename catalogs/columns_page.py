@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from catalogs import CATALOGS
+from catalogs import CATALOGS, augmentations
 from catalogs.spec import CatalogSpec
 from engine.column import Column
 from engine.flags import FLAGS, REASONS
@@ -14,13 +14,15 @@ Made from the declarations in the code by `make golden`; do not edit.
 """
 
 
-def columns_page(model_columns: Mapping[str, Sequence[Column]]) -> str:
+def columns_page(model_columns: Mapping[str, Sequence[Column]], sample_columns: Sequence[Column]) -> str:
     """Markdown page of every catalogue's columns, flags and reason codes.
 
     Parameters
     ----------
     model_columns
         Catalogue name to the columns that its model writes with its defaults.
+    sample_columns
+        Columns of samples of a generator with all measures.
 
     Returns
     -------
@@ -29,12 +31,21 @@ def columns_page(model_columns: Mapping[str, Sequence[Column]]) -> str:
     """
     parts = [_HEAD]
     parts += [_catalog_section(CATALOGS[name], written) for name, written in model_columns.items()]
+    parts.append(_sample_section(sample_columns))
     parts.append("## `rejected`\n\nFiles and objects that were not scored.\n\n" + _column_table(REJECTED))
     return "\n".join([*parts, _flag_section(), _reason_section()])
 
 
+def _examples(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"{question}:\n\n```sql\n{sql}\n```\n" for question, sql in pairs]
+
+
+def _sample_section(columns: Sequence[Column]) -> str:
+    head = f"## `{augmentations.NAME}` with `image_vae`\n\n{augmentations.SUMMARY}\n\nKey: (checkpoint_id, seed).\n"
+    return "\n".join([head, _column_table(columns), "### Queries\n", *_examples(augmentations.EXAMPLES)])
+
+
 def _catalog_section(spec: CatalogSpec, written: Sequence[Column]) -> str:
-    examples = [f"{question}:\n\n```sql\n{sql}\n```\n" for question, sql in spec.examples]
     return "\n".join(
         [
             f"## `{spec.name}` with `{'` and `'.join((*spec.upstream, spec.model))}`\n",
@@ -43,7 +54,7 @@ def _catalog_section(spec: CatalogSpec, written: Sequence[Column]) -> str:
             f"the view `catalog`; `ranked` adds `{spec.rank}`, and `top(n)` gives the first n of it.\n",
             _column_table(spec.columns(written)),
             "### Queries\n",
-            *examples,
+            *_examples(spec.examples),
         ]
     )
 

@@ -21,6 +21,7 @@ JOBS: dict[str, JobEntry] = {
     "infer": JobEntry("jobs.infer", "config", "release + checkpoint -> fragments, not yet published"),
     "publish": JobEntry("jobs.publish", "config", "fragments -> a new version of the catalogue"),
     "reprocess": JobEntry("jobs.reprocess", "config", "the main job: infer what is new, then publish"),
+    "augment": JobEntry("jobs.augment", "config", "checkpoint of a generator -> catalogue of samples"),
     "demo": JobEntry("jobs.demo", "config", "all of the above on a synthetic release, from nothing"),
     "query": JobEntry("jobs.query", "catalogue", "SQL on a catalogue: views catalog, rejected, versions"),
     "check": JobEntry("jobs.check", "catalogue", "prove that a catalogue is whole and consistent"),

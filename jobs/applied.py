@@ -48,7 +48,7 @@ def open_all(config: JobConfig) -> list[Applied]:
     """
     if config.checkpoint is None:
         raise ConfigError("section [checkpoint] is missing", expected="checkpoint.uri = 'checkpoints/...'")
-    applied = [_open(place) for place in (*config.upstream, config.checkpoint)]
+    applied = [open_one(place) for place in (*config.upstream, config.checkpoint)]
     last = applied[-1]
     _check_prepared_alike(applied[:-1], last.checkpoint.prepare, last.place.uri)
     return applied
@@ -62,7 +62,7 @@ def open_upstream(config: JobConfig) -> list[Applied]:
     CheckpointError
         If one cannot be used here, or wants rows that are prepared otherwise than `[prepare]` says.
     """
-    applied = [_open(place) for place in config.upstream]
+    applied = [open_one(place) for place in config.upstream]
     _check_prepared_alike(applied, config.prepare, "[prepare]")
     return applied
 
@@ -77,8 +77,14 @@ def _check_prepared_alike(applied: Sequence[Applied], prepare: dict[str, Any], w
             )  # fmt: skip
 
 
-def _open(place: Place) -> Applied:
-    """Load a checkpoint and find the model that it was made for."""
+def open_one(place: Place) -> Applied:
+    """Load a checkpoint and find the model that it was made for.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or it is of no model, or another version of one, that is here.
+    """
     checkpoint = load_checkpoint(place.uri, Storage(place.storage))
     spec = MODELS.get(checkpoint.model)
     if spec is None:

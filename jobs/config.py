@@ -12,12 +12,14 @@ from engine.cluster import ClusterConfig
 from engine.commit import CatalogConfig
 from engine.config import Config
 from engine.errors import ConfigError
-from engine.images.morphology import CutoutMorphologyConfig
+from engine.images.morphology import CutoutMorphologyConfig, MorphologyConfig
+from engine.images.nearest import NearestConfig
 from engine.infer import Device, Precision, model_config
 from engine.locations import NotFoundError, is_object
 from engine.placement import PipelineConfig
 from engine.sources import SOURCES
 from engine.sources.base import Source
+from engine.sources.seeds import SeedsConfig
 from engine.storage import Storage, StorageOptions
 from engine.synthetic.contaminate.rows import RealisationsConfig
 from engine.synthetic.kinds import SYNTHETIC
@@ -128,6 +130,38 @@ class ScoringConfig(Config):
     """How the model is applied."""
 
 
+class MixConfig(Config):
+    """Another staged set, such as an augmentation catalogue, that takes the place of some batches in training."""
+
+    staged: Place
+    """What `ingest` or `augment` wrote; it must have the columns that the model learns from."""
+    alpha: float = Field(default=0.5, ge=0, le=1)
+    """Probability that a batch is of it, not of `staged`; validation rows are those of `staged` alone."""
+
+
+class NearestRealConfig(NearestConfig):
+    """Which real images samples are compared with, and in which space."""
+
+    staged: Place
+    """What `ingest` wrote of the set that the generator learned from."""
+    max_rows: int = Field(default=2000, ge=2)
+    """Real images at most, from the beginning of its files."""
+
+
+class AugmentConfig(SeedsConfig):
+    """Which samples a generator makes, and what is measured of them."""
+
+    condition: dict[str, float] = Field(default_factory=dict)
+    """Conditions that are the same for all samples; each of the others is drawn for each seed from the training
+    images that the checkpoint keeps."""
+    morphology: MorphologyConfig | None = None
+    """Measure morphology with these settings, 0.2 s a sample of 64 pixels and 2 s of 256."""
+    nearest: NearestRealConfig | None = None
+    """Find the nearest real image of each sample."""
+    report_images: int = Field(default=256, ge=2)
+    """Images of each set that the report compares, where there is `staged` to compare with."""
+
+
 class ReportConfig(Config):
     """What the report shows."""
 
@@ -160,6 +194,8 @@ class JobConfig(Config):
     """Where `ingest` writes and `train` reads."""
     contaminate: RealisationsConfig | None = None
     """Contaminants, marks and noise that `train` puts on staged clean images: what a denoiser learns from."""
+    mix: MixConfig | None = None
+    """What `train` mixes into `staged`."""
     model: ModelConfig = ModelConfig()
     """What `train` trains."""
     train: TrainConfig = TrainConfig()
@@ -182,6 +218,8 @@ class JobConfig(Config):
     models: tuple[ScoringConfig, ...] = ()
     """Instead of `checkpoint`, `upstream`, `output`, `catalog` and `infer`: several models that score the release in one pass,
     each into a catalogue of its own."""
+    augment: AugmentConfig | None = None
+    """What `augment` makes with `checkpoint` and writes below `output`."""
     max_rejected_fraction: float = Field(default=0.05, ge=0, le=1)
     """Exit code 3 if more of what was read than this is rejected for a fault; chosen cuts do not count."""
     report: ReportConfig = ReportConfig()

@@ -1,6 +1,7 @@
 """From nothing to a catalogue: synthesize, ingest, train, reprocess, and the ten strangest objects.
 
-A configuration without [output] ends with the trained checkpoint, for another one to apply as `upstream`.
+A configuration without [output] ends with the trained checkpoint, for another one to apply as `upstream`; one with
+[augment] with samples of the generator instead of scores.
 """
 
 import logging
@@ -11,7 +12,7 @@ from typing import Any
 from catalogs import CATALOGS
 from engine import cluster
 from engine.errors import CheckpointError, CommitError, SourceError, StorageError
-from jobs import ingest, query, reprocess, synthesize, train
+from jobs import augment, ingest, query, reprocess, synthesize, train
 from jobs.config import JobConfig, load
 from jobs.job import JobResult, Options
 
@@ -24,13 +25,15 @@ STEPS: dict[str, Step] = {
     "ingest": ingest.stage,
     "train": train.fit,
     "reprocess": lambda config, options: reprocess.reprocess([config], options),
+    "augment": augment.sample,
 }
 
 
 def run(options: Options) -> JobResult:
     """Run all jobs of one configuration in one process, on one Ray."""
     config = load(options, "synthesize", "release", "staged", "checkpoint")
-    steps = {name: step for name, step in STEPS.items() if name != "reprocess" or config.output}
+    last = "augment" if config.augment else "reprocess" if config.output else "train"
+    steps = {name: step for name, step in STEPS.items() if name in ("synthesize", "ingest", "train", last)}
     if options.plan:
         return _plan(config, options, steps)
     results: dict[str, JobResult] = {}
@@ -39,8 +42,8 @@ def run(options: Options) -> JobResult:
             started = time.monotonic()
             results[name] = step(config, options)
             _logger.info("%s: done in %.0f s", name, time.monotonic() - started)
-    lines = results["train"].lines
-    if config.output:
+    lines = results[last].lines
+    if last == "reprocess" and config.output:
         top_ten = CATALOGS[config.catalog.name].examples[0][1]
         lines = [query.table(config.output, top_ten), *results["reprocess"].lines]
     return JobResult(_summaries(results), lines, max(result.exit_code for result in results.values()))

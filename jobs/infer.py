@@ -15,7 +15,7 @@ def run(options: Options) -> JobResult:
     configs = load_scorings(options)
     ready = [assemble(config, options)[0] for config in configs]
     if options.plan:
-        return JobResult.joined([parts.plan(*pair) for pair in zip(configs, ready, strict=True)])
+        return JobResult.joined([parts.plan(part) for part in ready])
     parts.run(configs[0], ready, "infer")
     return JobResult.joined([_result(*pair) for pair in zip(configs, ready, strict=True)])
 

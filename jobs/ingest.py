@@ -68,7 +68,7 @@ def stage(config: JobConfig, options: Options) -> JobResult:
         salt |= {"checkpoints": [one.checkpoint.id for one in upstream], "precision": config.infer.precision}
     ready = parts.assemble(config, stages, columns, config.staged, salt, options.limit)
     if options.plan:
-        return parts.plan(config, ready)
+        return parts.plan(ready)
     parts.run(config, [ready], "ingest")
     manifest = publish(
         config.staged.uri,

@@ -27,6 +27,7 @@ class Parts:
     """A pipeline that is ready to run, and what it writes to."""
 
     source: Source
+    kind: str
     stages: tuple[Stage, ...]
     columns: tuple[Column, ...]
     output: Place
@@ -77,22 +78,41 @@ def assemble(
         If the release holds no unit.
     """
     assert config.release is not None
-    source = config.release.open()
+    source, kind = config.release.open(), config.release.source
     check(stages, source.columns)
     Storage(config.release.storage).check_readable(config.release.uri)
-    base = _current(output)  # before the release is listed: a version that comes later may know of more
-    units = list(islice(source.plan(), limit))
-    if not units:
+    ready = planned(source, kind, stages, columns, output, salt, limit)
+    if not ready.units:
         raise SourceError(
             "the release is empty: no file that the source knows",
             config.release.uri,
-            expected=f"files of source '{config.release.source}'",
+            expected=f"files of source '{kind}'",
             hint="Check release.uri, release.source and the selection in [release.settings].",
         )
-    units = with_ids(units, _full_salt(config.release.source, source, columns, salt))
+    return ready
+
+
+def planned(
+    source: Source,
+    kind: str,
+    stages: Sequence[Stage],
+    columns: Sequence[Column],
+    output: Place,
+    salt: Mapping[str, Any],
+    limit: int | None,
+) -> Parts:
+    """Plan a source that is open and see what is done already; `assemble` does it for a release.
+
+    Parameters
+    ----------
+    kind
+        What the source is called.
+    """
+    base = _current(output)  # before the release is listed: a version that comes later may know of more
+    units = with_ids(islice(source.plan(), limit), _full_salt(kind, source, columns, salt))
     done = Ledger(output.uri, Storage(output.storage)).ids()
     pending = [unit for unit in units if unit.id not in done]
-    return Parts(source, tuple(stages), tuple(columns), output, units, pending, base)
+    return Parts(source, kind, tuple(stages), tuple(columns), output, units, pending, base)
 
 
 def _current(output: Place) -> Manifest | None:
@@ -148,18 +168,17 @@ def _work(branches: Sequence[Parts]) -> list[Work]:
     return work
 
 
-def plan(config: JobConfig, parts: Parts) -> JobResult:
+def plan(parts: Parts) -> JobResult:
     """Say what a run would do, for programs and for people: units, bytes, changes, stages and columns."""
     compared = parts.changes()
     facts = _plan_summary(parts, compared)
-    return JobResult(facts, _plan_lines(config, parts, facts, compared))
+    return JobResult(facts, _plan_lines(parts, facts, compared))
 
 
-def _plan_lines(config: JobConfig, parts: Parts, facts: Mapping[str, Any], compared: Changes) -> list[str]:
-    assert config.release is not None
+def _plan_lines(parts: Parts, facts: Mapping[str, Any], compared: Changes) -> list[str]:
     num_bytes, todo, missing = facts["bytes"], facts["pending_bytes"], facts["missing"]
     lines = [
-        f"release:    {config.release.uri} ({config.release.source})",
+        f"release:    {parts.source.uri} ({parts.kind})",
         f"units:      {facts['units']} ({num_bytes / 1e9:.3g} GB of files), to do {facts['pending']} ({todo / 1e9:.3g} GB)",
         f"changes:    {compared}",
         f"output:     {parts.output.uri}",

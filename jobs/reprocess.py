@@ -24,7 +24,7 @@ def reprocess(configs: Sequence[JobConfig], options: Options) -> JobResult:
     assembled = [infer.assemble(config, options) for config in configs]
     ready = [pipeline for pipeline, _ in assembled]
     if options.plan:
-        return JobResult.joined([parts.plan(*pair) for pair in zip(configs, ready, strict=True)])
+        return JobResult.joined([parts.plan(part) for part in ready])
     with cluster.connect(configs[0].cluster) if any(part.pending for part in ready) else nullcontext():
         began, computed = parts.run(configs[0], ready, "reprocess"), time.time()
         published = [

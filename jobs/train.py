@@ -22,8 +22,9 @@ from engine.synthetic.contaminate.rows import Realisations
 from engine.train import loop as trainer
 from engine.train.fit import check_held_out, fit_scoring
 from engine.train.loop import TrainData, TrainResult
+from engine.train.plan import Mix
 from engine.units import FileRef
-from jobs.config import JobConfig, load, model_of
+from jobs.config import JobConfig, MixConfig, Place, load, model_of
 from jobs.job import JobResult, Options
 from jobs.provenance import provenance
 from models.spec import ModelSpec
@@ -44,10 +45,14 @@ def fit(config: JobConfig, options: Options) -> JobResult:
     storage = Storage(config.staged.storage)
     manifest = read_manifest(config.staged.uri, storage)
     realisations = Realisations(config.contaminate) if config.contaminate else None
-    data = _data(config, manifest, spec.learns_from(settings), realisations, options.limit)
+    columns = spec.learns_from(settings)
+    data = _data(config.staged, manifest, columns, realisations, options.limit)
+    data = replace(data, mix=_mix(config.mix, columns, realisations)) if config.mix else data
     check_held_out(data.num_rows, config.train.validation_fraction, config.scoring, config.staged.uri)
     summary: dict[str, Any] = {"model": spec.name, "files": len(data.files), "rows": data.num_rows,
                                "checkpoint": config.checkpoint.uri}  # fmt: skip
+    if data.mix:
+        summary |= {"mixed_rows": data.mix.data.num_rows, "alpha": data.mix.alpha}
     if options.plan:
         return JobResult(summary, [f"{key}: {value}" for key, value in summary.items()])
     result = _train(config, spec, settings, data, storage)
@@ -59,20 +64,26 @@ def fit(config: JobConfig, options: Options) -> JobResult:
 
 
 def _data(
-    config: JobConfig,
+    staged: Place,
     manifest: Manifest,
     columns: tuple[Column, ...],
     realisations: Realisations | None,
     limit: int | None,
 ) -> TrainData:
     """Find the staged files, and make sure that they hold what the model learns from."""
-    assert config.staged is not None
     made = realisations.provides if realisations else ()
-    _check_columns([column for column in columns if column.name not in made], manifest, config.staged.uri)
+    _check_columns([column for column in columns if column.name not in made], manifest, staged.uri)
     files = [file for file in manifest.files if file.role == "data"][:limit]
-    references = [FileRef(Storage.join(config.staged.uri, f.path), f.num_bytes, f.sha256) for f in files]
+    references = [FileRef(Storage.join(staged.uri, f.path), f.num_bytes, f.sha256) for f in files]
     num_rows = sum(f.rows for f in files) * (realisations.count if realisations else 1)
     return TrainData(tuple(references), num_rows, tuple(column.name for column in columns), realisations)
+
+
+def _mix(config: MixConfig, columns: tuple[Column, ...], realisations: Realisations | None) -> Mix:
+    """Find the files of the set that is mixed in."""
+    storage = Storage(config.staged.storage)
+    manifest = read_manifest(config.staged.uri, storage)
+    return Mix(_data(config.staged, manifest, columns, realisations, None), config.alpha, storage)
 
 
 def _train(

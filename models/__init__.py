@@ -1,6 +1,6 @@
 """Models by name. To add one: a module with a `SPEC`, and one line here."""
 
-from models import band_gan, disk_classifier, spectral_vae, unet_vae
+from models import band_gan, disk_classifier, restorer, spectral_vae, unet_vae
 from models.generators import alae, flow, stylegan, vae
 from models.spec import ModelSpec
 
@@ -9,6 +9,7 @@ MODELS: dict[str, ModelSpec] = {
     "band_gan": band_gan.SPEC,
     "unet_vae": unet_vae.SPEC,
     "disk_classifier": disk_classifier.SPEC,
+    "restorer": restorer.SPEC,
     "image_vae": vae.SPEC,
     "image_alae": alae.SPEC,
     "image_stylegan": stylegan.SPEC,

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, distributed, nn
 
 from engine.schema import Arrays
-from engine.train.batches import Splitter, sequential_batches, shuffled_batches
+from engine.train.batches import Splitter, sequential_batches
+from engine.train.mixing import exhaust, mixed_batches
 from engine.train.plan import EpochPlan
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def run_epoch(
     epoch: int,
     step: int,
     on_step: OnStep,
+    mixed: Iterable[pa.Table] = (),
 ) -> Epoch:
     """Train on each batch of the stream, then evaluate on the monitored rows that went by.
 
@@ -64,6 +66,8 @@ def run_epoch(
         Number of the first step.
     on_step
         Called after each step with its number and metrics.
+    mixed
+        Rows of this process of the set that is mixed in, like `tables`; its validation rows take no part.
 
     Returns
     -------
@@ -73,7 +77,8 @@ def run_epoch(
     started = time.monotonic()
     splitter = Splitter(plan.validation_fraction, plan.monitored_fraction)
     training = splitter.training_rows(tables)
-    batches = shuffled_batches(training, plan.columns, plan.batch_rows, plan.buffer_rows, plan.seed, epoch)
+    other = Splitter(plan.validation_fraction, 0.0).training_rows(mixed)
+    batches = mixed_batches(training, other, plan, epoch)
     sums, losses = _Sums("train_"), list[float]()
     for batch in _agreed(batches):
         metrics = task.step(batch, step)
@@ -81,8 +86,7 @@ def run_epoch(
         losses.append(metrics["loss"])
         on_step(step, metrics)
         step += 1
-    for _ in batches:  # the stream must be read to its end on all processes, or the next epoch cannot start
-        pass
+    exhaust(training, other)  # on all processes, or the next epoch cannot start
     seconds = time.monotonic() - started
     monitored = _evaluate(task, bare, splitter.monitored, plan)
     metrics = _means([*_gathered(sums), *_gathered(monitored)])

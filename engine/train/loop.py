@@ -32,11 +32,12 @@ from engine.train.plan import (
     check_rows,
     epoch_plan,
     expected_steps,
+    mix_passes,
     run_name,
 )
 from engine.train.state import RunState, load_progress, load_state, stored_epochs, to_numpy
 from engine.train.stream import dataset
-from engine.train.worker import Job, work
+from engine.train.worker import MIXED, TRAIN, Job, work
 
 if TYPE_CHECKING:
     from models.spec import TrainTask
@@ -108,7 +109,7 @@ def _train(
     trainer = TorchTrainer(
         work,
         train_loop_config={"job": job},
-        datasets={"train": dataset(data, config, storage)},
+        datasets=_datasets(data, config, storage),
         dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),
         scaling_config=ScalingConfig(
             num_workers=config.num_workers,
@@ -119,6 +120,15 @@ def _train(
     )
     with forwarded(board, on_progress):
         return _fit(trainer, run_uri)
+
+
+def _datasets(data: TrainData, config: TrainConfig, storage: Storage) -> dict[str, Any]:
+    """Return what the workers read: the set, and what is mixed into it."""
+    sets = {TRAIN: dataset(data, config, storage)}
+    if data.mix:
+        passes = mix_passes(data.mix, expected_steps(data.num_rows, config) // config.epochs, config)
+        sets[MIXED] = dataset(data.mix.data, config, data.mix.storage, passes)
+    return sets
 
 
 def _finished_state(run_uri: str, storage: Storage, epochs: int) -> RunState | None:

@@ -1,5 +1,6 @@
 """What is trained on what, before Ray or torch come in: settings, files, sizes, the name of the run."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -12,7 +13,32 @@ from engine.config import Config
 from engine.errors import ConfigError
 from engine.infer import Device
 from engine.locations import canonical
+from engine.storage import Storage
 from engine.units import FileRef, content_hash
+
+MIX_SIGMAS = 4.0
+"""How far the number of batches of a set may be above its mean before the epoch ends early: once in 30,000."""
+MIX_SLACK = 1.1
+"""Rows that are read above those that are drawn: how many train is known only by the hash of each."""
+
+
+@dataclass(frozen=True)
+class MixPlan:
+    """How the batches of an epoch are drawn from two sets; see `engine.train.mixing`.
+
+    Parameters
+    ----------
+    alpha
+        Probability that a batch is of the other set.
+    steps
+        Batches of an epoch.
+    keep
+        Share of the rows of each set, the first and the other, that goes on in an epoch: each time other ones.
+    """
+
+    alpha: float
+    steps: int
+    keep: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -31,6 +57,8 @@ class EpochPlan:
         See `engine.train.batches.Splitter`.
     seed
         Of the shuffle.
+    mix
+        How another set is mixed in; None: there is none.
     """
 
     columns: tuple[str, ...]
@@ -39,6 +67,7 @@ class EpochPlan:
     validation_fraction: float
     monitored_fraction: float
     seed: int
+    mix: MixPlan | None = None
 
 
 class TrainConfig(Config):
@@ -109,12 +138,34 @@ class TrainData:
         Columns that the task reads.
     realisations
         What makes them of the staged ones; None: they are staged as they are.
+    mix
+        Another set that is mixed in; None: there is none.
     """
 
     files: tuple[FileRef, ...]
     num_rows: int
     columns: tuple[str, ...]
     realisations: Realisations | None = None
+    mix: "Mix | None" = None
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Another staged set, such as generated images, that takes the place of some batches of the first.
+
+    Parameters
+    ----------
+    data
+        Its rows, of the same columns.
+    alpha
+        Probability that a batch is of it.
+    storage
+        How to reach it.
+    """
+
+    data: TrainData
+    alpha: float
+    storage: Storage
 
 
 @dataclass(frozen=True)
@@ -160,6 +211,7 @@ def expected_steps(num_rows: int, config: TrainConfig) -> int:
 def epoch_plan(data: TrainData, config: TrainConfig) -> EpochPlan:
     """Sizes of one worker's epoch."""
     fraction = min(config.validation_fraction, config.max_validation_rows / max(data.num_rows, 1))
+    steps = expected_steps(data.num_rows, config) // config.epochs
     return EpochPlan(
         columns=data.columns,
         batch_rows=config.global_batch_rows // config.num_workers,
@@ -167,7 +219,30 @@ def epoch_plan(data: TrainData, config: TrainConfig) -> EpochPlan:
         validation_fraction=config.validation_fraction,
         monitored_fraction=fraction,
         seed=config.seed,
+        mix=mix_plan(data.mix, data.num_rows, steps, config) if data.mix else None,
     )
+
+
+def mix_plan(mix: Mix, num_rows: int, steps: int, config: TrainConfig) -> MixPlan:
+    """Lay a mixed epoch out: as many steps as without, and of each set little more rows than they will take."""
+    training = 1 - config.validation_fraction
+    other_rows = mix.data.num_rows * mix_passes(mix, steps, config)
+    first, other = (
+        min(1.0, _drawn(share, steps) * config.global_batch_rows / (rows * training))
+        for share, rows in ((1 - mix.alpha, num_rows), (mix.alpha, other_rows))
+    )
+    return MixPlan(mix.alpha, steps, (first, other))
+
+
+def mix_passes(mix: Mix, steps: int, config: TrainConfig) -> int:
+    """Count how often the other set is read in an epoch: more than once if it is smaller than what is drawn of it."""
+    rows = mix.data.num_rows * (1 - config.validation_fraction)
+    return max(1, math.ceil(_drawn(mix.alpha, steps) * config.global_batch_rows / rows))
+
+
+def _drawn(share: float, steps: int) -> float:
+    """Batches that a set must hold so that an epoch in which each step takes one with this probability can end."""
+    return MIX_SLACK * (share * steps + MIX_SIGMAS * (steps * share * (1 - share)) ** 0.5 + 1)
 
 
 def check_rows(data: TrainData, config: TrainConfig) -> None:
@@ -188,10 +263,21 @@ def check_rows(data: TrainData, config: TrainConfig) -> None:
             expected=f"at least {config.global_batch_rows}",
             hint="Ingest more objects or lower train.global_batch_rows.",
         )
+    if data.mix and data.mix.data.num_rows * (1 - config.validation_fraction) < config.global_batch_rows:
+        raise ConfigError(
+            "fewer rows to mix in than one batch",
+            "mix.staged",
+            got=f"{data.mix.data.num_rows} rows in {len(data.mix.data.files)} files",
+            expected=f"at least {config.global_batch_rows} that train",
+            hint="Make more samples or lower train.global_batch_rows.",
+        )
 
 
 def run_name(data: TrainData, config: TrainConfig, identity: Mapping[str, Any]) -> str:
     """Return a hash of everything that changes the result: settings, files, and `identity` (the model)."""
     # Where and how often it is tried does not change the result; everything else names the run.
     settings = config.model_dump(exclude={"max_failures", "checkpoints_to_keep", "read_cpus"})
-    return content_hash([settings, sorted(map(asdict, data.files), key=str), data.columns, identity], size=10)
+    facts: list[Any] = [settings, sorted(map(asdict, data.files), key=str), data.columns, identity]
+    if data.mix:
+        facts += [data.mix.alpha, sorted(map(asdict, data.mix.data.files), key=str)]
+    return content_hash(facts, size=10)

@@ -65,12 +65,24 @@ def realised(
         yield realisations(table, number).select(list(columns))
 
 
-def dataset(data: TrainData, config: TrainConfig, storage: Storage) -> Dataset:
-    """Return the rows of all files, in the order of the seed, with the column that splits them."""
+def dataset(data: TrainData, config: TrainConfig, storage: Storage, passes: int = 1) -> Dataset:
+    """Return the rows of all files, in the order of the seed, with the column that splits them.
+
+    Parameters
+    ----------
+    data, config, storage
+        What is read, how, from where.
+    passes
+        How often each row comes in an epoch, beside its realisations.
+    """
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
-    numbers = range(data.realisations.count if data.realisations else 1)
-    parts = [(file, number) for number in numbers for file in ordered_files(data, config.seed + number)]
+    count = data.realisations.count if data.realisations else 1
+    parts = [
+        (file, turn % count)
+        for turn in range(passes * count)
+        for file in ordered_files(data, config.seed + turn)
+    ]
     source = StagedDatasource(parts, [*data.columns, SPLIT_COLUMN], storage, data.realisations)
     with DataContext.current(context):  # a dataset keeps the context that it was made in
         return ray.data.read_datasource(source, num_cpus=config.read_cpus, override_num_blocks=len(parts))

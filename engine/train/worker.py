@@ -2,10 +2,11 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+import pyarrow as pa
 import ray.train
 import torch
 from ray.data import DataIterator
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from models.spec import TrainTask
 
 logger = logging.getLogger(__name__)
+
+TRAIN, MIXED = "train", "mixed"
+"""Names of the data sets of a run: that which is learned, and what is mixed into it."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,9 @@ def _run_epoch(
     state: RunState, task: "TrainTask", bare: Mapping[str, Any], job: Job, on_step: OnStep
 ) -> None:
     """Do the next epoch of the run, and keep the weights if they are the best so far."""
-    shard = cast(DataIterator, ray.train.get_dataset_shard("train"))
-    # None (whole blocks) is documented for batch_size, though its annotation says int (Ray 2.60).
-    tables = shard.iter_batches(batch_size=cast(int, None), batch_format="pyarrow", prefetch_batches=2)
     progress, config = state.progress, job.config
-    epoch = run_epoch(task, bare, tables, job.plan, progress.epoch, progress.step, on_step)
+    mixed = _tables(MIXED) if job.plan.mix else ()
+    epoch = run_epoch(task, bare, _tables(TRAIN), job.plan, progress.epoch, progress.step, on_step, mixed)
     state.progress = progress.after_epoch(
         epoch.metrics,
         epoch.next_step,
@@ -75,6 +77,13 @@ def _run_epoch(
     )
     if state.progress.best_epoch == state.progress.epoch:
         state.best = module_weights(bare)
+
+
+def _tables(name: str) -> Iterable[pa.Table]:
+    """Rows of this worker of a set, once."""
+    shard = cast(DataIterator, ray.train.get_dataset_shard(name))
+    # None (whole blocks) is documented for batch_size, though its annotation says int (Ray 2.60).
+    return shard.iter_batches(batch_size=cast(int, None), batch_format="pyarrow", prefetch_batches=2)
 
 
 def _fair_threads(workers_here: int) -> int:

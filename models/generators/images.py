@@ -33,7 +33,7 @@ def columns_read(config: GeneratorConfig) -> tuple[Column, ...]:
     return (
         Column(IMAGE, "float32", text, config.unit, config.num_pixels, packed=True),
         *(
-            Column(n, "float32", f"Condition of the generator, {low:g} to {high:g}")
+            Column(n, "float64", f"Condition of the generator, {low:g} to {high:g}")
             for n, low, high in ranges
         ),
     )

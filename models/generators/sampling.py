@@ -1,10 +1,10 @@
 """Samples of any generator: latents drawn for each seed by itself, images in their unit.
 
 A sample depends on its own seed, its condition and the checkpoint. Rows go through the network `batch_rows` at
-a time and fewer are filled up, so that the operations are the same whatever a sample is asked for with. On one
-machine type and with the same versions of torch and numpy it is the same bit for bit when the rows before it
-are as many; in another place within a batch to about 1e-6 of its stretched values, because kernels may sum
-rows at an edge in another order.
+a time and fewer are filled up, each in the place that is its seed modulo `batch_rows`, because kernels may sum rows
+at an edge in another order. So the operations are the same whatever a sample is asked for with: on one machine
+type, and with the same versions of torch and numpy and as many threads, it is the same bit for bit.
+Seeds in a row fill whole batches; seeds that share a place take a batch each.
 """
 
 # N samples, D latents, C channels, S pixels a side, K conditions
@@ -99,8 +99,7 @@ class ImageSampler:
             raise ValueError(f"latent is {np.shape(latent)}, must be {(rows, self.num_latent)}")
         images = np.empty((rows, self._config.num_pixels), np.float32)
         latents = np.empty((rows, self.num_latent), np.float32)
-        for first in range(0, rows, self._config.batch_rows):
-            part = slice(first, first + self._config.batch_rows)
+        for part in _batches(np.asarray(seeds), self._config.batch_rows):
             images[part], latents[part] = self._generate(
                 seeds[part],
                 None if condition is None else condition[part],
@@ -133,9 +132,10 @@ class ImageSampler:
     def _generate(
         self, seeds: np.ndarray, condition: np.ndarray | None, latent: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Images and latents of at most `batch_rows` seeds, filled up with the first."""
+        """Images and latents of seeds with a place each; places that are left are filled up with the first."""
         rows, size = len(seeds), self._config.batch_rows
-        family, filled = self._family, np.where(np.arange(size) < rows, np.arange(size), 0)
+        family, filled, place = self._family, np.zeros(size, np.int64), seeds % size
+        filled[place] = np.arange(rows)
         drawn = np.stack([_draws(int(seed), family.num_latent + family.num_noise) for seed in seeds])
         told = scaled_condition(self._config, condition, rows, self._device)[filled]
         noise = torch.tensor(drawn[filled, family.num_latent :], device=self._device)
@@ -146,7 +146,7 @@ class ImageSampler:
                 values = torch.tensor(drawn[filled, : family.num_latent], device=self._device)
                 values = family.mapped(values, told) if family.mapped else values
             images = self._normaliser.inverse(family.decode(values, noise, told))
-        return images[:rows].flatten(1).cpu().numpy(), values[:rows].cpu().numpy()
+        return images.flatten(1).cpu().numpy()[place], values.cpu().numpy()[place]
 
 
 def drawn_conditions(fitted: Mapping[str, np.ndarray], seeds: np.ndarray) -> np.ndarray:
@@ -193,6 +193,16 @@ def kept_conditions(fitted: Mapping[str, np.ndarray]) -> np.ndarray:
 def _draws(seed: int, count: int) -> np.ndarray:
     """N(0, 1) float32 [count] of one sample's own generator."""
     return np.random.Generator(np.random.PCG64([seed])).standard_normal(count, np.float32)
+
+
+def _batches(seeds: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Rows that go through the network together: no two whose seeds have the same place."""
+    place = seeds % size
+    order = np.argsort(place, kind="stable")
+    turn = np.empty(len(seeds), np.int64)
+    turn[order] = np.arange(len(seeds)) - np.searchsorted(place[order], place[order])
+    for number in range(turn.max(initial=-1) + 1):
+        yield np.flatnonzero(turn == number)
 
 
 def _check_seeds(seeds: np.ndarray) -> int:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from catalogs import CATALOGS
@@ -13,10 +14,17 @@ from catalogs.query import open_catalog, run_query
 from catalogs.spec import CatalogSpec
 from engine.column import Column
 from engine.flags import FLAGS, REASONS
+from engine.images.morphology import MeasureMorphology
+from engine.images.nearest import NearestReal
 from engine.partition import HEALPIX
+from engine.sampling import SampleStage
 from engine.schema import arrow_type
+from engine.sources.seeds import SEED, SeedSource
 from engine.storage import Storage
+from jobs import augment
+from jobs.ingest import AddSplit
 from models import MODELS
+from models.generators.sampling import drawn_conditions
 from models.spec import ModelSpec
 from tests.catalogue import COLUMNS, MODEL_COLUMNS, CatalogueMaker
 
@@ -121,8 +129,30 @@ def written_by(catalog: CatalogSpec) -> list[Column]:
     return [column for model in models for column in model.writes(model.config()) if not column.packed]
 
 
+def sample_columns() -> tuple[Column, ...]:
+    """Columns of samples of the VAE that is told a size, with all measures."""
+    spec = MODELS["image_vae"]
+    told = {"conditions": ("half_light_radius_arcsec",), "condition_low": (1.0,), "condition_high": (4.0,)}
+    config = spec.config(**told)
+    generate = SampleStage(spec, config, "", "", config.num_latent, drawn_conditions)
+    near = NearestReal(config.size, 1, np.zeros((2, 64)), np.arange(2))
+    stages = (generate, MeasureMorphology(config.size), near, AddSplit(SEED))
+    return augment.columns_of(SeedSource(""), stages)
+
+
+def test_columns_of_samples_say_what_they_are_and_what_makes_a_sample_again():
+    columns = sample_columns()
+    names = [column.name for column in columns]
+    assert len(set(names)) == len(names)
+    assert not RESERVED & set(names)
+    assert {"seed", "checkpoint_id", "half_light_radius_arcsec", "latent", "image", "split_hash"} <= {*names}
+    for column in columns:
+        assert len(column.description) > 5, column.name
+        assert column.name == column.name.lower()
+
+
 def test_the_page_of_columns_is_up_to_date(rewrite_golden):
-    page = columns_page({name: written_by(catalog) for name, catalog in CATALOGS.items()})
+    page = columns_page({name: written_by(catalog) for name, catalog in CATALOGS.items()}, sample_columns())
     if rewrite_golden:
         DOCS.write_text(page)
     assert DOCS.read_text() == page, "run `make golden`"

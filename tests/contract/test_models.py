@@ -53,6 +53,10 @@ SMALL = {
         "size": 24, "network_pixels": 17, "rotations": 4, "fields": (2, 3, 4), "halvings": (1, 2), "dropout": 0.1,
         "aperture_radius_arcsec": 0.25,
     },
+    "restorer": {
+        "size": 16, "num_channels": 1, "width": 8, "blocks": 1, "psf_size_px": 9, "noise_sigma": 0.3, "scale": 5.0,
+        "learning_rate": 0.003, "augment": False,
+    },
     "image_vae": IMAGES | TOLD | {"num_latent": 8, "learning_rate": 0.005},
     "image_alae": IMAGES | {"num_latent": 16, "mapping_layers": 2, "judge_layers": 2},
     "image_stylegan": IMAGES | TOLD | {"num_latent": 16, "mapping_layers": 2, "noise_inputs": True},
@@ -96,6 +100,11 @@ def labelled_images(spec: ModelSpec, config, rows: int, seed: int) -> dict[str, 
     return make_disks(rows, config.size, seed, unknown=0.1)
 
 
+def plain_images(spec: ModelSpec, config, rows: int, seed: int) -> dict[str, np.ndarray]:
+    """Images of simple galaxies."""
+    return make_blobs(rows, config.size, seed)
+
+
 def blobs(spec: ModelSpec, config, rows: int, seed: int) -> dict[str, np.ndarray]:
     """Images of simple galaxies, with the conditions that a generator is told."""
     return make_blobs(rows, config.size, seed, config.conditions)
@@ -108,6 +117,7 @@ ROWS_OF = {
     "band_gan": images,
     "unet_vae": pairs,
     "disk_classifier": labelled_images,
+    "restorer": plain_images,
     **dict.fromkeys(GENERATORS, blobs),
 }
 """What makes plausible rows of the columns that each model learns from; a new model adds its own."""
@@ -115,7 +125,7 @@ ROWS_OF = {
 NO_PIXEL = {"science": 0, "error": 0, "mask": True}
 UNUSABLE = dict.fromkeys(ROWS_OF, NO_PIXEL) | {
     "spectral_vae": {"flux": 0, "ivar": 0},
-    **{name: {"image": np.nan} for name in GENERATORS},
+    **{name: {"image": np.nan} for name in ("restorer", *GENERATORS)},
 }
 """Values of pixels that cannot be used."""
 
@@ -124,6 +134,7 @@ VERDICT = {
     "band_gan": "anomaly_score",
     "unet_vae": "denoised_fraction",
     "disk_classifier": "prob_disk",
+    "restorer": "restoration_residual",
     **dict.fromkeys(GENERATORS, "reconstruction_error"),
     "image_stylegan": "discriminator_logit",
 }

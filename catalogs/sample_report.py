@@ -1,0 +1,74 @@
+"""One HTML file about samples of a generator beside real images: figures inline, nothing loaded from anywhere."""
+
+# N, M = real and generated images, S = pixels a side
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from catalogs.release import checkpoint_ids
+from catalogs.sample_charts import grid_picture, power_chart, property_chart
+from catalogs.sample_sets import ImageSet
+from engine.commit import Manifest
+
+
+def sample_report(
+    root: str,
+    manifest: Manifest,
+    real: ImageSet,
+    generated: ImageSet,
+    softening: float,
+    distances: Sequence[tuple[str, float, float]],
+    no_distances: str = "",
+    nearest: np.ndarray | None = None,
+) -> str:
+    """Write the report of a version.
+
+    Parameters
+    ----------
+    root, manifest
+        The catalogue and its version.
+    real, generated
+        What is compared.
+    softening
+        Of asinh, for the pictures [unit of the images].
+    distances
+        Quantity, distance, floor.
+    no_distances
+        Why there are none, where there are none.
+    nearest
+        Distances [M] from the nearest real image, if they were measured.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    failed = f"{real.num_failed} real and {generated.num_failed} generated ones could not be measured."
+    context = {
+        "root": root,
+        "model": manifest.provenance.get("model", "a generator"),
+        "manifest": manifest,
+        "checkpoints": checkpoint_ids(manifest.provenance),
+        "grid": grid_picture(real.images, generated.images, softening),
+        "softening": softening,
+        "properties": Markup(property_chart(real.morphology, generated.morphology)),  # noqa: S704 - our own SVG
+        "power": Markup(power_chart(real.spectra, generated.spectra)),  # noqa: S704 - our own SVG
+        "num_real": len(real.images),
+        "num_generated": len(generated.images),
+        "failed": failed,
+        "distances": distances,
+        "no_distances": no_distances,
+        "nearest": None if nearest is None else np.percentile(nearest, [0, 50, 100]).tolist(),
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("sample_report.html.j2").render(context)

@@ -1,0 +1,137 @@
+"""How near an image is to the nearest real one: a sign of memorised training images, and of images like none.
+
+Features are the mean brightness in `side` x `side` blocks of each channel, under asinh of brightness / softening.
+An image is compared under the 8 symmetries of the square. The distance is the root mean square difference of
+features, in units of the real sample's root mean square deviation from its mean: about 1.4 between unrelated images, 0
+for a copy.
+"""
+
+# N = images, M = real images, C = channels, S = pixels a side, F = features
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from pydantic import Field
+
+from engine.column import Column
+from engine.config import Config
+from engine.images.galaxies import image_column
+from engine.schema import column_array, matrix, set_column
+from engine.stage import Resources, UnitTable
+
+NEAREST: tuple[Column, ...] = (
+    Column("nearest_distance", "float32", "Distance from the nearest real image in the space of engine.images.nearest"),
+    Column("nearest_object_id", "int64", "Identifier of that real image in its set"),
+)  # fmt: skip
+
+
+class NearestConfig(Config):
+    """The space in which images are compared."""
+
+    side: int = Field(default=8, ge=1)
+    """Blocks a side; must divide the side of the images."""
+    softening: float = Field(default=1.0, gt=0)
+    """Brightness where asinh turns from linear to logarithmic."""
+
+
+def features(images: np.ndarray, config: NearestConfig) -> np.ndarray:
+    """Features float32 [N, C * side^2] of images [N, C, S, S]; ValueError if blocks do not fit."""
+    num, channels, size, _ = images.shape
+    if size % config.side:
+        raise ValueError(f"images of {size} pixels a side do not divide into {config.side} blocks")
+    step = size // config.side
+    values = np.arcsinh(np.asarray(images, np.float64) / config.softening)
+    blocks = values.reshape(num, channels, config.side, step, config.side, step).mean((3, 5))
+    return blocks.reshape(num, channels * config.side**2).astype(np.float32)
+
+
+def nearest(
+    images: np.ndarray, reference: np.ndarray, config: NearestConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distance [N] from the nearest of the reference, and its row [N].
+
+    Parameters
+    ----------
+    images
+        [N, C, S, S].
+    reference
+        `features` of real images, [M, F].
+    config
+        The space.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two real images, or all are the same.
+    """
+    spread = float(np.sqrt(np.mean((reference - reference.mean(0)) ** 2))) if len(reference) > 1 else 0.0
+    if not spread > 0:
+        raise ValueError(f"{len(reference)} real images that do not differ: nothing to measure distances by")
+    best, row = np.full(len(images), np.inf), np.zeros(len(images), np.int64)
+    for element in range(8):
+        turned = np.rot90(images, element % 4, (-2, -1))
+        turned = turned[..., ::-1] if element >= 4 else turned
+        squares = _squares(features(turned, config), reference)
+        found = squares.argmin(1)
+        value = squares[np.arange(len(squares)), found]
+        row, best = np.where(value < best, found, row), np.minimum(value, best)
+    return np.sqrt(np.maximum(best, 0) / reference.shape[1]) / spread, row
+
+
+def _squares(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Squared distances [N, M], in float64: differences of like numbers."""
+    a, b = first.astype(np.float64), second.astype(np.float64)
+    return (a**2).sum(1)[:, None] - 2 * a @ b.T + (b**2).sum(1)
+
+
+@dataclass(frozen=True, eq=False)
+class NearestReal:
+    """Stage: adds `NEAREST` to rows of images.
+
+    Parameters
+    ----------
+    size, channels
+        Of the images.
+    reference
+        `features` of real images, [M, F].
+    object_ids
+        Their identifiers, int64 [M].
+    config
+        The space.
+    """
+
+    size: int
+    channels: int
+    reference: np.ndarray
+    object_ids: np.ndarray
+    config: NearestConfig = field(default_factory=NearestConfig)
+    resources: Resources = field(default_factory=Resources)
+
+    @property
+    def name(self) -> str:
+        """Short name for logs."""
+        return "nearest"
+
+    @property
+    def requires(self) -> tuple[Column, ...]:
+        """Images."""
+        return (image_column(self.size, self.channels),)
+
+    @property
+    def provides(self) -> tuple[Column, ...]:
+        """Columns `NEAREST`."""
+        return NEAREST
+
+    def open(self) -> Callable[[UnitTable], UnitTable]:
+        """Return the function; there is nothing to load."""
+        return self._apply
+
+    def _apply(self, table: UnitTable) -> UnitTable:
+        images = matrix(table.rows, "image").reshape(-1, self.channels, self.size, self.size)
+        distance, row = nearest(images, self.reference, self.config)
+        values = (distance.astype(np.float32), self.object_ids[row])
+        rows = table.rows
+        for column, array in zip(NEAREST, values, strict=True):
+            rows = set_column(rows, column, column_array(column, array))
+        return table.with_rows(rows)

@@ -1,0 +1,206 @@
+"""Checkpoint of a generator -> catalogue `augmentations`: images, what they were made of, and how good they are.
+
+Units are ranges of seeds, computed and recorded as those of any release: a rerun goes on, more samples are added.
+Samples have no position, so HATS does not apply: the catalogue is flat, one per model in `{output.uri}/model={name}`,
+one Parquet file a unit. It can be trained on, or mixed into a training, as what `ingest` has staged.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from catalogs.augmentations import NAME
+from engine.column import Column
+from engine.commit import CatalogConfig, Manifest, publish, read_manifest
+from engine.errors import CheckpointError, ConfigError
+from engine.images.morphology import MeasureMorphology, MorphologyConfig
+from engine.images.nearest import NearestReal, features
+from engine.infer import model_config
+from engine.rows import FLAGS
+from engine.sampling import IMAGE, LATENT, SampleStage
+from engine.schema import matrix
+from engine.sources.seeds import SeedsConfig, SeedSource
+from engine.stage import Resources, Stage, check, columns_by_name
+from engine.storage import Storage
+from engine.train.batches import read_tables
+from jobs import parts, sample_report
+from jobs.applied import Applied, open_one
+from jobs.config import JobConfig, NearestRealConfig, Place, load
+from jobs.faults import judge
+from jobs.ingest import AddSplit
+from jobs.job import JobResult, Options
+from jobs.parts import Parts
+from jobs.provenance import provenance
+from models.generators.config import GeneratorConfig
+from models.generators.images import check_condition
+from models.generators.sampling import drawn_conditions
+
+
+def run(options: Options) -> JobResult:
+    """Make the samples that have no record, then list all of them in a new version."""
+    return sample(load(options, "augment", "checkpoint", "output"), options)
+
+
+def sample(config: JobConfig, options: Options) -> JobResult:
+    """Run `seeds -> generator -> measures -> split -> fragments` and publish the list of files."""
+    assert config.checkpoint is not None
+    applied = open_one(config.checkpoint)
+    ready = assemble(config, applied, options.limit)
+    if options.plan:
+        return parts.plan(ready)
+    parts.run(config, [ready], "augment")
+    manifest = publish(
+        ready.output.uri,
+        ready.storage,
+        [unit.id for unit in ready.units],
+        ready.columns,
+        CatalogConfig(name=NAME, kind="flat"),
+        provenance(config, checkpoints={applied.place.uri: applied.checkpoint.id}, model=applied.spec.name),
+    )
+    settings = model_config(applied.spec, applied.checkpoint.config, applied.place.uri, CheckpointError)
+    return _result(config, ready, manifest, settings)
+
+
+def _result(config: JobConfig, ready: Parts, manifest: Manifest, settings: GeneratorConfig) -> JobResult:
+    verdict = judge(ready.units, [manifest], config.max_rejected_fraction)
+    summary = {
+        "catalogue": ready.output.uri,
+        "version": manifest.version,
+        "units": len(ready.units),
+        "computed": len(ready.pending),
+        "rows": manifest.rows,
+        "rejected": dict(manifest.rejected),
+        "fault_fraction": verdict.fraction,
+    }
+    lines = [f"samples: {manifest.rows} in version {manifest.version}", *verdict.lines]
+    if config.report.enabled and config.staged and manifest.rows:
+        summary["report"] = sample_report.write(config, ready.output, manifest, settings)
+        lines.append(f"report: {summary['report']}")
+    return JobResult(summary, [*lines, f"catalogue: {ready.output.uri}"], verdict.exit_code)
+
+
+def assemble(config: JobConfig, applied: Applied, limit: int | None) -> Parts:
+    """Return the pipeline from seeds to samples.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint is not that of a generator.
+    ConfigError
+        If a condition is not one of its, or lies outside of what it has learned; or images do not fit the measures.
+    """
+    assert config.augment is not None
+    assert config.output is not None
+    asked, place = config.augment, applied.place
+    resources = Resources(config.infer.num_cpus, config.infer.num_gpus)
+    generate = SampleStage.from_checkpoint(
+        applied.spec, place.uri, place.storage, drawn_conditions,
+        condition=asked.condition, device=config.infer.device, resources=resources,
+    )  # fmt: skip
+    settings = SeedsConfig(**{name: getattr(asked, name) for name in SeedsConfig.model_fields})
+    source = SeedSource(place.uri, place.storage, settings, model=applied.spec.name)
+    _check_condition(generate.config, asked.condition)
+    measures, facts = _measures(config, generate.config)
+    (split_by,) = columns_by_name(source.columns, source.split_by)
+    stages: tuple[Stage, ...] = (generate, *measures, AddSplit(split_by))
+    check(stages, source.columns)
+    salt: dict[str, Any] = {
+        "job": "augment",
+        "checkpoint": applied.checkpoint.id,
+        "condition": asked.condition,
+        **facts,
+    }
+    output = Place(
+        uri=Storage.join(config.output.uri, f"model={applied.spec.name}"), storage=config.output.storage
+    )
+    return parts.planned(source, "seeds", stages, columns_of(source, stages), output, salt, limit)
+
+
+def columns_of(source: SeedSource, stages: Sequence[Stage]) -> tuple[Column, ...]:
+    """Order the columns: what names a sample, what it was made with, what was measured, its pixels."""
+    made = {column.name: column for stage in stages for column in stage.provides}
+    names = columns_by_name(source.columns, *source.staged)
+    rest = [column for name, column in made.items() if name not in (*source.staged, IMAGE, LATENT)]
+    return (*(c for c in names if c != FLAGS), *rest, FLAGS, made[LATENT], made[IMAGE])
+
+
+def _check_condition(settings: GeneratorConfig, condition: dict[str, float]) -> None:
+    unknown = sorted(condition.keys() - set(settings.conditions))
+    if unknown:
+        expected = (
+            f"of {', '.join(settings.conditions)}" if settings.conditions else "none: it has no conditions"
+        )
+        raise ConfigError(
+            "not a condition of the generator", "augment.condition", ", ".join(unknown), expected
+        )
+    if not settings.conditions:
+        return
+    values = [
+        condition.get(n, low) for n, low in zip(settings.conditions, settings.condition_low, strict=True)
+    ]
+    try:
+        check_condition(settings, np.array([values]), 1)
+    except ValueError as error:
+        raise ConfigError(
+            "outside of what the generator has learned", "augment.condition", str(error)
+        ) from error
+
+
+def _measures(config: JobConfig, settings: GeneratorConfig) -> tuple[list[Stage], dict[str, Any]]:
+    """Stages that measure samples, and what of them changes rows."""
+    assert config.augment is not None
+    asked, stages, facts = config.augment, list[Stage](), dict[str, Any]()
+    if asked.morphology:
+        stages.append(_morphology(settings, asked.morphology))
+        facts["morphology"] = asked.morphology.model_dump(mode="json")
+    if asked.nearest:
+        stage, publish_id = _nearest(settings, asked.nearest)
+        stages.append(stage)
+        facts["nearest"] = asked.nearest.model_dump(mode="json", exclude={"staged"}) | {"of": publish_id}
+    return stages, facts
+
+
+def _morphology(settings: GeneratorConfig, asked: MorphologyConfig) -> MeasureMorphology:
+    try:
+        return MeasureMorphology(settings.size, settings.num_channels, asked)
+    except ValueError as error:
+        raise ConfigError("images have no such channel", "augment.morphology.channel", str(error)) from error
+
+
+def _nearest(settings: GeneratorConfig, asked: NearestRealConfig) -> tuple[NearestReal, str]:
+    """Stage that compares with a staged set, and which version of it."""
+    storage = Storage(asked.staged.storage)
+    manifest = read_manifest(asked.staged.uri, storage)
+    images, ids = _staged_images(manifest, asked, storage)
+    shape = (settings.num_channels, settings.size, settings.size)
+    if images.shape[1] != settings.num_pixels:
+        raise ConfigError(
+            "real images are not of the shape of the samples", asked.staged.uri,
+            f"{images.shape[1]} pixels", f"{settings.num_pixels}: {shape}",
+        )  # fmt: skip
+    if settings.size % asked.side:
+        got, expected = str(asked.side), f"a divisor of {settings.size}"
+        raise ConfigError("blocks do not fill the image", "augment.nearest.side", got, expected)
+    reference = features(images.reshape(-1, *shape), asked)
+    return NearestReal(settings.size, settings.num_channels, reference, ids, asked), manifest.publish_id
+
+
+def _staged_images(
+    manifest: Manifest, asked: NearestRealConfig, storage: Storage
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images [M, C * S * S] and identifiers [M] of at most `max_rows` staged objects."""
+    names = [column["name"] for column in manifest.columns]
+    if not {IMAGE, "object_id"} <= {*names}:
+        raise ConfigError(
+            "staged set holds no images", asked.staged.uri, ", ".join(names), "image, object_id"
+        )
+    uris = sorted(Storage.join(asked.staged.uri, file.path) for file in manifest.files if file.role == "data")
+    images, ids, rows = list[np.ndarray](), list[np.ndarray](), 0
+    for table in read_tables(uris, (IMAGE, "object_id"), storage):
+        images.append(matrix(table, IMAGE)[: asked.max_rows - rows])
+        ids.append(table["object_id"].to_numpy()[: asked.max_rows - rows])
+        rows += len(ids[-1])
+        if rows == asked.max_rows:
+            break
+    return np.concatenate(images), np.concatenate(ids)
