@@ -64,10 +64,12 @@ class ColourSource(FilesSource):
                     what = "picture is too large"
                     raise SourceError(what, ref.uri, got, f"{MAX_PIXELS} at most", reason="unreadable_file")
                 pixels = np.asarray(picture.convert("RGB"), np.float32) / 255
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-            raise SourceError(
-                "picture cannot be decoded", ref.uri, str(error), reason="unreadable_file"
-            ) from error
+        except UnidentifiedImageError as error:  # its text holds an address in memory
+            what, expected = "file is no picture", "JPEG or PNG"
+            raise SourceError(what, ref.uri, expected=expected, reason="unreadable_file") from error
+        except (OSError, Image.DecompressionBombError) as error:
+            what = "picture cannot be decoded"
+            raise SourceError(what, ref.uri, str(error), reason="unreadable_file") from error
         return np.moveaxis(pixels, -1, 0), ref.size
 
     def image_of(self, planes: np.ndarray, where: str) -> np.ndarray:
