@@ -3,9 +3,10 @@
 import logging
 from pathlib import Path
 
+from catalogs import augmentations
 from engine import config as engine_config
 from engine.commit import Manifest, read_manifest
-from engine.errors import EngineError
+from engine.errors import ConfigError, EngineError
 from engine.locations import is_object
 from engine.storage import Storage
 from engine.units import content_hash
@@ -47,6 +48,11 @@ def write(place: Place, version: int | None, settings: ReportConfig, out: str = 
     from jobs import gallery
 
     manifest = read_manifest(place.uri, Storage(place.storage), version)
+    if manifest.name == augmentations.NAME:
+        raise ConfigError(
+            "samples have no scores to report on", place.uri,
+            hint="`augment` writes their report where it is told [staged], the set to compare with.",
+        )  # fmt: skip
     path = out or path_of(place, manifest)
     items, note, history, reliability = [], "", [], None
     try:
