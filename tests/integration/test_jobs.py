@@ -124,9 +124,8 @@ def test_demo_plans_and_prints_the_ten_strangest(
     with monkeypatch.context() as patch:
         patch.setattr(cluster, "connect", lambda _: pytest.fail("a plan needs no Ray"))
         plan = say("demo", str(config), *somewhere, "--plan")
-        assert (
-            json.loads(say("demo", str(config), *somewhere, "--plan", "--json")).keys() == demo.STEPS.keys()
-        )
+        planned = json.loads(say("demo", str(config), *somewhere, "--plan", "--json"))
+        assert list(planned) == ["synthesize", "ingest", "train", "reprocess"]
     assert "synthesize: files: 5" in plan
     assert f"ingest: not to be planned yet: {config.parent}/demo-release" in plan
     # Training is tested above; here a checkpoint is there.
