@@ -8,11 +8,10 @@ styles out of instance normalisation; G has the demodulation of StyleGAN2; R1 is
 
 # B images, C channels, S pixels a side, D latents, K conditions
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,15 +25,15 @@ from models.generators.adversarial import (
     generator_loss,
 )
 from models.generators.adversarial_config import AdversarialConfig
-from models.generators.average import Averaged, exported
-from models.generators.encoding import encoder_columns, encoding_predictor
-from models.generators.images import Seen, columns_read, training_rows
+from models.generators.average import Averaged
+from models.generators.encoding import encoder_columns, encoder_spec
+from models.generators.images import Seen, training_rows
 from models.generators.networks import EqualLinear, Trunk, activated
-from models.generators.sampling import Family, ImageSampler, fit_conditions
+from models.generators.sampling import Family
 from models.generators.style_networks import Head, Made, StyleGenerator
 from models.generators.task import fresh
 from models.settings import check
-from models.spec import Batch, ModelSpec, Predict
+from models.spec import Batch
 from models.training import to_floats, unwrapped
 
 
@@ -211,33 +210,4 @@ def _writes(config: ImageALAEConfig) -> tuple[Column, ...]:
     return encoder_columns(config.num_latent, text, "training asks for equal latents, not for equal pixels")
 
 
-def _fit(
-    config: ImageALAEConfig, module: nn.Module, reference: Iterable[Batch], held_out: Iterable[Batch]
-) -> dict[str, np.ndarray]:
-    del module, held_out
-    return fit_conditions(config, reference)
-
-
-def _predictor(
-    config: ImageALAEConfig, module: nn.Module, fitted: Mapping[str, np.ndarray], device: torch.device
-) -> Predict:
-    return encoding_predictor(config, _family(config, module.to(device)), fitted, device)
-
-
-def _sampler(config: ImageALAEConfig, module: nn.Module, device: torch.device) -> ImageSampler:
-    return ImageSampler(config, _family(config, module.to(device)), device)
-
-
-SPEC = ModelSpec(
-    name="image_alae",
-    version=1,
-    config=ImageALAEConfig,
-    build=_build,
-    task=ImageALAETask,
-    reads=columns_read,
-    writes=_writes,
-    fit=_fit,
-    predictor=_predictor,
-    exported=exported,
-    sampler=_sampler,
-)
+SPEC = encoder_spec("image_alae", ImageALAEConfig, _build, ImageALAETask, _writes, _family)

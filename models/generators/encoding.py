@@ -2,18 +2,20 @@
 
 # B images, D latents
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.column import Column
 from engine.flags import NOT_SCORED
+from models.generators.average import exported
 from models.generators.config import GeneratorConfig
-from models.generators.images import predicted_rows
-from models.generators.sampling import Family, kept_conditions, row_parts
-from models.spec import Batch, Predict
+from models.generators.images import columns_read, predicted_rows
+from models.generators.sampling import Family, ImageSampler, fit_conditions, kept_conditions, row_parts
+from models.spec import Batch, ModelSpec, Predict, TrainTask
 
 
 def encoder_columns(num_latent: int, latent: str, error: str) -> tuple[Column, ...]:
@@ -29,6 +31,38 @@ def encoder_columns(num_latent: int, latent: str, error: str) -> tuple[Column, .
         Column("latent", "float32", latent, "", num_latent, packed=True),
         Column("reconstruction_error", "float32", text + error),
     )
+
+
+def encoder_spec(
+    name: str,
+    config: type[GeneratorConfig],
+    build: Callable[[Any], nn.Module],
+    task: Callable[[Any, int], TrainTask],
+    writes: Callable[[Any], tuple[Column, ...]],
+    family: Callable[[Any, nn.Module], Family],
+) -> ModelSpec:
+    """Specify a generator that encodes: `writes` as `encoder_columns`, `family` of (config, module on its device)."""
+
+    def fit(
+        settings: Any,
+        module: nn.Module,  # noqa: ARG001 - conditions are those of the images, whatever the network
+        reference: Iterable[Batch],
+        held_out: Iterable[Batch],  # noqa: ARG001
+    ) -> dict[str, np.ndarray]:
+        return fit_conditions(settings, reference)
+
+    def predictor(
+        settings: Any, module: nn.Module, fitted: Mapping[str, np.ndarray], device: torch.device
+    ) -> Predict:
+        return encoding_predictor(settings, family(settings, module.to(device)), fitted, device)
+
+    def sampler(settings: Any, module: nn.Module, device: torch.device) -> ImageSampler:
+        return ImageSampler(settings, family(settings, module.to(device)), device)
+
+    return ModelSpec(
+        name=name, version=1, config=config, build=build, task=task, reads=columns_read, writes=writes, fit=fit,
+        predictor=predictor, exported=exported, sampler=sampler,
+    )  # fmt: skip
 
 
 def encoding_predictor(

@@ -7,22 +7,21 @@ equation is solved in few steps, and runs backwards from an image to its noise, 
 
 # B images, C channels, S pixels a side, D = C S^2 latents, K conditions
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from engine.column import Column
-from models.generators.average import Averaged, exported
-from models.generators.encoding import encoder_columns, encoding_predictor
+from models.generators.average import Averaged
+from models.generators.encoding import encoder_columns, encoder_spec
 from models.generators.flow_config import ImageFlowConfig
 from models.generators.flow_networks import FlowNetwork
-from models.generators.images import Seen, columns_read, training_rows
-from models.generators.sampling import Family, ImageSampler, fit_conditions
+from models.generators.images import Seen, training_rows
+from models.generators.sampling import Family
 from models.generators.task import GeneratorTask, fresh
-from models.spec import Batch, ModelSpec, Predict
+from models.spec import Batch
 from models.training import to_floats, unwrapped, warmup_cosine
 
 NETWORK = "flow"
@@ -148,33 +147,4 @@ def _writes(config: ImageFlowConfig) -> tuple[Column, ...]:
     return encoder_columns(config.num_pixels, text, error)
 
 
-def _fit(
-    config: ImageFlowConfig, module: nn.Module, reference: Iterable[Batch], held_out: Iterable[Batch]
-) -> dict[str, np.ndarray]:
-    del module, held_out
-    return fit_conditions(config, reference)
-
-
-def _predictor(
-    config: ImageFlowConfig, module: nn.Module, fitted: Mapping[str, np.ndarray], device: torch.device
-) -> Predict:
-    return encoding_predictor(config, _family(config, module.to(device)), fitted, device)
-
-
-def _sampler(config: ImageFlowConfig, module: nn.Module, device: torch.device) -> ImageSampler:
-    return ImageSampler(config, _family(config, module.to(device)), device)
-
-
-SPEC = ModelSpec(
-    name="image_flow",
-    version=1,
-    config=ImageFlowConfig,
-    build=FlowNetwork,
-    task=ImageFlowTask,
-    reads=columns_read,
-    writes=_writes,
-    fit=_fit,
-    predictor=_predictor,
-    exported=exported,
-    sampler=_sampler,
-)
+SPEC = encoder_spec("image_flow", ImageFlowConfig, FlowNetwork, ImageFlowTask, _writes, _family)

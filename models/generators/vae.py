@@ -7,23 +7,22 @@ published: those here are ours, of the size of their other networks.
 # B images, C channels, S pixels a side, D latents, K conditions
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from engine.column import Column
-from models.generators.average import Averaged, exported
+from models.generators.average import Averaged
 from models.generators.config import GeneratorConfig
-from models.generators.encoding import encoder_columns, encoding_predictor
-from models.generators.images import Seen, columns_read, training_rows
+from models.generators.encoding import encoder_columns, encoder_spec
+from models.generators.images import Seen, training_rows
 from models.generators.networks import Decoder, EqualLinear, Trunk
-from models.generators.sampling import Family, ImageSampler, fit_conditions
+from models.generators.sampling import Family
 from models.generators.task import GeneratorTask, fresh
 from models.settings import check
-from models.spec import Batch, ModelSpec, Predict
+from models.spec import Batch
 from models.training import to_floats, unwrapped, warmup_cosine
 from models.unet_vae_losses import ACTIVE_NAT, latent_kl, with_free_bits
 from models.unet_vae_networks import Output
@@ -177,33 +176,4 @@ def _writes(config: ImageVAEConfig) -> tuple[Column, ...]:
     return encoder_columns(config.num_latent, "Mean of the posterior of the latent", "what the latent loses")
 
 
-def _fit(
-    config: ImageVAEConfig, module: nn.Module, reference: Iterable[Batch], held_out: Iterable[Batch]
-) -> dict[str, np.ndarray]:
-    del module, held_out
-    return fit_conditions(config, reference)
-
-
-def _predictor(
-    config: ImageVAEConfig, module: nn.Module, fitted: Mapping[str, np.ndarray], device: torch.device
-) -> Predict:
-    return encoding_predictor(config, _family(config, module.to(device)), fitted, device)
-
-
-def _sampler(config: ImageVAEConfig, module: nn.Module, device: torch.device) -> ImageSampler:
-    return ImageSampler(config, _family(config, module.to(device)), device)
-
-
-SPEC = ModelSpec(
-    name="image_vae",
-    version=1,
-    config=ImageVAEConfig,
-    build=ImageVAE,
-    task=ImageVAETask,
-    reads=columns_read,
-    writes=_writes,
-    fit=_fit,
-    predictor=_predictor,
-    exported=exported,
-    sampler=_sampler,
-)
+SPEC = encoder_spec("image_vae", ImageVAEConfig, ImageVAE, ImageVAETask, _writes, _family)
