@@ -103,20 +103,32 @@ class InferStage:
 
     def open(self) -> UnitFunction:
         """Load the checkpoint, build the network and return the function that scores a unit."""
-        checkpoint = load(self.checkpoint_uri, Storage(self.options), self.spec.name, self.spec.version)
-        if checkpoint.id != self.checkpoint_id:
-            raise CheckpointError(
-                "checkpoint was replaced while the job ran",
-                self.checkpoint_uri,
-                got=checkpoint.id,
-                expected=self.checkpoint_id,
-                hint="Run the job again; finished units of the old checkpoint are kept apart.",
-            )
+        checkpoint = load_planned(self.spec, self.checkpoint_uri, self.checkpoint_id, self.options)
         device = choose_device(self.device)
         config, module = open_model(self.spec, checkpoint, self.checkpoint_uri)
         module, in_precision = tuned(module.to(device), device, self.precision)
         predict = self.spec.predictor(config, module, checkpoint.fitted, device)
         return _Scorer(self, in_precision(predict))
+
+
+def load_planned(spec: "ModelSpec", uri: str, checkpoint_id: str, options: StorageOptions) -> Checkpoint:
+    """Load the checkpoint that a job was planned with.
+
+    Raises
+    ------
+    CheckpointError
+        If another one is there by now.
+    """
+    checkpoint = load(uri, Storage(options), spec.name, spec.version)
+    if checkpoint.id != checkpoint_id:
+        raise CheckpointError(
+            "checkpoint was replaced while the job ran",
+            uri,
+            got=checkpoint.id,
+            expected=checkpoint_id,
+            hint="Run the job again; finished units of the old checkpoint are kept apart.",
+        )
+    return checkpoint
 
 
 def tuned(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from engine.checkpoint import load, read_header
+from engine.checkpoint import read_header
 from engine.column import Column
 from engine.errors import CheckpointError
-from engine.infer import Device, choose_device, model_config, open_model
+from engine.infer import Device, choose_device, load_planned, model_config, open_model
 from engine.rows import FLAGS, SOURCE_ROW, SOURCE_URI
 from engine.schema import column_array, set_column
 from engine.sources.seeds import SEED
@@ -116,15 +116,7 @@ class SampleStage:
     def open(self) -> UnitFunction:
         """Load the checkpoint, build the network and return the function that samples a unit."""
         assert self.spec.sampler is not None
-        checkpoint = load(self.checkpoint_uri, Storage(self.options), self.spec.name, self.spec.version)
-        if checkpoint.id != self.checkpoint_id:
-            raise CheckpointError(
-                "checkpoint was replaced while the job ran",
-                self.checkpoint_uri,
-                got=checkpoint.id,
-                expected=self.checkpoint_id,
-                hint="Run the job again; samples of the old checkpoint are kept apart.",
-            )
+        checkpoint = load_planned(self.spec, self.checkpoint_uri, self.checkpoint_id, self.options)
         config, module = open_model(self.spec, checkpoint, self.checkpoint_uri)
         sampler = self.spec.sampler(config, module, choose_device(self.device))
         return _Generator(self, sampler, checkpoint.fitted)

@@ -12,7 +12,7 @@ from torch import nn
 from catalogs import CATALOGS
 from catalogs.gallery import GalleryItem
 from catalogs.query import open_catalog, run_query
-from catalogs.spec import CatalogSpec, Choice
+from catalogs.spec import CatalogSpec
 from engine.commit import Manifest
 from engine.errors import EngineError
 from engine.infer import open_model
@@ -58,10 +58,7 @@ def items(reader: Reader, place: Place, manifest: Manifest, num_items: int) -> t
     An object whose file is gone or has changed is left out, not an error: a report is never lost for a
     picture.
     """
-    choices = reader.catalog.choices
-    chosen = [
-        _chosen(place, manifest.version, reader, choice, -(-num_items // len(choices))) for choice in choices
-    ]
+    chosen = _chosen(place, manifest.version, reader.catalog, num_items)
     top = [row for rows in chosen for row in rows]
     found: dict[Key, GalleryItem] = {}
     problems: list[str] = []
@@ -91,11 +88,12 @@ def _key(row: Mapping[str, Any], reader: Reader) -> Key:
     return tuple(row[name] for name in reader.catalog.key)
 
 
-def _chosen(place: Place, version: int, reader: Reader, choice: Choice, num: int) -> list[dict[str, Any]]:
+def _chosen(place: Place, version: int, catalog: CatalogSpec, num_items: int) -> list[list[dict[str, Any]]]:
+    """Keys and files of the objects of each choice, which share `num_items`."""
+    names, num = ", ".join((*catalog.key, "source_uri")), -(-num_items // len(catalog.choices))
     with open_catalog(place.uri, place.storage, version) as connection:
-        names = ", ".join((*reader.catalog.key, "source_uri"))
-        sql = f"SELECT {names} FROM {choice.rows.format(n=num)}"  # noqa: S608 - names of our own
-        return run_query(connection, sql).read_all().to_pylist()
+        lines = (f"SELECT {names} FROM {choice.rows.format(n=num)}" for choice in catalog.choices)  # noqa: S608
+        return [run_query(connection, line).read_all().to_pylist() for line in lines]
 
 
 def _units(place: Place, manifest: Manifest, uris: set[str]) -> list[Unit]:

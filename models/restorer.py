@@ -9,7 +9,7 @@ their blur and noise. Not here: the mixing of real and generated images, which i
 # B images, C channels, S pixels a side
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch.nn import functional
 from engine.column import Column
 from engine.flags import NOT_SCORED
 from models.restorer_config import RestorerConfig
-from models.spec import Batch, ModelSpec, Predict
+from models.spec import Batch, ModelSpec, Predict, nothing_fitted
 from models.symmetry import NUM_SYMMETRIES, turned
 from models.training import optimizer_tensors, restore_optimizer, to_floats, unwrapped
 
@@ -187,14 +187,6 @@ def _writes(config: RestorerConfig) -> tuple[Column, ...]:
     )  # fmt: skip
 
 
-def _fit(
-    config: RestorerConfig, module: nn.Module, reference: Iterable[Batch], held_out: Iterable[Batch]
-) -> dict[str, np.ndarray]:
-    """Nothing is fitted: restored images are not compared with a sample."""
-    del config, module, reference, held_out
-    return {}
-
-
 def _predictor(
     config: RestorerConfig, module: nn.Module, fitted: Mapping[str, np.ndarray], device: torch.device
 ) -> Predict:
@@ -234,6 +226,6 @@ SPEC = ModelSpec(
     task=RestorerTask,
     reads=_reads,
     writes=_writes,
-    fit=_fit,
+    fit=nothing_fitted,
     predictor=_predictor,
 )

@@ -75,6 +75,16 @@ class Sampler(Protocol):
         ...
 
 
+def nothing_fitted(
+    config: Any,  # noqa: ARG001 - the arguments of `ModelSpec.fit`
+    module: nn.Module,  # noqa: ARG001
+    reference: Iterable[Batch],  # noqa: ARG001
+    held_out: Iterable[Batch],  # noqa: ARG001
+) -> Weights:
+    """`ModelSpec.fit` of a model whose output is not compared with a sample."""
+    return {}
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A model as the engine sees it.

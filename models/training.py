@@ -61,8 +61,15 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 @contextlib.contextmanager
 def seeded(device: torch.device, seed: int, step: int) -> Iterator[None]:
     """Draw noise and dropout of a step from a generator of its own, on the CPU and on the device."""
+    with drawing(device, seed * 1_000_003 + step):
+        yield
+
+
+@contextlib.contextmanager
+def drawing(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed the generators of the CPU and of the device, and put them back afterwards."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed * 1_000_003 + step)
+        torch.manual_seed(seed)
         yield
 
 

@@ -11,7 +11,7 @@ contaminates images (`engine.synthetic.contaminate`), measures of how clean they
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from models.scoring.aperture import aperture_weights, apertures, usable_weights
 from models.scoring.cutouts import Cutouts, cutout_input, cutouts, denoised_column
 from models.scoring.denoising import psnr
 from models.scoring.size import LIMIT
-from models.spec import Batch, ModelSpec, Predict
+from models.spec import Batch, ModelSpec, Predict, nothing_fitted
 from models.symmetry import NUM_SYMMETRIES, turned
 from models.training import (
     choose_bfloat16,
@@ -240,14 +240,6 @@ def _writes(config: UNetVAEConfig) -> tuple[Column, ...]:
     )  # fmt: skip
 
 
-def _fit(
-    config: UNetVAEConfig, module: nn.Module, reference: Iterable[Batch], held_out: Iterable[Batch]
-) -> dict[str, np.ndarray]:
-    """Nothing is fitted: cleaned images are not compared with a sample."""
-    del config, module, reference, held_out
-    return {}
-
-
 def _predictor(
     config: UNetVAEConfig, module: nn.Module, fitted: Mapping[str, np.ndarray], device: torch.device
 ) -> Predict:
@@ -343,7 +335,7 @@ SPEC = ModelSpec(
     task=UNetVAETask,
     reads=_reads,
     writes=_writes,
-    fit=_fit,
+    fit=nothing_fitted,
     predictor=_predictor,
     reconstruct=_reconstruct,
     trains_on=_trains_on,

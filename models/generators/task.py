@@ -14,7 +14,14 @@ from models.generators.average import Averaged
 from models.generators.config import GeneratorConfig
 from models.generators.images import IMAGE, Seen, training_rows, turned_at_random
 from models.spec import Batch
-from models.training import choose_bfloat16, optimizer_tensors, restore_optimizer, unwrapped
+from models.training import (
+    choose_bfloat16,
+    drawing,
+    evaluating,
+    optimizer_tensors,
+    restore_optimizer,
+    unwrapped,
+)
 
 log = logging.getLogger(__name__)
 
@@ -82,29 +89,15 @@ class GeneratorTask:
     def _seeded(self, step: int) -> Iterator[None]:
         """Draw what is random in a step from generators of its own."""
         numbers = np.random.SeedSequence([self._seed, step, _rank()]).generate_state(1, np.uint64)
-        with self._drawing(int(numbers[0] >> np.uint64(1))):
-            yield
-
-    @contextlib.contextmanager
-    def _drawing(self, seed: int) -> Iterator[None]:
-        """Seed the generators of the CPU and of the device, and put them back afterwards."""
-        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        with drawing(self._device, int(numbers[0] >> np.uint64(1))):
             yield
 
     @contextlib.contextmanager
     def _evaluating(self, batch: Batch) -> Iterator[None]:
         """Put the networks into evaluation, without gradients; draws depend on the batch alone."""
         content = zlib.crc32(np.asarray(batch[IMAGE], np.float32).tobytes())
-        before = {name: module.training for name, module in self.modules.items()}
-        for module in self.modules.values():
-            module.eval()
-        try:
-            with torch.no_grad(), self._drawing(content):
-                yield
-        finally:
-            for name, module in self.modules.items():
-                module.train(before[name])
+        with evaluating(self.modules), torch.no_grad(), drawing(self._device, content):
+            yield
 
     def _update(self, name: str, loss: Tensor, step: int, rate_factor: float = 1.0) -> None:
         """One step of Adam for a network, and of the mean of its weights."""

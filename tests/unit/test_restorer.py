@@ -1,9 +1,6 @@
 """The restorer: published size, what the task shows, what it refuses, golden losses."""
 
 import dataclasses
-import json
-import platform
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +9,8 @@ import torch
 from models.restorer import SPEC, Restorer, blurred, observed
 from models.restorer_config import PRESETS, RestorerConfig
 from tests.blobs import make_blobs
+from tests.goldenlosses import compare
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "restorer.json"
 CPU = torch.device("cpu")
 TINY = RestorerConfig(
     size=16, num_channels=1, width=8, blocks=1, psf_size_px=9, noise_sigma=0.3, scale=5.0, learning_rate=3e-3
@@ -89,15 +86,5 @@ def test_golden_losses(rewrite_golden: bool) -> None:
     task = SPEC.task(TINY, 1)
     task.start(CPU, 20)
     losses = [task.step(make_blobs(8, 16, step), step)["loss"] for step in range(20)]
-    if rewrite_golden:
-        golden = {
-            "what": "loss of the first 20 steps of a tiny restorer on exponential profiles",
-            "losses": losses,
-            "rtol": 2e-3,
-            "reason": "kernels of another CPU sum in another order, and 20 steps of Adam carry it on",
-            "made_with": {"torch": torch.__version__, "machine": platform.machine()},
-            "command": "make golden",
-        }
-        GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
-    golden = json.loads(GOLDEN.read_text())
-    np.testing.assert_allclose(losses, golden["losses"], rtol=golden["rtol"])
+    what = "loss of the first 20 steps of a tiny restorer on exponential profiles"
+    compare("restorer", losses, rewrite_golden, what, "make golden", rtol=2e-3)
