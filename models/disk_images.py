@@ -15,7 +15,7 @@ from torch import Tensor
 from engine.column import Column
 from engine.images.columns import LABEL, UNKNOWN_LABEL
 from models.disk_classifier_config import DiskClassifierConfig
-from models.scoring.aperture import apertures, photometry
+from models.scoring.aperture import apertures, photometry, places
 from models.scoring.cutouts import Cutouts, cutout_input, cutouts, denoised_column
 from models.scoring.size import half_light_radius
 from models.spec import Batch
@@ -89,10 +89,7 @@ def views(config: DiskClassifierConfig, batch: Batch, device: torch.device) -> V
 
 def _half_light(batch: Batch, images: Cutouts) -> Tensor:
     """Half-light radii in the reddest band [arcsec]."""
-    dx, dy, scale = (
-        torch.tensor(np.asarray(batch[name], np.float32), device=images.science.device)
-        for name in ("dx", "dy", "pixel_scale")
-    )
+    dx, dy, scale = places(batch, images.science.device)
     return half_light_radius(images.science[:, -1], dx, dy) * scale
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from engine.column import Column
 from engine.flags import BLENDED, NOT_SCORED
-from models.scoring.aperture import aperture_weights, apertures, usable_weights
+from models.scoring.aperture import aperture_weights, apertures, places, usable_weights
 from models.scoring.cutouts import Cutouts, cutout_input, cutouts, denoised_column
 from models.scoring.denoising import psnr
 from models.scoring.size import LIMIT
@@ -259,8 +259,9 @@ def _clean_rows(config: UNetVAEConfig, network: UNetVAE, batch: Batch) -> dict[s
     """Columns of `_writes` and `flags`; NaN where no pixel is usable, or the aperture is not."""
     with torch.inference_mode():
         images = _images(config, batch, next(network.parameters()).device)
-        output, flux, _ = _cleaned(config, network, batch, images)
-        after, before, fraction = _reddest_flux(config, batch, images, flux)
+        weights = apertures(config.aperture_radius_arcsec, batch, images)
+        output, flux, _ = _cleaned(config, network, images, weights)
+        after, before, fraction = _reddest_flux(weights, images, flux)
         is_seen = images.usable.any((1, 2, 3))
         is_measured = is_seen & (fraction >= config.min_aperture_fraction) & (before > 0)
         chi2 = torch.where(images.usable, ((images.science - flux) / images.error).square(), 0).sum((1, 2, 3))
@@ -277,30 +278,26 @@ def _clean_rows(config: UNetVAEConfig, network: UNetVAE, batch: Batch) -> dict[s
 
 
 def _cleaned(
-    config: UNetVAEConfig, network: UNetVAE, batch: Batch, images: Cutouts
+    config: UNetVAEConfig, network: UNetVAE, images: Cutouts, weights: Tensor
 ) -> tuple[Output, Tensor, Tensor]:
-    """Output at the latent mean, the clean image, and its standard deviation."""
-    factor = _dimming(config, batch, images)[:, None, None, None]
+    """Output at the latent mean, the clean image, and its standard deviation; `weights` of `apertures`."""
+    factor = _dimming(config, images, weights)[:, None, None, None]
     dimmed = Cutouts(images.science * factor, images.error * factor, images.usable)
     noise = images.science.new_zeros(len(images.science), network.num_latent)
     output: Output = network(dimmed, noise)
     return output, network.flux(output) / factor, network.sigma(output) / factor
 
 
-def _dimming(config: UNetVAEConfig, batch: Batch, images: Cutouts) -> Tensor:
+def _dimming(config: UNetVAEConfig, images: Cutouts, weights: Tensor) -> Tensor:
     """Factor on each image [B] that makes it as faint as `max_flux_njy` if it is brighter."""
     if config.likelihood == "bernoulli":
         return images.science.new_ones(len(images.science))
-    weights = usable_weights(images.usable, apertures(config.aperture_radius_arcsec, batch, images))
-    brightest = (weights * images.science).sum((2, 3)).amax(1)
+    brightest = (usable_weights(images.usable, weights) * images.science).sum((2, 3)).amax(1)
     return config.max_flux_njy / brightest.clamp(min=config.max_flux_njy)
 
 
-def _reddest_flux(
-    config: UNetVAEConfig, batch: Batch, images: Cutouts, flux: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _reddest_flux(weights: Tensor, images: Cutouts, flux: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Aperture flux of the last band after and before, in the same pixels, and its usable part, [B] each."""
-    weights = apertures(config.aperture_radius_arcsec, batch, images)
     good = usable_weights(images.usable, weights)[:, -1]
     after, before = ((good * image[:, -1]).sum((1, 2)) for image in (flux, images.science))
     return after, before, good.sum((1, 2)) / weights.sum((1, 2))
@@ -308,7 +305,7 @@ def _reddest_flux(
 
 def _blended(config: UNetVAEConfig, batch: Batch, images: Cutouts, flux: Tensor) -> Tensor:
     """Flag of objects [B] near which much light was removed in the reddest band."""
-    dx, dy = (torch.tensor(batch[name], device=flux.device) for name in ("dx", "dy"))
+    dx, dy, _ = places(batch, flux.device)
     weights = aperture_weights(config.size, dx, dy, torch.full_like(dx, LIMIT * config.size))
     good = usable_weights(images.usable, weights)[:, -1]
     kept, seen = ((good * image[:, -1]).sum((1, 2)) for image in (flux, images.science))
@@ -323,7 +320,8 @@ def _reconstruct(config: UNetVAEConfig, module: nn.Module, batch: Batch) -> dict
     network = _network(module).eval()
     with torch.inference_mode():
         images = _images(config, batch, next(network.parameters()).device)
-        _, flux, sigma = _cleaned(config, network, batch, images)
+        weights = apertures(config.aperture_radius_arcsec, batch, images)
+        _, flux, sigma = _cleaned(config, network, images, weights)
         return {"recon": flux.flatten(1).cpu().numpy(), "sigma": sigma.flatten(1).cpu().numpy()}
 
 

@@ -75,12 +75,17 @@ def apertures(radius_arcsec: float, batch: Batch, images: Cutouts) -> Tensor:
     images
         Cutouts of the same objects: size and device.
     """
-    device, size = images.science.device, images.science.shape[-1]
+    dx, dy, scale = places(batch, images.science.device)
+    return aperture_weights(images.science.shape[-1], dx, dy, radius_arcsec / scale)
+
+
+def places(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Columns `dx`, `dy` [pixel] and `pixel_scale` [arcsec] of a batch, [B] float32 each."""
     dx, dy, scale = (
         torch.tensor(np.asarray(batch[name], np.float32), device=device)
         for name in ("dx", "dy", "pixel_scale")
     )
-    return aperture_weights(size, dx, dy, radius_arcsec / scale)
+    return dx, dy, scale
 
 
 class Photometry(NamedTuple):
