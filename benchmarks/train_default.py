@@ -54,9 +54,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--bases", default="", help="folder with rrtemplate-*.fits")
     parser.add_argument("--bases-fraction", type=float, default=0.4)
     parser.add_argument("--seed", type=int, default=1001)
-    parser.add_argument("--num-reference", type=int, default=40_960)
-    parser.add_argument("--num-calibration", type=int, default=61_440)
-    parser.add_argument("--num-anomalies", type=int, default=12_288, help="that teach what an artefact is")
+    parser.add_argument("--num-reference", type=int, default=24_576)
+    parser.add_argument("--num-calibration", type=int, default=40_960)
+    parser.add_argument("--num-anomalies", type=int, default=8_192, help="that teach what an artefact is")
     parser.add_argument(
         "--refit", default="", metavar="CHECKPOINT", help="keep these weights; fit the scores only"
     )
@@ -81,8 +81,8 @@ def main() -> None:
     )
     trained = reopened(args) if args.refit else newly_trained(args, recipe)
     config, module = open_model(SPEC, trained, args.refit or args.output)
-    fitted, confusion = fit_scores(args, config, module, recipe)
-    metrics = {**trained.metrics, "artefact_confusion": confusion}
+    fitted, table = fit_scores(args, config, module, recipe)
+    metrics = {**trained.metrics, "artefact_confusion": table}
     log.info("metrics: %s", metrics)
     saved = save(
         replace(trained, fitted=fitted, metrics=metrics), args.output, Storage(), weights_dtype="float16"
@@ -111,7 +111,7 @@ def reopened(args: argparse.Namespace) -> Checkpoint:
 
 
 def as_json(config: SpectralVAEConfig) -> dict[str, Any]:
-    """Settings as a checkpoint keeps them."""
+    """Return settings as a checkpoint keeps them."""
     return TypeAdapter(SpectralVAEConfig).dump_python(config, mode="json")
 
 

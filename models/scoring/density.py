@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-NUM_TRANSFORMS, HIDDEN = 4, (96, 96)
+NUM_TRANSFORMS, HIDDEN = 4, (128, 128)
 BATCH_ROWS, MAX_EPOCHS, PATIENCE = 256, 40, 4
 LEARNING_RATE, WEIGHT_DECAY, GRAD_CLIP_NORM = 2e-3, 1e-2, 5.0
 HELD_OUT = 0.1
