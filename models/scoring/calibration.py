@@ -189,7 +189,10 @@ def fit_calibration(
     labels = np.asarray(labels, object)
     finite = np.isfinite(np.stack(list(scores.values()))).all(0)
     members = {label: finite & (labels == label) for label in classes[:-1]}
-    enough = {name: member & (member.sum() >= min_class_rows) for name, member in members.items()}
+    enough = {
+        name: member if member.sum() >= min_class_rows else np.zeros_like(member)
+        for name, member in members.items()
+    }
     return fit_tables(scores, enough | {classes[-1]: finite})
 
 
