@@ -35,6 +35,12 @@ EXAMPLES = (
         "ORDER BY off_manifold_score DESC LIMIT 20",
     ),
     (
+        "Anomalies that the sky made, with the lines that are odd",
+        "SELECT targetid, spectype, round(z, 4) AS z, round(anomaly_score, 2) AS score, window_lines\n"
+        "FROM top(200) WHERE artefact_probability < 0.5 AND window_lines <> '- | - | -'\n"
+        "ORDER BY anomaly_score DESC LIMIT 20",
+    ),
+    (
         "Petals with the highest mean score",
         "SELECT petal, count(*) AS n, avg(anomaly_score) AS mean_score FROM catalog\n"
         "GROUP BY petal ORDER BY mean_score DESC",
