@@ -19,9 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import stats
 
-from benchmarks.injected_anomalies import compare, joined
+from benchmarks.injected_anomalies import compare, interval, joined
 from benchmarks.training_spectra import Augment, Batch, Recipe, chunks
 from engine.checkpoint import load
 from engine.infer import open_model
@@ -152,14 +151,6 @@ def summary(judgements: list[Batch], samples: list[Batch]) -> dict[str, dict[str
                 for kind, value in values.items():
                     rows.setdefault(metric, {}).setdefault(label, {}).setdefault(kind, []).append(value)
     return rows
-
-
-def interval(values: list[float]) -> str:
-    """Mean and half-width of the 95 % interval (Student's t)."""
-    if len(values) < 2:
-        return f"{values[0]:.3f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{np.mean(values):.3f} ± {half:.3f}"
 
 
 def print_summary(title: str, rows: dict[str, dict[str, dict[str, list[float]]]]) -> None:
