@@ -117,7 +117,10 @@ def joined(parts: list[Batch]) -> Batch:
 
 
 def test_batches(
-    args: argparse.Namespace, prepare: SpectrumPrep, share: float, seed: int | None = None
+    args: argparse.Namespace,
+    prepare: SpectrumPrep,
+    share: float,
+    seed: int | None = None,  # noqa: PT028
 ) -> Iterator[Batch]:
     """Spectra with anomalies among them, of the first seed if none is given."""
     mix = SimulateConfig(bases_fraction=share, anomaly_fraction=args.anomaly_fraction)
