@@ -13,7 +13,6 @@ from engine.images.bands import BANDS
 from engine.schema import matrix
 from engine.sources.nircam import NircamSource
 from engine.sources.nircam_config import PsfConfig
-from jobs.__main__ import main
 from tests.mosaics import NJY, Field, config, cubes, dja, positions, psfs, read
 
 
@@ -104,19 +103,6 @@ def test_unit_of_the_settings_is_for_files_that_do_not_say(field: Field) -> None
     assert "BUNIT is absent" in told
     assert "give it as `unit`" in told
     assert matrix(read(field, config(uri, unit="nJy")).rows, "unit_factor")[0, 3] == 1
-
-
-def test_plan_of_the_job_says_that_gzipped_mosaics_are_slower(
-    field: Field, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    dja(field, packed=True)
-    options = {"release.uri": field.folder, "output.uri": tmp_path / "catalogue"}
-    line = ["reprocess", "jobs/configs/nircam.toml", "--plan"]
-    assert main(line + [part for k, v in options.items() for part in ("-o", f"{k}={v}")]) == 0
-    captured = capsys.readouterr()
-    assert "12 gzipped mosaics" in captured.err
-    assert "slower" in captured.err
-    assert "units:      1 " in captured.out
 
 
 def test_psf_that_is_not_there_is_told(field: Field, tmp_path: Path) -> None:
