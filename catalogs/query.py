@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from catalogs.diff import diff_schema, diff_uris
+from catalogs.outliers import create_outlier_rates
 from catalogs.release import Release, VersionFacts, load_release, version_facts
 from catalogs.spec import CatalogSpec
 from catalogs.sql import sql_name, sql_text
@@ -63,8 +64,9 @@ def open_catalog(
 
     Views: `catalog` (the published rows, declared columns and types), `ranked` (the same with
     its rank, such as `anomaly_rank`: 1 is the most anomalous; it sorts the catalogue, so ask `catalog` where the rank does not matter),
-    `rejected`, `diff` (what the version changed: rows `added`, `removed`, or with a score that `changed`), and
-    `versions` (one row a version). Macros: `top(n)` gives the first n rows of `ranked`
+    `rejected`, `diff` (what the version changed: rows `added`, `removed`, or with a score that `changed`),
+    `versions` (one row a version), and `outlier_rates` (how often the rows of each fibre, petal, tile and night are
+    among the top 1 % of scores, with exact intervals). Macros: `outlier_rates(fraction)`; `top(n)` gives the first n rows of `ranked`
     without sorting all; `has_flag(flags, 'NAME')`; `flag_names(flags)`.
 
     Parameters
@@ -106,6 +108,7 @@ def connect_release(
     changed: list[str] = []
     if release.spec:
         _create_ranking(con, release.spec)
+        create_outlier_rates(con, release.spec, frozenset(column.name for column in release.columns))
         changed = diff_uris(release, storage)[:1]
         _create_view(con, "diff", diff_schema(release, release.spec), changed)
     _create_macros(con)
