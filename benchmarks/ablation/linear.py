@@ -49,7 +49,7 @@ class WeightedPCA:
 def fit_weighted_pca(
     flux: Tensor, ivar: Tensor, num_components: int, iterations: int, seed: int
 ) -> WeightedPCA:
-    """Expectation maximisation of Bailey (2012), PASP 124, 1015, Section 5, all components at once.
+    """Fit by the expectation maximisation of Bailey (2012), PASP 124, 1015, Section 5, all components at once.
 
     Coefficients given components are weighted least squares of each spectrum, components given coefficients weighted
     least squares of each pixel. Pixels are solved together, spectra in batches.

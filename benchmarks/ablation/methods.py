@@ -27,9 +27,9 @@ class Settings:
     """What all methods share."""
 
     num_latent: int = 10
-    passes: int = 12
+    passes: int = 10
     """Over the training spectra, of networks."""
-    batch_rows: int = 128
+    batch_rows: int = 64
     hidden: tuple[int, int] = (256, 128)
     iterations: int = 12
     """Of the weighted linear methods."""
@@ -56,7 +56,7 @@ class Method:
 
 
 def grid(frame: str, settings: Settings, kind: Any = SpectralVAEConfig, **more: Any) -> Any:
-    """Configuration of a network on a frame's grid; windows of about 50 Angstrom."""
+    """Configure a network on a frame's grid; windows of about 50 Angstrom."""
     observed = {"num_pixels": spectra.NUM_OBSERVED, "wave_min_angstrom": spectra.OBSERVED_MIN,
                 "wave_max_angstrom": spectra.OBSERVED_MAX, "window_pixels": 13}  # fmt: skip
     rest = {"num_pixels": spectra.REST.num_rest_pixels, "wave_min_angstrom": spectra.REST.rest_wave_min_angstrom,

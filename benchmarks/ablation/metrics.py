@@ -2,6 +2,7 @@
 
 # N objects, S seeds
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -49,9 +50,10 @@ def recall_at(is_anomaly: np.ndarray, score: np.ndarray, false_positive_rate: fl
 
 def snr_bins() -> dict[str, tuple[float, float]]:
     """Name of each bin, and its edges."""
-    names = [f"S/N {low:g} to {high:g}" for low, high in zip(SNR_EDGES[:-1], SNR_EDGES[1:], strict=True)]
+    edges = list(itertools.pairwise(SNR_EDGES))
+    names = [f"S/N {low:g} to {high:g}" for low, high in edges]
     names[0], names[-1] = f"S/N below {SNR_EDGES[1]:g}", f"S/N above {SNR_EDGES[-2]:g}"
-    return dict(zip(names, zip(SNR_EDGES[:-1], SNR_EDGES[1:], strict=True), strict=True))
+    return dict(zip(names, edges, strict=True))
 
 
 def measure(score: np.ndarray, truth: Mapping[str, np.ndarray]) -> Values:

@@ -30,7 +30,7 @@ def cell(values: Sequence[float], digits: int = 3) -> str:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table for a page."""
+    """Format a table for a page."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
