@@ -10,6 +10,7 @@ from benchmarks.ablation.metrics import Values, measure
 from benchmarks.ablation.reduction import Reduction, chi2_per_pixel
 from benchmarks.ablation.sample import Batch, Sample
 from models.scoring import spectral
+from models.spec import Predict
 
 RANKED = ("anomaly_score", "off_manifold_score", "on_manifold_score")
 PLAIN = ("chi2", "distance")
@@ -22,21 +23,24 @@ def score(trained: Trained, frame: str, reference: Sample, held_out: Sample, tes
     `models.scoring` knows nothing of the method but how it encodes and decodes: it fits neighbours on the reference
     and calibrates on the held-out normal spectra, the same for all.
     """
-    scorer = spectral.Scorer(trained.config, trained.reduction, torch.device("cpu"))
-    fitted = spectral.fit(
-        trained.config,
-        scorer,
-        told(trained.reduction, reference, frame),
-        told(trained.reduction, held_out, frame),
-        1,
-    )
-    predict = spectral.predictor(trained.config, scorer, fitted, 1)
-    parts = []
-    for batch in test.batches(frame):
-        out = predict(trained.reduction.tell(batch))
-        found = {name: out[name] for name in RANKED} | {"distance": out["latent_distance"]}
-        parts.append(found | {"chi2": chi2_per_pixel(trained.reduction, batch)})
-    return {name: np.concatenate([part[name] for part in parts]) for name in (*RANKED, *PLAIN)}
+    config, reduction = trained.config, trained.reduction
+    scorer = spectral.Scorer(config, reduction, torch.device("cpu"))
+    samples = (told(reduction, sample, frame) for sample in (reference, held_out))
+    predict = spectral.predictor(config, scorer, spectral.fit(config, scorer, *samples, 1), 1)
+    parts = [scored(lambda b: predict(reduction.tell(b)), reduction, batch) for batch in test.batches(frame)]
+    return stacked(parts)
+
+
+def scored(predict: Predict, reduction: Reduction, batch: Batch) -> Batch:
+    """`RANKED` and `PLAIN` of a batch."""
+    out = predict(batch)
+    plain = {"distance": out["latent_distance"], "chi2": chi2_per_pixel(reduction, batch)}
+    return {name: out[name] for name in RANKED} | plain
+
+
+def stacked(parts: list[Batch]) -> Batch:
+    """Concatenate batches."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def told(reduction: Reduction, sample: Sample, frame: str) -> Iterator[Batch]:

@@ -1,10 +1,11 @@
 """The shipped checkpoint on the same test spectra: all 7781 pixels, its own latent size and training."""
 
-import numpy as np
+from collections.abc import Callable
+
 import torch
 
-from benchmarks.ablation.evaluate import PLAIN, RANKED
-from benchmarks.ablation.reduction import Told, chi2_per_pixel
+from benchmarks.ablation.evaluate import scored, stacked
+from benchmarks.ablation.reduction import Told
 from benchmarks.ablation.sample import Batch, sample_chunks
 from engine.checkpoint import load
 from engine.infer import open_model
@@ -13,20 +14,19 @@ from engine.synthetic.population import SimulateConfig
 from models.spectral_vae import SPEC
 
 
-def score_shipped(uri: str, num: int, seed: int, mix: SimulateConfig, bases_uri: str) -> tuple[Batch, Batch]:
-    """Scores and truth [N] as `evaluate.score` gives them; spectra are made anew, as the whole grid fills memory."""
+def open_shipped(uri: str) -> Callable[[Batch], Batch]:
+    """Return the function from a batch of whole spectra to scores as `evaluate.score` gives them."""
     checkpoint = load(uri, Storage(), SPEC.name, SPEC.version)
     config, module = open_model(SPEC, checkpoint, uri)
     predict = SPEC.predictor(config, module, checkpoint.fitted, torch.device("cpu"))
+    return lambda batch: scored(predict, Told(module), batch)
+
+
+def score_shipped(uri: str, num: int, seed: int, mix: SimulateConfig, bases_uri: str) -> tuple[Batch, Batch]:
+    """Scores and truth [N]; spectra are made anew, as the whole grid fills memory."""
+    judge = open_shipped(uri)
     scores, truth = [], []
     for chunk in sample_chunks(num, seed, mix, bases_uri, ("full",)):
-        batch = chunk.batch("full")
-        out = predict(batch)
-        found = {name: out[name] for name in RANKED} | {"distance": out["latent_distance"]}
-        scores.append(found | {"chi2": chi2_per_pixel(Told(module), batch)})
+        scores.append(judge(chunk.batch("full")))
         truth.append(chunk.columns)
-    return _joined(scores, (*RANKED, *PLAIN)), _joined(truth, tuple(truth[0]))
-
-
-def _joined(parts: list[Batch], names: tuple[str, ...]) -> Batch:
-    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+    return stacked(scores), stacked(truth)

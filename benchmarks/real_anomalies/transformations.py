@@ -60,7 +60,7 @@ def _velocity(wave: float, z: float) -> np.ndarray:
 
 
 def continuum(one: Spectrum, width_angstrom: float = 300.0) -> np.ndarray:
-    """Running median [L]; unusable pixels are interpolated over before."""
+    """Take a running median [L]; unusable pixels are interpolated over before."""
     good = one.ivar > 0
     filled = np.interp(WAVE_OBS, WAVE_OBS[good], one.flux[good])
     return median_filter(filled, int(width_angstrom / WAVE_STEP_ANGSTROM), mode="nearest")
@@ -148,22 +148,23 @@ def broad_absorption(one: Spectrum, other: Spectrum | None, rng: np.random.Gener
 
 
 def damped_absorber(one: Spectrum, other: Spectrum | None, rng: np.random.Generator) -> Spectrum:  # noqa: ARG001
-    # Wings of Lyman alpha: tau = 7.26e-21 N (lambda0 / dlambda)^2 * 1e-... ; in Angstrom for N = 10^21.7 cm^-2.
     offset = WAVE_OBS / (1 + one.z - 0.25) - LYMAN_ALPHA
-    width = damping_width(21.7)
-    return replace(one, flux=one.flux * np.exp(-((width / np.where(offset == 0, 1e-9, offset)) ** 2)))
+    depth = np.square(damping_width(21.7) / np.maximum(np.abs(offset), 1e-3))
+    return replace(one, flux=one.flux * np.exp(-depth))
 
 
 def damping_width(log_column: float) -> float:
     """Offset from Lyman alpha [Angstrom] at which a column [log10 cm^-2] has an optical depth of 1.
 
-    In the damping wings tau(d) = sigma d^-2 with sigma = N e^2 f gamma lambda^4 / (4 pi m_e c^3) (Draine 2011,
-    Eq. 6.26 and 9.19); f = 0.4164, gamma = 6.265e8 / s.
+    In the damping wings the optical depth falls as offset^-2: a Lorentz profile far from its centre (Draine 2011,
+    "Physics of the Interstellar and Intergalactic Medium", chapters 6 and 9).
     """
-    charge_term = 2.818e-13  # e^2 / (m_e c^2) [cm]
-    wave_cm = LYMAN_ALPHA * 1e-8
-    depth = 10**log_column * charge_term * 0.4164 * 6.265e8 * wave_cm**4 / (4 * np.pi * 2.998e10)
-    return float(np.sqrt(depth) * 1e8)
+    electron_radius_cm, oscillator_strength, damping_hz = 2.818e-13, 0.4164, 6.265e8
+    wave_cm, light_speed_cm = LYMAN_ALPHA * 1e-8, LIGHT_SPEED_KMS * 1e5
+    strength = (
+        electron_radius_cm * oscillator_strength * damping_hz * wave_cm**4 / (4 * np.pi * light_speed_cm)
+    )
+    return float(np.sqrt(10**log_column * strength) * 1e8)
 
 
 def dusty(one: Spectrum, other: Spectrum | None, rng: np.random.Generator) -> Spectrum:  # noqa: ARG001
