@@ -108,18 +108,14 @@ def overview(real: Real, verdicts: dict[str, Verdicts]) -> str:
     rows = []
     for name, v in verdicts.items():
         wins, num = paired_wins(real, v.score, None)
-        sources = f"{separation_of_sources(real, v.score):.2f}"
-        rows.append(
-            [
-                name,
-                f"{separation(real, v.score, None):.2f}",
-                f"{found_at_ten(real, v.score):.2f}",
-                f"{wins}/{num}",
-            ]
+        shares = (
+            separation(real, v.score, None),
+            separation_of_sources(real, v.score),
+            found_at_ten(real, v.score),
         )
-    return markdown(
-        ["judge", "AUROC", "AUROC of the unaltered sources", "recall at 10 %", "above their own source"], rows
-    )
+        rows.append([name, *(f"{share:.2f}" for share in shares), f"{wins}/{num}"])
+    head = ["judge", "AUROC", "AUROC of the unaltered sources", "recall at 10 %", "above their own source"]
+    return markdown(head, rows)
 
 
 def by_transformation(real: Real, verdicts: dict[str, Verdicts]) -> str:
