@@ -76,7 +76,7 @@ def test_measure_compares_with_normal_objects_of_the_same_brightness_and_class(
     truth = {
         "anomaly": np.where(np.arange(num) % 10 == 0, "double_peaked_lines", ""),
         "target": np.where(np.arange(num) % 20 == 3, "STAR", "BGS"),
-        "snr": rng.uniform(0, 10, num),
+        "snr": rng.uniform(0, 13, num),
     }
     score = truth["snr"] + 1e3 * (truth["target"] == "STAR")
     values = measure(score, truth)
@@ -247,4 +247,5 @@ def test_cached_results_are_plain_json(small_run: list[str]) -> None:
     args = command.parse(small_run)
     kept = json.loads((Path(args.cache) / "vae_rest-2.json").read_text())
     assert kept["asked"]["num_train"] == 128
-    assert 0 <= kept["anomaly_score"]["AUROC"]["mean"]["all"] <= 1
+    assert 0 <= kept["anomaly_score"]["recall at 1 %"]["mean"]["all"] <= 1
+    assert kept["anomaly_score"]["AUROC"]["blend"]["S/N below 3"] is None, "blends are bright"
