@@ -14,7 +14,7 @@ from engine.synthetic.anomalies import KINDS
 PREVALENCE = 0.01
 """Part of objects that is anomalous, for average precision: that of a test set says nothing about a survey."""
 FALSE_POSITIVE_RATES = {"recall at 0.1 %": 0.001, "recall at 1 %": 0.01}
-SNR_EDGES = (0.0, 2.0, 5.0, np.inf)
+SNR_EDGES = (0.0, 3.0, 6.0, 10.0, np.inf)
 """Bins of the median signal-to-noise of a 0.8 Angstrom pixel."""
 
 Values = dict[str, dict[str, dict[str, float]]]

@@ -17,8 +17,9 @@ Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 def values_of(
     by_seed: Mapping[int, Mapping[str, Any]], score: str, metric: str, kind: str = "mean", snr: str = "all"
 ) -> list[float]:
-    """One number a seed."""
-    return [by_seed[seed][score][metric][kind][snr] for seed in sorted(by_seed)]
+    """One number a seed; NaN where there were too few objects."""
+    found = (by_seed[seed][score][metric][kind][snr] for seed in sorted(by_seed))
+    return [float("nan") if value is None else value for value in found]
 
 
 def cell(values: Sequence[float], digits: int = 3) -> str:
