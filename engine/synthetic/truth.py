@@ -1,8 +1,6 @@
 """The truth table that lies beside a synthetic release."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,15 +17,12 @@ GROUP_ROWS = 1 << 16
 def write_table(tables: Iterable[pa.Table], columns: Sequence[Column], uri: str, storage: Storage) -> str:
     """Write tables of these columns as `{uri}/truth.parquet`; return its URI.
 
-    The rows go through a temporary file, so that memory does not grow with the release.
+    The rows are streamed to a file, so that memory does not grow with the release.
     """
-    target = Storage.join(uri, TRUTH_NAME)
-    with TemporaryDirectory(prefix="truth-") as folder:
-        path = Path(folder) / TRUTH_NAME
-        with pq.ParquetWriter(path, arrow_schema(columns), compression="zstd") as writer:
-            for group in _groups(tables):
-                writer.write_table(group)
-        storage.put_file(target, str(path))
+    target, schema = Storage.join(uri, TRUTH_NAME), arrow_schema(columns)
+    with storage.writing(target) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for group in _groups(tables):
+            writer.write_table(group)
     return target
 
 
