@@ -103,7 +103,7 @@ def trained_on(args: argparse.Namespace, checkpoint: Checkpoint, galaxies: Batch
     settings = {**checkpoint.config, "learning_rate": args.learning_rate, "schedule": "cosine"}
     config = model_config(SPEC, settings, "checkpoint")
     task = BandGANTask(config, args.seed + fold)
-    take_networks(task.modules, checkpoint)
+    take_networks(SPEC, task.modules, checkpoint)
     task.start(CPU, args.steps)
     rng = np.random.default_rng([args.seed, fold])
     for step in range(args.steps):

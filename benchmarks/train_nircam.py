@@ -118,7 +118,7 @@ def train(args: argparse.Namespace) -> tuple[BandGANTask, list[dict[str, Any]]]:
     steps_per_chunk = CHUNK // args.batch_rows
     task = BandGANTask(replace(settings(args, args.train_size), precision="float32"), SEED_TRAINING)
     if args.start_from:
-        take_networks(task.modules, load(args.start_from, Storage(), SPEC.name, SPEC.version))
+        take_networks(SPEC, task.modules, load(args.start_from, Storage(), SPEC.name, SPEC.version))
     task.start(torch.device(args.device), total * steps_per_chunk)
     done, history = restore(args.state, task)
     order = np.concatenate(

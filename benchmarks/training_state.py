@@ -12,8 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.checkpoint import Checkpoint
 from engine.infer import open_model
-from models.band_gan import SPEC
-from models.spec import TrainTask
+from models.spec import ModelSpec, TrainTask
 
 log = logging.getLogger("training")
 
@@ -43,10 +42,10 @@ def restore(folder: Path, task: TrainTask) -> tuple[int, list[dict[str, Any]]]:
     return int(metadata["num_chunks"]), json.loads(metadata["history"])
 
 
-def take_networks(modules: Mapping[str, torch.nn.Module], checkpoint: Checkpoint) -> None:
-    """Give the networks of a task of the band GAN the weights of a checkpoint, whose size may be another."""
-    _, module = open_model(SPEC, checkpoint, "checkpoint")
-    parts = module if isinstance(module, torch.nn.ModuleDict) else {"generator": module}
+def take_networks(spec: ModelSpec, modules: Mapping[str, torch.nn.Module], checkpoint: Checkpoint) -> None:
+    """Give the networks of a task the weights of a checkpoint; of convolutional ones, for any size of image."""
+    _, module = open_model(spec, checkpoint, "checkpoint")
+    parts = module if isinstance(module, torch.nn.ModuleDict) else dict.fromkeys(modules, module)
     for name, network in modules.items():
         network.load_state_dict(parts[name].state_dict())
 
