@@ -101,7 +101,13 @@ def generated(args: argparse.Namespace, real: np.ndarray) -> np.ndarray:
     images = batches_of(real[held_out:], min(32, len(real) - held_out))
     settings = settings_for(args.size)
     model = trained(
-        args.generator, settings, images, real[:held_out], CPU, args.generator_steps, args.generator_core_s
+        args.generator,
+        settings,
+        images,
+        {"image": real[:held_out]},
+        CPU,
+        args.generator_steps,
+        args.generator_core_s,
     )
     made = np.maximum(model.sampler.sample(np.arange(args.num_generated))["image"], 0)
     print(

@@ -96,7 +96,7 @@ def sampled(args: argparse.Namespace, family: str) -> Arrays:
     """Train a family, and draw from it; say how fast both are."""
     device, began = torch.device(args.device), time.perf_counter()
     images = batches_of(training_set(args), args.batch_rows)
-    held_out = sersic_images(NUM_CHECKED, args.size, CHECK_SEED)
+    held_out = {"image": sersic_images(NUM_CHECKED, args.size, CHECK_SEED)}
     made = trained(family, settings_for(args.size), images, held_out, device, core_s=args.core_s)
     seconds, start = time.perf_counter() - began, core_seconds(device)
     image = made.sampler.sample(np.arange(args.num))["image"]

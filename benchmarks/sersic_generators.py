@@ -12,7 +12,7 @@ from engine.synthetic.sersic_torch import draw_parameters, render_batch
 from engine.train.epochs import module_weights
 from models import MODELS
 from models.generators.images import measured_stretch
-from models.spec import Sampler, TrainTask
+from models.spec import Batch, Sampler, TrainTask
 from models.training import unwrapped
 
 SOFTENING = 100.0
@@ -26,8 +26,8 @@ CHECK_ROWS = 64
 STRETCH_SEED, TRAINING_SEED = 11, 1000
 """Real sets that are measured have other seeds, up to 9."""
 
-Images = Callable[[int], np.ndarray]
-"""Step to images [B, S * S]."""
+Images = Callable[[int], Batch]
+"""Step to a batch to learn from."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,15 @@ def sersic_images(num: int, size: int, seed: int, device: torch.device | str = "
     return render_batch(parameters, size).flatten(1).cpu().numpy()
 
 
-def batches_of(images: np.ndarray, rows: int) -> Images:
-    """Give each step some images of a set [N, S * S], drawn anew."""
-    return lambda step: images[np.random.default_rng([TRAINING_SEED, step]).integers(len(images), size=rows)]
+def batches_of(images: np.ndarray, rows: int, **conditions: np.ndarray) -> Images:
+    """Give each step some images of a set [N, S * S], drawn anew, with their conditions [N]."""
+    columns = {"image": images} | conditions
+
+    def batch(step: int) -> dict[str, np.ndarray]:
+        chosen = np.random.default_rng([TRAINING_SEED, step]).integers(len(images), size=rows)
+        return {name: values[chosen] for name, values in columns.items()}
+
+    return batch
 
 
 def settings_for(size: int, **settings: Any) -> dict[str, Any]:
@@ -75,7 +81,7 @@ def trained(
     name: str,
     settings: dict[str, Any],
     images: Images,
-    held_out: np.ndarray,
+    held_out: Batch,
     device: torch.device,
     steps: int = 0,
     core_s: float = 0.0,
@@ -89,7 +95,7 @@ def trained(
     images
         Batches to learn from.
     held_out
-        [N, S * S], not learned from.
+        Rows that are not learned from.
     device
         Where.
     steps
@@ -105,7 +111,7 @@ def trained(
     marks = {round(steps * n / NUM_CHECKS) for n in range(1, NUM_CHECKS + 1)}
     losses, checks, best = list[float](), list[tuple[int, float]](), _weights(task)
     for step in range(steps):
-        losses.append(task.step({"image": images(step)}, step)["loss"])
+        losses.append(task.step(images(step), step)["loss"])
         if step + 1 in marks:
             found = _distance(task, held_out)
             best = _weights(task) if not checks or found < min(d for _, d in checks) else best
@@ -121,10 +127,13 @@ def _weights(task: TrainTask) -> dict[str, torch.Tensor]:
     return module_weights({key: unwrapped(module) for key, module in task.modules.items()})
 
 
-def _distance(task: TrainTask, held_out: np.ndarray) -> float:
+def _distance(task: TrainTask, held_out: Batch) -> float:
     """Mean distance of samples from batches of held-out images, by which `engine.train` chooses the epoch too."""
-    starts = range(0, len(held_out) - CHECK_ROWS + 1, CHECK_ROWS)
-    return float(np.mean([task.evaluate({"image": held_out[n : n + CHECK_ROWS]})["loss"] for n in starts]))
+    num, found = len(held_out["image"]), list[float]()
+    for start in range(0, max(1, num - CHECK_ROWS + 1), CHECK_ROWS):
+        rows = {name: values[start : start + CHECK_ROWS] for name, values in held_out.items()}
+        found.append(task.evaluate(rows)["loss"])
+    return float(np.mean(found))
 
 
 def _steps_within(name: str, config: Any, images: Images, device: torch.device, core_s: float) -> int:
@@ -134,7 +143,7 @@ def _steps_within(name: str, config: Any, images: Images, device: torch.device, 
     began = 0.0
     for step in range(TRIAL_STEPS):
         began = core_seconds(device) if step == 1 else began
-        task.step({"image": images(step)}, step)
+        task.step(images(step), step)
     return max(1, int(core_s * (TRIAL_STEPS - 1) / (core_seconds(device) - began)))
 
 

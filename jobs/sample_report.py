@@ -55,7 +55,8 @@ def write(config: JobConfig, place: Place, manifest: Manifest, settings: Generat
     assert config.staged is not None
     assert config.augment is not None
     how, num = config.augment.morphology or MorphologyConfig(), config.augment.report_images
-    generated, real = rows_of(place, manifest, num), rows_of(config.staged, None, num)
+    column = settings.image_column
+    generated, real = rows_of(place, manifest, num), real_rows(config.staged, column, num, SHOWN)
     if not real.num_rows:
         raise SourceError("there are no real images to compare with", config.staged.uri)
     with cluster.connect(config.cluster):
@@ -86,6 +87,12 @@ def rows_of(place: Place, manifest: Manifest | None, num: int, wanted: Collectio
         if rows == num:
             break
     return pa.concat_tables(parts) if parts else pa.table({name: [] for name in names})
+
+
+def real_rows(place: Place, column: str, num: int, wanted: Collection[str]) -> pa.Table:
+    """Return the first staged rows, `num` at most, with their images as `image`."""
+    table = rows_of(place, None, num, {column, *wanted})
+    return table.rename_columns({column: "image"}) if column != "image" else table
 
 
 def _measured_set(table: pa.Table, settings: GeneratorConfig, how: MorphologyConfig) -> ImageSet:
@@ -137,7 +144,7 @@ def _copying(config: JobConfig, settings: GeneratorConfig, generated: pa.Table) 
     assert config.staged is not None
     assert config.augment is not None
     limit = config.augment.nearest.max_rows if config.augment.nearest else MAX_ROWS
-    staged = rows_of(config.staged, None, limit, {"image", SPLIT_COLUMN})
+    staged = real_rows(config.staged, settings.image_column, limit, {SPLIT_COLUMN})
     space = config.augment.nearest or _space(settings)
     is_held_out = staged[SPLIT_COLUMN].to_numpy() < config.train.validation_fraction
     images = _square(staged, settings)

@@ -11,7 +11,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from engine.column import Column
 from models.generators.average import Averaged
@@ -19,7 +18,7 @@ from models.generators.distances import distance_metrics
 from models.generators.encoding import encoder_columns, encoder_spec
 from models.generators.flow_config import ImageFlowConfig
 from models.generators.flow_networks import FlowNetwork
-from models.generators.images import Seen, training_rows
+from models.generators.images import Seen, bright_weights, training_rows
 from models.generators.sampling import Family
 from models.generators.solver import Velocity, integrated, step_times
 from models.generators.task import GeneratorTask, fresh
@@ -81,7 +80,7 @@ class ImageFlowTask(GeneratorTask):
         if self._config.prediction == "velocity":
             return (found - (seen.images - noise)).square().mean()
         gap = (1 - time).clamp(min=self._config.least_gap)[:, None, None, None]
-        return self._weighted((found - seen.images) / gap, found.detach())
+        return self._weighted((found - seen.images) / gap, found)
 
     def _times(self, rows: int) -> Tensor:
         """Draw times [B] to train: most of a logit-normal distribution, others late."""
@@ -92,10 +91,8 @@ class ImageFlowTask(GeneratorTask):
         return torch.where(late < self._config.late_fraction, 1 - gap, usual).to(self._device)
 
     def _weighted(self, error: Tensor, found: Tensor) -> Tensor:
-        """Mean square of errors, of their detail, and of those of bright pixels once more."""
-        detail = error - F.avg_pool2d(error, 3, 1, 1, count_include_pad=False)
-        squares = error.square() + self._config.detail_weight * detail.square()
-        return (squares * (1 + self._config.peak_weight * found.clamp(min=0))).mean()
+        """Mean square of errors, those of pixels that are predicted bright weighted more."""
+        return (error.square() * bright_weights(found, self._config.peak_weight)).mean()
 
 
 def velocity_of(config: ImageFlowConfig, network: nn.Module, condition: Tensor) -> Velocity:

@@ -19,7 +19,7 @@ from models.generators.average import Averaged, average_of
 from models.generators.config import GeneratorConfig
 from models.generators.distances import distance_metrics
 from models.generators.encoding import encoder_columns, encoder_spec
-from models.generators.images import Seen, training_rows
+from models.generators.images import Seen, bright_weights, training_rows
 from models.generators.latent_prior import LatentPrior, prior_loss
 from models.generators.networks import Decoder, EqualLinear, Trunk
 from models.generators.sampling import Family
@@ -49,6 +49,9 @@ class ImageVAEConfig(GeneratorConfig):
     least_scatter: float = 0.05
     """Least standard deviation of pixels around the decoded image [of stretched training pixels]. Images without
     noise give the likelihood no bound, and it counts neighbours as independent: the latent would say ever more."""
+    peak_weight: float = 1.0
+    """Exponent of the weights of errors where images are decoded bright (`models.generators.images.bright_weights`);
+    with 0 the likelihood is that of one scatter."""
     beta: float = 1.0
     """Weight of the KL term (Higgins et al. 2017); 1 is the ELBO."""
     beta_warmup_fraction: float = 0.1
@@ -68,7 +71,7 @@ class ImageVAEConfig(GeneratorConfig):
         for name in ("num_latent", "prior_width", "prior_layers"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         check(self.least_scatter > 0, "least_scatter", self.least_scatter, "positive")
-        for name in ("beta", "free_bits"):
+        for name in ("beta", "free_bits", "peak_weight"):
             check(getattr(self, name) >= 0, name, getattr(self, name), "0 or positive")
         for name in ("beta_warmup_fraction", "learning_rate_warmup_fraction"):
             check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
@@ -92,6 +95,7 @@ class ImageVAE(nn.Module):
     def __init__(self, config: ImageVAEConfig) -> None:
         super().__init__()
         features, self._least_variance = config.widths[-1], config.least_scatter**2
+        self._peak_weight = config.peak_weight
         self.trunk = Trunk(config, features)
         self.head = EqualLinear(features + len(config.conditions), 2 * config.num_latent)
         self.decoder = Decoder(config, config.num_latent)
@@ -109,7 +113,8 @@ class ImageVAE(nn.Module):
         """
         mean, logvar = self.encode(images, condition)
         recon = self.decoder(mean + (0.5 * logvar).exp() * noise, condition).float()
-        variance = (images - recon).square().mean((0, 2, 3)).clamp(min=self._least_variance)
+        squares = (images - recon).square() * bright_weights(recon, self._peak_weight)
+        variance = squares.mean((0, 2, 3)).clamp(min=self._least_variance)
         return Output(recon, variance.log().view(-1, 1, 1), mean, logvar)
 
 
@@ -161,8 +166,9 @@ class ImageVAETask(GeneratorTask):
         noise = torch.randn(len(seen.images), self._config.num_latent, device=self._device)
         with self._precision():
             output: Output = self.modules[NETWORK](seen.images, seen.condition, noise)
-        reconstruction, kl = shared_variance_nll(output, seen.images), latent_kl(output)
-        cost = with_free_bits(kl, self._config.free_bits) / self._config.num_pixels
+        config = self._config
+        reconstruction, kl = shared_variance_nll(output, seen.images, config.peak_weight), latent_kl(output)
+        cost = with_free_bits(kl, config.free_bits) / config.num_pixels
         metrics = {
             "loss": reconstruction + beta * cost,
             "reconstruction": reconstruction,
@@ -172,13 +178,15 @@ class ImageVAETask(GeneratorTask):
         return metrics, output.latent_mean + (0.5 * output.latent_logvar).exp() * noise
 
 
-def shared_variance_nll(output: Output, images: Tensor) -> Tensor:
+def shared_variance_nll(output: Output, images: Tensor, peak_weight: float = 0.0) -> Tensor:
     """Negative log likelihood of images [B, C, S, S] [nat], mean over values.
 
     N(image; mean, exp(log_variance)) with one variance a channel, the most likely one above a least value:
     it decides how much the latent has to say, and need not be chosen (Rybkin et al. 2021, arXiv:2006.13202, Eq. 6).
+    Ours differs by weights of the errors, `peak_weight` of the configuration.
     """
-    squares = (images - output.mean).square() * (-output.log_variance).exp()
+    errors = (images - output.mean).square() * bright_weights(output.mean, peak_weight)
+    squares = errors * (-output.log_variance).exp()
     return 0.5 * (squares + output.log_variance + math.log(2 * math.pi)).mean()
 
 
