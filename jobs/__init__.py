@@ -27,5 +27,7 @@ JOBS: dict[str, JobEntry] = {
     "query": JobEntry("jobs.query", "catalogue", "SQL on a catalogue: views catalog, rejected, versions"),
     "check": JobEntry("jobs.check", "catalogue", "prove that a catalogue is whole and consistent"),
     "report": JobEntry("jobs.report", "catalogue", "one HTML file about a catalogue"),
+    "labels": JobEntry("jobs.labels", "catalogue", "what people said of objects: CSV in and out"),
+    "rerank": JobEntry("jobs.rerank", "catalogue", "labels -> new ranks beside a catalogue"),
     "prune": JobEntry("jobs.prune", "catalogue", "remove orphans and old versions"),
 }
