@@ -39,11 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{len(verdicts)} cases of {len(corpus)} releases in {time.monotonic() - started:.0f} s\n")
     print("\n".join(table(verdicts)))
     found = [verdict for verdict in verdicts if verdict.problems]
-    for verdict in found:
-        case = verdict.case
-        print(
-            f"case {case.number}, {case.release.name}, {case.path}, {case.mutation.kind}: {'; '.join(verdict.problems)}"
-        )
+    for one in found:
+        print(f"case {one.number}, {one.release}, {one.path}, {one.kind}: {'; '.join(one.problems)}")
     print(f"\n{len(found)} findings; limits: {TIMEOUT_S:.0f} s, {MEMORY_BYTES >> 20} MiB a case")
     return 1 if found else 0
 
@@ -54,8 +51,8 @@ def table(verdicts: Sequence[Verdict]) -> list[str]:
         "| damage | cases | only rows | rows and rejected | only rejected | reasons | most MiB | longest s | findings |"
     ]
     lines.append("|---|---|---|---|---|---|---|---|---|")
-    for kind in sorted({verdict.case.mutation.kind for verdict in verdicts}):
-        mine = [verdict for verdict in verdicts if verdict.case.mutation.kind == kind]
+    for kind in sorted({verdict.kind for verdict in verdicts}):
+        mine = [verdict for verdict in verdicts if verdict.kind == kind]
         counts = [
             sum(bool(v.num_rows) == rows and bool(v.reasons) == rejected for v in mine)
             for rows, rejected in ((True, False), (True, True), (False, True))

@@ -33,7 +33,10 @@ class Case:
 class Verdict:
     """What came of a case; `problems` is empty if all is well."""
 
-    case: Case
+    number: int
+    release: str
+    path: str
+    kind: str
     num_rows: int
     reasons: tuple[str, ...]
     problems: tuple[str, ...]
@@ -58,7 +61,7 @@ def run(releases: Sequence[Release], num_cases: int, seed: int, workers: int) ->
         shares = threads.map(
             lambda first: _run_share(releases, range(first, num_cases, workers), seed), range(workers)
         )
-        return sorted((verdict for share in shares for verdict in share), key=lambda v: v.case.number)
+        return sorted((verdict for share in shares for verdict in share), key=lambda verdict: verdict.number)
 
 
 def _run_share(releases: Sequence[Release], numbers: Iterable[int], seed: int) -> list[Verdict]:
@@ -112,7 +115,10 @@ def judge(case: Case, answer: dict[str, Any], sound: dict[str, Any]) -> Verdict:
     if answer.get("peak", 0) > MEMORY_BYTES:
         problems.append(f"{answer['peak'] >> 20} MiB of memory")
     return Verdict(
-        case,
+        case.number,
+        case.release.name,
+        case.path,
+        case.mutation.kind,
         answer.get("num_rows", 0),
         reasons,
         tuple(problems),
