@@ -42,6 +42,8 @@ NUM_WAVES = 6
 class RedshiftVAE(nn.Module):
     """Convolutional encoder with attention, rest-frame decoder."""
 
+    position: Tensor
+
     def __init__(self, config: RedshiftVAEConfig) -> None:
         super().__init__()
         self._window, self._floor = config.window_pixels, config.encoder_floor

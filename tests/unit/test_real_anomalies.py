@@ -93,7 +93,7 @@ def test_smoothing_gives_the_noise_back() -> None:
         assert np.std(np.diff(out.flux[far])) == pytest.approx(0.05 * np.sqrt(2), rel=0.1)
 
 
-def test_trough_lies_blueward_of_carbon_iv() -> None:
+def test_broad_absorption_lies_blueward_of_carbon_iv() -> None:
     one = make_spectrum(z=2.0)
     out = made.broad_absorption(one, None, np.random.default_rng(0))
     changed = WAVE_OBS[out.flux != one.flux]
