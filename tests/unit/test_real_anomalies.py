@@ -20,8 +20,6 @@ from benchmarks.real_anomalies.ranks import (
 from benchmarks.real_anomalies.spectra import as_sample, make_oddities, read_real
 from engine.spectra.grid import NUM_PIXELS, WAVE_OBS
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "sdss"
-NEEDS_DATA = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real spectra beside the project ({DATA.name})")
 RNG_SEED = 3
 
 
@@ -155,9 +153,8 @@ def test_missing_data_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.data
-@NEEDS_DATA
-def test_the_list_can_be_made_of_the_real_spectra() -> None:
-    spectra = read_real(DATA)
+def test_the_list_can_be_made_of_the_real_spectra(shared_data: Path) -> None:
+    spectra = read_real(shared_data / "sdss")
     assert len(spectra) > 100
     odd = make_oddities(spectra)
     assert len(odd) == sum(len(one.sources) for one in ODDITIES.values())
