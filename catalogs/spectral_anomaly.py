@@ -100,4 +100,5 @@ SPEC = CatalogSpec(
     groups=(("petal", "petal"), ("fiber", "fibre"), ("tileid", "tile"), ("night", "night")),
     template="spectral_anomaly.html.j2",
     draw=_draw,
+    other_models=("redshift_vae",),
 )

@@ -32,6 +32,7 @@ from models.spectral_vae import (
     SpectralVAETask,
     bounded,
     perceptron,
+    reconstruction,
 )
 from models.training import unwrapped
 
@@ -221,15 +222,8 @@ def _predictor(
 
 
 def _reconstruct(config: RedshiftVAEConfig, module: nn.Module, batch: Batch) -> dict[str, np.ndarray]:
-    """Give the decoder's mean at the latent mean, and its intrinsic scatter as a standard deviation, [B, L]."""
     at = AtRedshifts(_evaluating(module))
-    device = next(module.parameters()).device
-    told = at.tell(batch)
-    with torch.inference_mode():
-        flux, ivar = (torch.tensor(told[n], dtype=torch.float32, device=device) for n in ("flux", "ivar"))
-        mean, scatter = at.decode(at.encode(flux, ivar)[0])
-        sigma = (0.5 * scatter.expand(config.window_pixels)).exp()
-        return {"recon": mean.cpu().numpy(), "sigma": sigma.cpu().numpy()}
+    return reconstruction(at, at.tell(batch), config.window_pixels, next(module.parameters()).device)
 
 
 def _evaluating(module: nn.Module) -> RedshiftVAE:

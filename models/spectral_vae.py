@@ -271,13 +271,18 @@ def _predictor(
 
 
 def _reconstruct(config: SpectralVAEConfig, module: nn.Module, batch: Batch) -> dict[str, np.ndarray]:
-    """Give the decoder's mean at the latent mean, and its intrinsic scatter as a standard deviation, [B, L]."""
     vae = _evaluating(module)
-    device = next(vae.parameters()).device
+    return reconstruction(vae, batch, config.window_pixels, next(vae.parameters()).device)
+
+
+def reconstruction(
+    network: spectral.Autoencoder, batch: Batch, window_pixels: int, device: torch.device
+) -> dict[str, np.ndarray]:
+    """Give the decoder's mean at the latent mean, and its intrinsic scatter as a standard deviation, [B, L]."""
     with torch.inference_mode():
         flux, ivar = (torch.tensor(batch[n], dtype=torch.float32, device=device) for n in ("flux", "ivar"))
-        mean, scatter = vae.decode(vae.encode(flux, ivar)[0])
-        sigma = (0.5 * scatter.expand(config.window_pixels)).exp()
+        mean, scatter = network.decode(network.encode(flux, ivar)[0])
+        sigma = (0.5 * scatter.expand(window_pixels)).exp()
         return {"recon": mean.cpu().numpy(), "sigma": sigma.cpu().numpy()}
 
 

@@ -55,6 +55,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", default="checkpoints/spectral_vae_desi")
     parser.add_argument("--cache", type=Path, default=Path("build/ablation"))
     parser.add_argument("--table-only", action="store_true")
+    parser.add_argument("--page", type=Path, help="put the tables below the mark of this page too")
     return parser.parse_args(words)
 
 
@@ -64,7 +65,10 @@ def main(words: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     if not args.table_only:
         compute(args)
-    print(report(collected(args), args))
+    text = report(collected(args), args)
+    print(text)
+    if args.page:
+        table.write_below(args.page, text)
 
 
 def asked(args: argparse.Namespace, method: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The tables of the ablation, from cached results: means over seeds with 95 % intervals."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from benchmarks.ablation.metrics import FALSE_POSITIVE_RATES, interval, snr_bins
 
 METRICS = ("AUROC", "average precision", *FALSE_POSITIVE_RATES)
 HEADLINE = "recall at 1 %"
+MARK = "<!-- below this line: what the command printed -->"
 GOAL = 1.3
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """Method to seed to what `evaluate.results` gave."""
@@ -34,6 +36,20 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Format a table for a page."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write_below(page: Path, text: str) -> None:
+    """Replace what stands below `MARK` on a page.
+
+    Raises
+    ------
+    ValueError
+        If the page has no such line: it is then not one of these pages.
+    """
+    above, mark, _ = page.read_text().partition(MARK)
+    if not mark:
+        raise ValueError(f"{page} has no line {MARK}: give a page that tables belong on")
+    page.write_text(f"{above}{MARK}\n\n{text}\n")
 
 
 def overview(results: Results, titles: Mapping[str, str], score: str) -> str:

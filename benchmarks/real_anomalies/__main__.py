@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.ablation.table import markdown
+from benchmarks.ablation.table import markdown, write_below
 from benchmarks.real_anomalies.judges import Judge, Training, Verdicts, real_components, shipped, trained_on
 from benchmarks.real_anomalies.oddities import ODDITIES
 from benchmarks.real_anomalies.ranks import (
@@ -43,6 +43,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num-held-out", type=int, default=4_096)
     parser.add_argument("--passes", type=int, default=10)
     parser.add_argument("--judges", nargs="+", default=[])
+    parser.add_argument("--page", type=Path, help="put the tables below the mark of this page too")
     return parser.parse_args(words)
 
 
@@ -58,7 +59,10 @@ def main(words: list[str] | None = None) -> int:
     sample = as_sample([*spectra, *(one for _, one in odd)], [""] * len(spectra) + [kind for kind, _ in odd])
     names = args.judges or list(judges(args))
     verdicts = {name: judges(args)[name](sample) for name in names}
-    print(report(Real(sample.columns), verdicts))
+    text = report(Real(sample.columns), verdicts)
+    print(text)
+    if args.page:
+        write_below(args.page, text)
     return 0
 
 

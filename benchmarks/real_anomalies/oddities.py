@@ -51,7 +51,7 @@ ODDITIES: dict[str, Oddity] = {
     "double_peaked": Oddity(made.double_peaked, "lines in two, 600 km/s apart", EMISSION),
     "oxygen_enhanced": Oddity(made.oxygen_enhanced, "[OIII] six times as strong as its H beta allows", EMISSION),
     "no_h_alpha": Oddity(made.no_h_alpha, "H beta and [OIII], and H alpha in absorption", EMISSION),
-    "broad_absorption": Oddity(made.broad_absorption, "trough of 13,000 km/s beside C IV", (*QSOS, "7102-56666-0594")),
+    "broad_absorption": Oddity(made.broad_absorption, "absorbed over 13,000 km/s beside C IV", (*QSOS, "7102-56666-0594")),
     "damped_absorber": Oddity(
         made.damped_absorber, "damped Lyman alpha of 10^21.7 cm^-2", (*QSOS[:2], "7102-56666-0778", "7102-56666-0584")
     ),

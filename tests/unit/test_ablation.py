@@ -249,3 +249,14 @@ def test_cached_results_are_plain_json(small_run: list[str]) -> None:
     assert kept["asked"]["num_train"] == 128
     assert 0 <= kept["anomaly_score"]["recall at 1 %"]["mean"]["all"] <= 1
     assert kept["anomaly_score"]["AUROC"]["blend"]["S/N below 3"] is None, "blends are bright"
+
+
+def test_tables_replace_what_stands_below_the_mark(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"# Title\n\ntext\n\n{table.MARK}\n\nold\n")
+    for text in ("new", "newer"):
+        table.write_below(page, text)
+        assert page.read_text() == f"# Title\n\ntext\n\n{table.MARK}\n\n{text}\n"
+    page.write_text("# Another page\n")
+    with pytest.raises(ValueError, match="no line"):
+        table.write_below(page, "new")

@@ -20,8 +20,6 @@ from benchmarks.real_anomalies.ranks import (
 from benchmarks.real_anomalies.spectra import as_sample, make_oddities, read_real
 from engine.spectra.grid import NUM_PIXELS, WAVE_OBS
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "sdss"
-NEEDS_DATA = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real spectra beside the project ({DATA.name})")
 RNG_SEED = 3
 
 
@@ -93,7 +91,7 @@ def test_smoothing_gives_the_noise_back() -> None:
         assert np.std(np.diff(out.flux[far])) == pytest.approx(0.05 * np.sqrt(2), rel=0.1)
 
 
-def test_trough_lies_blueward_of_carbon_iv() -> None:
+def test_broad_absorption_lies_blueward_of_carbon_iv() -> None:
     one = make_spectrum(z=2.0)
     out = made.broad_absorption(one, None, np.random.default_rng(0))
     changed = WAVE_OBS[out.flux != one.flux]
@@ -155,9 +153,8 @@ def test_missing_data_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.data
-@NEEDS_DATA
-def test_the_list_can_be_made_of_the_real_spectra() -> None:
-    spectra = read_real(DATA)
+def test_the_list_can_be_made_of_the_real_spectra(shared_data: Path) -> None:
+    spectra = read_real(shared_data / "sdss")
     assert len(spectra) > 100
     odd = make_oddities(spectra)
     assert len(odd) == sum(len(one.sources) for one in ODDITIES.values())
