@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from engine.spectra.normalise import signal_to_noise
 from models.scoring.reconstruction import antithetic_normal
 from models.scoring.spectral import Autoencoder, Scorer, SpectralConfig
 
@@ -27,12 +28,17 @@ class PlainScorer(Scorer):
         posterior = Normal(*self._posterior(x, w))
         draws = [self._draw(x, w, posterior.mean + posterior.stddev * noise) for noise in self._noise]
         scores = {name: torch.stack([draw[name] for draw in draws]).mean(0) for name in draws[0]}
-        chi2, good = scores.pop("window_chi2"), self._windows((w > 0).float())
-        sigma = torch.where(good > 0, (chi2 - good) / torch.sqrt(2 * good), -torch.inf)
+        good = self._windows((w > 0).float())
+        chi2, residual = scores.pop("window_chi2"), scores.pop("window_residual")
+        significance = torch.where(good > 0, (chi2 - good) / torch.sqrt(2 * good), -torch.inf)
+        coherent = residual / torch.sqrt(torch.clamp(good, min=1))
         scores["reduced_chi2"] = chi2.sum(1) / good.sum(1)
-        scores["worst_window_sigma"], scores["window"] = sigma.max(1)
+        scores["worst_window_sigma"], scores["window"] = significance.max(1)
+        scores["coherent_sigma"] = coherent.abs().amax(1)
         scores |= {"latent_mean": posterior.mean, "good_fraction": (w > 0).float().mean(1)}
-        return {name: values.numpy() for name, values in scores.items()}
+        scores |= {"significance": significance, "coherent": coherent}
+        arrays = {name: values.numpy() for name, values in scores.items()}
+        return arrays | {"snr": signal_to_noise(flux, ivar)}
 
     def _posterior(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         mean, logvar = self._module.encode(x, w)
@@ -45,12 +51,13 @@ class PlainScorer(Scorer):
         noise = torch.where(usable, 1 / w, 1.0)
         density = Normal(mean, torch.sqrt(variance), validate_args=False).log_prob(x)
         likelihood = Normal(mean, torch.sqrt(variance + noise), validate_args=False).log_prob(x)
-        chi2 = torch.where(usable, (x - mean) ** 2 / (variance + noise), 0.0)
+        residual = torch.where(usable, (x - mean) / torch.sqrt(variance + noise), 0.0)
         return {
             "weighted_mse": (w * (x - mean) ** 2).sum(1) / w.sum(1),
             "log_wrp": (w * density).sum(1) / w.sum(1),
             "log_likelihood": torch.where(usable, likelihood, 0.0).sum(1) / usable.sum(1),
-            "window_chi2": self._windows(chi2),
+            "window_chi2": self._windows(residual**2),
+            "window_residual": self._windows(residual),
         }
 
     def _windows(self, values: Tensor) -> Tensor:
