@@ -35,9 +35,9 @@ EXAMPLES = (
         "ORDER BY off_manifold_score DESC LIMIT 20",
     ),
     (
-        "Petals with the highest mean score",
-        "SELECT petal, count(*) AS n, avg(anomaly_score) AS mean_score FROM catalog\n"
-        "GROUP BY petal ORDER BY mean_score DESC",
+        "Fibres, petals, tiles and nights with more outliers than chance gives: what to look at in the instrument",
+        "SELECT grouped_by, member, num_outliers, num_rows, rate_low, rate_high, p_corrected FROM outlier_rates\n"
+        "WHERE is_significant ORDER BY p_corrected",
     ),
     (
         "What was rejected, and why",

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from catalogs.figures import BLUE, GREY, ORANGE, VERMILION, new_figure, smooth, style, to_png
+from engine.spectra.explain import is_forbidden
 from engine.spectra.lines import Line, lines_within
 
 SMOOTH_PIXELS = 9
@@ -152,7 +153,7 @@ def _mark_lines(axes: Axes, row: Mapping[str, Any], frame: str, xlim: tuple[floa
     z = redshift if frame == "observed" else 0.0
     colour = GREY if row.get("zwarn") else "#222222"
     is_star = row.get("spectype") == "STAR"
-    lines = [line for line in lines_within(*xlim, z) if not (is_star and _is_forbidden(line))]
+    lines = [line for line in lines_within(*xlim, z) if not (is_star and is_forbidden(line))]
     labelled = _placed(lines, (xlim[1] - xlim[0]) * _label_distance(axes), 1 + z)
     transform = axes.get_xaxis_transform()
     for line in lines:
@@ -167,10 +168,6 @@ def _mark_lines(axes: Axes, row: Mapping[str, Any], frame: str, xlim: tuple[floa
         if line in labelled:
             axes.text(x, 0.855, line.name, transform=transform, rotation=90, ha="center", va="bottom",
                       fontsize=6.5, color=colour)  # fmt: skip
-
-
-def _is_forbidden(line: Line) -> bool:
-    return line.name.endswith("]")
 
 
 def _label_distance(axes: Axes) -> float:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.column import Column
-from engine.spectra.columns import SPECTYPE, model_input
+from engine.spectra.columns import SPECTYPE, TARGETID, Z, model_input
 from models.scoring import spectral
 from models.scoring.reconstruction import Scatter, gaussian_terms, log_ivar_sum, log_likelihood, window_sum
 from models.spec import Batch, ModelSpec, Predict
@@ -249,11 +249,11 @@ class SpectralVAETask:
 
 
 def _reads(config: SpectralVAEConfig) -> tuple[Column, ...]:
-    return (*model_input(config.num_pixels), SPECTYPE)
+    return (*model_input(config.num_pixels), SPECTYPE, Z)
 
 
 def _writes(config: SpectralVAEConfig) -> tuple[Column, ...]:
-    return spectral.columns(config.num_latent)
+    return spectral.columns(config.num_latent, config.scoring)
 
 
 def _fit(
@@ -304,4 +304,5 @@ SPEC = ModelSpec(
     fit=_fit,
     predictor=_predictor,
     reconstruct=_reconstruct,
+    trains_on=lambda _: (TARGETID,),  # names the reference objects
 )

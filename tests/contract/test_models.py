@@ -89,7 +89,8 @@ def spectra(spec: ModelSpec, config, rows: int, seed: int) -> dict[str, np.ndarr
             steps = random.normal(0, 0.1, shape).cumsum(-1) / np.sqrt(shape[-1]) * 3
             batch[column.name] = (1 + steps + random.normal(0, 0.1, shape)).astype(column.dtype)
     batch["flux"] = np.where(batch["ivar"] > 0, batch["flux"], 0).astype(np.float32)
-    return batch
+    batch["z"][random.random(rows) < 0.1] = np.nan
+    return batch | {"targetid": np.arange(rows) + 10**15}
 
 
 def images(spec: ModelSpec, config, rows: int, seed: int) -> dict[str, np.ndarray]:
@@ -405,7 +406,7 @@ def test_saved_and_loaded_state_predicts_the_same(spec: ModelSpec, config, batch
 
 def test_fitted_is_float_arrays_and_refused_when_missing(spec: ModelSpec, config) -> None:
     _, module, fitted = predictor(spec, config)
-    assert all(value.dtype == np.float32 for value in fitted.values())
+    assert all(value.dtype in (np.float32, np.int64) for value in fitted.values())
     for name in fitted:
         left = {key: value for key, value in fitted.items() if key != name}
         with pytest.raises(ValueError, match=name):
