@@ -38,6 +38,8 @@ from models.training import unwrapped
 
 NUM_WAVES = 6
 """Sines and cosines that tell a position in the rest frame."""
+LOG_SCALE_RANGE = 4.0
+"""Spectra are scaled to a median of 1: a factor of 55 either way is more than any redshift needs."""
 
 
 class RedshiftVAE(nn.Module):
@@ -99,7 +101,7 @@ class RedshiftVAE(nn.Module):
         hidden = self.decoder(latent)
         stretch = redshift.log1p()[:, None]
         # Spectra are scaled by their median over the observed grid, which moves with the redshift.
-        scale = self.scale_out(torch.cat([latent, stretch], dim=1)).exp()
+        scale = bounded(self.scale_out(torch.cat([latent, stretch], dim=1)).float(), LOG_SCALE_RANGE).exp()
         mean = scale * interpolate(self.rest_out(hidden).float(), self._rest_position(redshift))
         window = self.scatter_out(torch.cat([hidden, stretch], dim=1)).float()
         return mean.float(), Scatter(bounded(window, LOG_SCATTER_RANGE), self.pixel_scatter)

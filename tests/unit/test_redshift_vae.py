@@ -34,9 +34,9 @@ def line_spectra(num: int, seed: int) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def trained() -> RedshiftVAE:
     task = RedshiftVAETask(TINY, 0)
-    task.start(CPU, 400)
-    for step in range(400):
-        task.step(line_spectra(64, step), step)
+    task.start(CPU, 250)
+    for step in range(250):
+        task.step(line_spectra(32, step), step)
     network = task.modules["vae"].eval()
     assert isinstance(network, RedshiftVAE)
     return network
