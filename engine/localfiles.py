@@ -107,7 +107,7 @@ def _read_fully(descriptor: int, start: int, length: int) -> bytes:
 
 
 def _file_info(path: str, stat: os.stat_result) -> FileInfo:
-    return FileInfo(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
+    return FileInfo(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}", stat.st_mtime)
 
 
 def _stat_if_there(path: str) -> list[FileInfo]:

@@ -59,7 +59,8 @@ class S3Files:
         """Return size and fingerprint."""
         bucket, key = bucket_and_key(path)
         head = self.filesystem().call_s3("head_object", Bucket=bucket, Key=key)
-        return FileInfo(path, head["ContentLength"], head["ETag"].strip('"'))
+        etag, modified_s = head["ETag"].strip('"'), head["LastModified"].timestamp()
+        return FileInfo(path, head["ContentLength"], etag, modified_s)
 
     def list(self, path: str) -> Iterator[list[FileInfo]]:
         """Yield the objects below a folder in the order of their names, a page at a time."""
@@ -68,7 +69,7 @@ class S3Files:
         while True:
             page = self.filesystem().call_s3("list_objects_v2", **query)
             yield [
-                FileInfo(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"'))
+                _listed(bucket, item)
                 for item in page.get("Contents", ())
                 if not item["Key"].endswith("/")  # markers of folders that some tools leave
             ]
@@ -143,6 +144,11 @@ class S3Files:
             return bool(key) and bool(fs.call_s3("head_object", Bucket=bucket, Key=key))
         except FileNotFoundError:
             return False
+
+
+def _listed(bucket: str, item: dict[str, Any]) -> FileInfo:
+    uri, etag = f"s3://{bucket}/{item['Key']}", item["ETag"].strip('"')
+    return FileInfo(uri, item["Size"], etag, item["LastModified"].timestamp())
 
 
 def _connect(options: StorageOptions, kind: str) -> Any:
