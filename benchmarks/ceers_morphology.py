@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from catalogs.statistics import binomial_interval
+from catalogs.binomial import binomial_interval
 from engine.checkpoint import Checkpoint, load
 from engine.flags import MISSING_BAND
 from engine.images.prepare import CutoutPrep
