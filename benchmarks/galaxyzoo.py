@@ -95,7 +95,8 @@ def split(batch: Batch) -> tuple[Batch, Batch]:
     half = NUM_TEST // 2
     test = np.concatenate([rows[:half] for rows in by_class])
     training = np.stack([rows[half : min(map(len, by_class))] for rows in by_class], 1).reshape(-1)
-    return tuple({name: values[rows] for name, values in batch.items()} for rows in (training, test))  # pyright: ignore[reportReturnType]
+    train, held_out = ({name: v[rows] for name, v in batch.items()} for rows in (training, test))
+    return train, held_out
 
 
 def train(
