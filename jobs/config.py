@@ -17,6 +17,7 @@ from engine.images.nearest import NearestConfig
 from engine.infer import Device, Precision, model_config
 from engine.locations import NotFoundError, is_object
 from engine.placement import PipelineConfig
+from engine.search import TuneConfig
 from engine.sources import SOURCES
 from engine.sources.base import Source
 from engine.sources.seeds import SeedsConfig
@@ -200,6 +201,8 @@ class JobConfig(Config):
     """What `train` trains."""
     train: TrainConfig = TrainConfig()
     """How it is trained."""
+    tune: TuneConfig | None = None
+    """Which settings `tune` tries."""
     scoring: FitConfig = FitConfig()
     """How many objects percentiles and neighbours are learned from after training."""
     checkpoint: Place | None = None

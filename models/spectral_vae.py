@@ -273,6 +273,14 @@ def _reconstruct(config: SpectralVAEConfig, module: nn.Module, batch: Batch) -> 
         return {"recon": mean.cpu().numpy(), "sigma": sigma.cpu().numpy()}
 
 
+def _decode(config: SpectralVAEConfig, module: nn.Module, latent: np.ndarray) -> np.ndarray:  # noqa: ARG001
+    """Give the decoder's mean at latents [B, D], [B, L]."""
+    vae = _evaluating(module)
+    with torch.inference_mode():
+        mean, _ = vae.decode(torch.tensor(latent, dtype=torch.float32, device=next(vae.parameters()).device))
+        return mean.cpu().numpy()
+
+
 def _evaluating(module: nn.Module) -> SpectralVAE:
     vae = unwrapped(module).eval()
     if not isinstance(vae, SpectralVAE):
@@ -291,4 +299,5 @@ SPEC = ModelSpec(
     fit=_fit,
     predictor=_predictor,
     reconstruct=_reconstruct,
+    decode=_decode,
 )
