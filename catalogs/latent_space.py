@@ -2,7 +2,7 @@
 
 # N rows, D latents, S steps of a track
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -69,6 +69,8 @@ class Track:
         About which the objects are, 0 where the frame is that of rest.
     num_objects
         Of the path.
+    zoom
+        Rest-frame wavelengths [Angstrom] where the property shows.
     """
 
     name: str
@@ -80,6 +82,26 @@ class Track:
     flux: np.ndarray
     redshift: float
     num_objects: int
+    zoom: tuple[float, float]
+
+
+@dataclass
+class Evidence:
+    """What was found by reading a sample of spectra again.
+
+    Parameters
+    ----------
+    tracks
+        Paths with decoded spectra.
+    regressions
+        How well what was measured can be read off, by what it is.
+    notes
+        What to say of tracks that are not there.
+    """
+
+    tracks: list[Track] = field(default_factory=list)
+    regressions: dict[str, Regression] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def separation(latent: np.ndarray, label: np.ndarray, seed: int = 0) -> Separation | None:

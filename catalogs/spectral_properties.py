@@ -33,6 +33,8 @@ class SpectralProperty:
         Class that has it.
     at_rest
         Whether objects of the class are at redshift 0.
+    zoom
+        Rest-frame wavelengths [Angstrom] where it shows.
     measure
         `(wave, flux, ivar) -> values`: rest-frame wavelengths [B, L] [Angstrom], and NaN where it cannot be measured.
     """
@@ -42,15 +44,19 @@ class SpectralProperty:
     unit: str
     spectype: str
     at_rest: bool
+    zoom: tuple[float, float]
     measure: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 PROPERTIES = (
-    SpectralProperty("oii_ew", "[O II] equivalent width", "Angstrom", "GALAXY", False, partial(equivalent_width, windows=OII)),
-    SpectralProperty("h_alpha_ew", "H α + [N II] equivalent width", "Angstrom", "GALAXY", False,
+    SpectralProperty("oii_ew", "[O II] equivalent width", "Angstrom", "GALAXY", False, (3550.0, 4150.0),
+                     partial(equivalent_width, windows=OII)),
+    SpectralProperty("h_alpha_ew", "H α + [N II] equivalent width", "Angstrom", "GALAXY", False, (6350.0, 6800.0),
                      partial(equivalent_width, windows=H_ALPHA)),
-    SpectralProperty("h_beta_width", "width of broad H β", "km / s", "QSO", False, partial(line_width, windows=BROAD_H_BETA)),
-    SpectralProperty("temperature", "stellar colour temperature", "K", "STAR", True, colour_temperature),
+    SpectralProperty("h_beta_width", "width of broad H β", "km / s", "QSO", False, (4600.0, 5150.0),
+                     partial(line_width, windows=BROAD_H_BETA)),
+    SpectralProperty("temperature", "stellar colour temperature", "K", "STAR", True, (3700.0, 5300.0),
+                     colour_temperature),
 )  # fmt: skip
 
 

@@ -172,6 +172,8 @@ class ReportConfig(Config):
     """Whether a publication writes one."""
     gallery: int = Field(default=20, ge=0, le=200)
     """Objects drawn with their reconstruction, most anomalous first."""
+    track_objects: int = Field(default=3000, ge=0)
+    """Spectra read again to measure lines and to draw tracks through latent space, at 3 ms each; 0: none."""
     options: ReportOptions = ReportOptions()
     """Tables and figures."""
 

@@ -1,22 +1,25 @@
 """Tracks for the report: a sample of spectra is read again and measured, and paths along what was measured decoded."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from catalogs.latent_space import Regression, Track, path, regression
+from catalogs.latent_space import Evidence, Track, path, regression
 from catalogs.query import open_catalog
+from catalogs.release import load_release
 from catalogs.spectral_properties import MIN_SNR, PROPERTIES, SpectralProperty, densest_slice
+from catalogs.tracks import write_tracks
 from engine.commit import Manifest
 from engine.errors import EngineError
 from engine.schema import to_arrays
 from engine.spectra.prepare import SpectrumPrep
+from engine.storage import Storage
 from engine.units import Unit
 from jobs import gallery
 from jobs.config import Place
-from jobs.gallery import Reader
+from jobs.gallery import Key, Reader
 
 NUM_STEPS = 7
 MIN_OBJECTS = 40
@@ -54,16 +57,7 @@ class Sample:
         return Sample(*(getattr(self, name)[chosen] for name in Sample.__dataclass_fields__))
 
 
-@dataclass
-class Findings:
-    """What was found: paths, how well each property can be read off, and what to say of those that are not there."""
-
-    tracks: list[Track] = field(default_factory=list)
-    regressions: dict[str, Regression] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
-def find(reader: Reader, place: Place, manifest: Manifest, num_objects: int, seed: int = 0) -> Findings:
+def find(reader: Reader, place: Place, manifest: Manifest, num_objects: int, seed: int = 0) -> Evidence:
     """Measure a sample of the objects of a version and decode paths along each property.
 
     Parameters
@@ -77,7 +71,7 @@ def find(reader: Reader, place: Place, manifest: Manifest, num_objects: int, see
     seed
         Of the order in which units are read.
     """
-    found = Findings()
+    found = Evidence()
     if not (num_objects and reader.spec.decode and isinstance(reader.prepare, SpectrumPrep)):
         return found
     sample = _sample(reader, place, manifest, num_objects, seed)
@@ -89,7 +83,14 @@ def find(reader: Reader, place: Place, manifest: Manifest, num_objects: int, see
     return found
 
 
-def _follow(one: SpectralProperty, sample: Sample, reader: Reader, found: Findings) -> None:
+def store(place: Place, manifest: Manifest, found: Evidence) -> None:
+    """Write the tracks down beside the version, unless that was done."""
+    if found.tracks:
+        storage = Storage(place.storage)
+        write_tracks(load_release(place.uri, storage, manifest.version), storage, found.tracks)
+
+
+def _follow(one: SpectralProperty, sample: Sample, reader: Reader, found: Evidence) -> None:
     """Add the path along a property, and how well it can be read off."""
     assert isinstance(reader.prepare, SpectrumPrep)
     assert reader.spec.decode
@@ -111,7 +112,7 @@ def _follow(one: SpectralProperty, sample: Sample, reader: Reader, found: Findin
     flux = reader.spec.decode(reader.settings, reader.module, latents.astype(np.float32))
     wave = np.asarray(reader.prepare.wave)
     found.tracks.append(
-        Track(one.name, one.title, one.unit, values, latents, wave, flux, redshift, len(value))
+        Track(one.name, one.title, one.unit, values, latents, wave, flux, redshift, len(value), one.zoom)
     )
 
 
@@ -138,29 +139,31 @@ def _read(reader: Reader, place: Place, manifest: Manifest, unit: Unit) -> Itera
         return
     for function in reader.before:
         read = function(read)
-    key = list(reader.catalog.key)
     published = _latents(reader, place, manifest, sorted({file.uri for file in unit.files}))
-    rows = read.rows.append_column("_row", pa.array(np.arange(read.rows.num_rows)))
-    joined = rows.select([*key, "_row"]).join(published, key, join_type="inner").sort_by("_row")
-    if not joined.num_rows:
+    columns = (read.rows[name].to_pylist() for name in reader.catalog.key)
+    places = [published.get(key) for key in zip(*columns, strict=True)]
+    table = read.rows.filter(pa.array([place is not None for place in places]))
+    if not table.num_rows:
         return
-    table = read.rows.take(joined["_row"])
     arrays = to_arrays(table, ["flux", "ivar", "z", "snr", "spectype"])
     redshift = np.nan_to_num(arrays["z"].astype(np.float64))
     assert isinstance(reader.prepare, SpectrumPrep)
     wave = np.asarray(reader.prepare.wave, np.float64)
     shift = 1.0 + (redshift if reader.prepare.frame == "observed" else np.zeros(len(redshift)))
-    latent = np.array(joined["_latent"].to_pylist(), np.float32)
+    latent = np.array([place for place in places if place is not None], np.float32)
     spectype = np.array([name or "" for name in arrays["spectype"]])
     yield Sample(
         wave / shift[:, None], arrays["flux"], arrays["ivar"], latent, redshift, arrays["snr"], spectype
     )
 
 
-def _latents(reader: Reader, place: Place, manifest: Manifest, uris: Sequence[str]) -> pa.Table:
-    names = ", ".join((*reader.catalog.key, f"{reader.catalog.latent}::FLOAT[] AS _latent"))
+def _latents(reader: Reader, place: Place, manifest: Manifest, uris: Sequence[str]) -> dict[Key, list[float]]:
+    """Latent coordinates of the published rows of some files, by key."""
+    names = ", ".join((*reader.catalog.key, reader.catalog.latent))
     with open_catalog(place.uri, place.storage, manifest.version) as con:
-        return con.sql(
+        found = con.sql(
             f"SELECT {names} FROM catalog WHERE list_contains($uris, source_uri)",  # noqa: S608 - names of our own
             params={"uris": list(uris)},
         ).to_arrow_table()
+    *keys, latents = (column.to_pylist() for column in found.columns)
+    return dict(zip(zip(*keys, strict=True), latents, strict=True))
