@@ -1,7 +1,7 @@
 """Names of files and objects, what a listing says of them, and how their server is reached."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -57,11 +57,13 @@ class FileInfo:
     """A file or object as listed.
 
     `fingerprint` changes when the content does: the ETag on S3, size and time of change [ns] locally.
+    `modified_s` is when it was written by the clock of the storage [s, Unix time]; equality leaves it out.
     """
 
     uri: str
     size: int
     fingerprint: str
+    modified_s: float = field(default=0.0, compare=False)
 
 
 def canonical(uri: str) -> str:

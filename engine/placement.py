@@ -30,6 +30,8 @@ class PipelineConfig(Config):
     """Memory that a worker reserves on its node [GiB]; 0: none."""
     read_memory_gib: float = Field(default=0.0, ge=0)
     """Memory that a reading task reserves on its node [GiB] (split); 0: none."""
+    heartbeat_s: float = Field(default=30.0, gt=0)
+    """How often driver and workers write where they are, for `status` [s]; two small objects each time."""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,11 @@ JOBS: dict[str, JobEntry] = {
     "reprocess": JobEntry("jobs.reprocess", "config", "the main job: infer what is new, then publish"),
     "augment": JobEntry("jobs.augment", "config", "checkpoint of a generator -> catalogue of samples"),
     "demo": JobEntry("jobs.demo", "config", "all of the above on a synthetic release, from nothing"),
+    "status": JobEntry("jobs.status", "catalogue", "how far the runs of a catalogue or configuration are"),
     "query": JobEntry("jobs.query", "catalogue", "SQL on a catalogue: views catalog, rejected, versions"),
     "check": JobEntry("jobs.check", "catalogue", "prove that a catalogue is whole and consistent"),
     "report": JobEntry("jobs.report", "catalogue", "one HTML file about a catalogue"),
+    "labels": JobEntry("jobs.labels", "catalogue", "what people said of objects: CSV in and out"),
+    "rerank": JobEntry("jobs.rerank", "catalogue", "labels -> new ranks beside a catalogue"),
     "prune": JobEntry("jobs.prune", "catalogue", "remove orphans and old versions"),
 }

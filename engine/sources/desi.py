@@ -40,7 +40,7 @@ from engine.sources.spectra import SpectrumSource
 from engine.spectra.coadd import check_grid, merge_arms, usable_cameras
 from engine.spectra.columns import SPECTRUM_COLUMNS
 from engine.spectra.grid import CAMERA_SLICES, NUM_PIXELS
-from engine.spectra.normalise import thinned_median
+from engine.spectra.normalise import signal_to_noise
 from engine.stage import Rejection, UnitTable, rejected_table
 from engine.units import FileRef, Unit
 
@@ -259,15 +259,14 @@ def _add_spectra(table: UnitTable, arms: _Arms) -> UnitTable:
     """Merge the arms of the rows that are left and measure them; reject those without a pixel."""
     rows = _integers(table.rows, "source_row")
     flux, ivar = merge_arms(*arms, rows)
-    valid = ivar > 0
-    num_good = np.count_nonzero(valid, axis=1).astype(np.int32)
+    num_good = np.count_nonzero(ivar > 0, axis=1).astype(np.int32)
     flags = table.rows["flags"].to_numpy() | np.where(num_good < NUM_PIXELS // 2, LOW_COVERAGE.value, 0)
     usable = usable_cameras(arms.ivar, arms.mask)
     for camera, flag in MISSING_CAMERA.items():
         flags |= np.where(usable[camera][rows] if camera in usable else False, 0, flag.value)
     new = {
         "num_good_pixels": pa.array(num_good),
-        "snr": pa.array(thinned_median(flux * np.sqrt(ivar), valid)),
+        "snr": pa.array(signal_to_noise(flux, ivar)),
         "flux": list_array(flux),
         "ivar": list_array(ivar),
         "flags": pa.array(flags.astype(np.int32)),

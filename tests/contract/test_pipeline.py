@@ -13,21 +13,13 @@ import pytest
 from engine.commit import CatalogConfig, FragmentSink, publish
 from engine.errors import CheckpointError
 from engine.ledger import Ledger
-from engine.pipeline import (
-    Branch,
-    UnitDatasource,
-    UnitError,
-    UnitWorker,
-    map_tasks,
-    name_unit,
-    read_unit,
-    run_units,
-)
+from engine.pipeline import UnitDatasource, map_tasks, run_units
 from engine.placement import PipelineConfig
 from engine.sealed import seal, unseal
 from engine.stage import UnitTable
 from engine.storage import Storage, StorageOptions
 from engine.units import Unit, Work
+from engine.worker import Branch, UnitError, UnitWorker, name_unit, read_unit
 from tests.toy import COLUMNS, SOURCE_COLUMNS, TOY_KEY, ToySource, ToyStage, toy_units, write_all
 
 CONFIG = CatalogConfig(max_rows_per_partition=50, key=TOY_KEY)
