@@ -15,6 +15,8 @@ class CatalogueOptions(Config):
 
     storage: StorageOptions = StorageOptions()
     """Endpoint and access of the catalogue."""
+    other: StorageOptions = StorageOptions()
+    """Endpoint and access of the catalogue that `crossmatch` compares with."""
     report: ReportConfig = ReportConfig()
     """What the report shows."""
     keep_versions: int = Field(default=3, ge=1)
