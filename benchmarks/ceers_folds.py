@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.training_cutouts import Batch
+from benchmarks.training_state import take_networks
 from catalogs.cutout_picture import cutout_png
 from catalogs.gallery import GalleryItem
 from engine.checkpoint import Checkpoint, load
@@ -102,10 +103,7 @@ def trained_on(args: argparse.Namespace, checkpoint: Checkpoint, galaxies: Batch
     settings = {**checkpoint.config, "learning_rate": args.learning_rate, "schedule": "cosine"}
     config = model_config(SPEC, settings, "checkpoint")
     task = BandGANTask(config, args.seed + fold)
-    _, module = open_model(SPEC, checkpoint, "checkpoint")
-    parts = module if isinstance(module, torch.nn.ModuleDict) else {"generator": module}
-    for name, part in task.modules.items():
-        part.load_state_dict(parts[name].state_dict())
+    take_networks(SPEC, task.modules, checkpoint)
     task.start(CPU, args.steps)
     rng = np.random.default_rng([args.seed, fold])
     for step in range(args.steps):

@@ -1,10 +1,12 @@
 """Train the default spectral VAE on synthetic spectra made on the fly, without Ray and without files.
 
     python -m benchmarks.train_default --bases TEMPLATES
+    python -m benchmarks.train_default --bases TEMPLATES --refit checkpoints/spectral_vae_desi
 
 TEMPLATES is a clone of desihub/redrock-templates; without it all spectra are of the parametric kind. Run it again
 after an interruption: it goes on from its last state. Takes about 25 minutes on two cores for 1.2 million
 spectra. Writes the checkpoint with float16 weights and with scores calibrated on the rounded weights.
+`--refit` keeps the weights of a checkpoint, and fits anew what scoring knows of normal spectra and of anomalies.
 """
 
 import argparse
@@ -24,17 +26,21 @@ from pydantic import TypeAdapter
 
 from benchmarks.training_spectra import Augment, Batch, Recipe, chunks
 from benchmarks.training_state import load_rounded, restore, store
-from engine.checkpoint import Checkpoint, save
+from engine.checkpoint import Checkpoint, load, save
+from engine.infer import open_model
 from engine.spectra.prepare import SpectrumPrep
 from engine.storage import Storage
+from engine.synthetic.anomalies import KINDS
 from engine.synthetic.population import SimulateConfig
+from models.scoring import spectral
+from models.spec import Predict
 from models.spectral_vae import SPEC, SpectralVAE, SpectralVAETask
 from models.spectral_vae_config import SpectralVAEConfig
 
 log = logging.getLogger("train_default")
 
 CHUNK_ROWS = 1024
-SEED_VALIDATION, SEED_REFERENCE, SEED_CALIBRATION = 1, 2, 3
+SEED_VALIDATION, SEED_REFERENCE, SEED_CALIBRATION, SEED_ANOMALIES, SEED_CONFUSION = 1, 2, 3, 6, 7
 """Streams of spectra; training has the seed of the command line, which is none of these nor a test seed."""
 STATE_EVERY = 40
 
@@ -48,7 +54,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--bases", default="", help="folder with rrtemplate-*.fits")
     parser.add_argument("--bases-fraction", type=float, default=0.4)
     parser.add_argument("--seed", type=int, default=1001)
+    parser.add_argument("--num-reference", type=int, default=24_576)
     parser.add_argument("--num-calibration", type=int, default=40_960)
+    parser.add_argument("--num-anomalies", type=int, default=8_192, help="that teach what an artefact is")
+    parser.add_argument(
+        "--refit", default="", metavar="CHECKPOINT", help="keep these weights; fit the scores only"
+    )
     parser.add_argument("--num-workers", type=int, default=1, help="processes that make spectra")
     parser.add_argument("--num-threads", type=int, default=1, help="threads that train")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -61,7 +72,6 @@ def main() -> None:
     args = parse()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     torch.set_num_threads(args.num_threads)
-    config = SpectralVAEConfig()
     recipe = Recipe(
         CHUNK_ROWS,
         SimulateConfig(bases_fraction=args.bases_fraction if args.bases else 0.0),
@@ -69,17 +79,73 @@ def main() -> None:
         Augment(),
         args.bases,
     )
+    trained = reopened(args) if args.refit else newly_trained(args, recipe)
+    config, module = open_model(SPEC, trained, args.refit or args.output)
+    fitted, table = fit_scores(args, config, module, recipe)
+    metrics = {**trained.metrics, "artefact_confusion": table}
+    log.info("metrics: %s", metrics)
+    saved = save(
+        replace(trained, fitted=fitted, metrics=metrics), args.output, Storage(), weights_dtype="float16"
+    )
+    log.info("checkpoint %s: %s", saved.id, args.output)
+
+
+def newly_trained(args: argparse.Namespace, recipe: Recipe) -> Checkpoint:
+    """Train, and return the checkpoint without what scoring fits."""
+    config = SpectralVAEConfig()
     task, history = train(args, config, recipe)
     module, weights = rounded(config, task.modules["vae"])
     metrics = evaluate(config, module, args, recipe)
-    log.info("validation after rounding: %s", metrics)
-    fitted = SPEC.fit(config, module, *calibration_batches(args, recipe))
-    checkpoint = Checkpoint(
-        SPEC.name, SPEC.version, TypeAdapter(SpectralVAEConfig).dump_python(config, mode="json"),
-        recipe.prepare.model_dump(mode="json"), weights, fitted, metrics, history, provenance(args),
+    return Checkpoint(
+        SPEC.name, SPEC.version, as_json(config), recipe.prepare.model_dump(mode="json"), weights, {}, metrics,
+        history, provenance(args),
     )  # fmt: skip
-    saved = save(checkpoint, args.output, Storage(), weights_dtype="float16")
-    log.info("checkpoint %s: %s", saved.id, args.output)
+
+
+def reopened(args: argparse.Namespace) -> Checkpoint:
+    """Return the checkpoint to refit, with the default settings of scoring."""
+    old = load(args.refit, Storage(), SPEC.name, SPEC.version)
+    config = old.config | {"scoring": as_json(SpectralVAEConfig())["scoring"]}
+    told = {key: value for key, value in provenance(args).items() if key in ("command", "git_commit")}
+    return replace(old, config=config, provenance=old.provenance | {"fitted_by": told})
+
+
+def as_json(config: SpectralVAEConfig) -> dict[str, Any]:
+    """Return settings as a checkpoint keeps them."""
+    return TypeAdapter(SpectralVAEConfig).dump_python(config, mode="json")
+
+
+def fit_scores(
+    args: argparse.Namespace, config: SpectralVAEConfig, module: torch.nn.Module, recipe: Recipe
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, int]]]:
+    """Fit the scores and the guess of an anomaly's kind; return also how often that is right."""
+    fitted = SPEC.fit(config, module, *calibration_batches(args, recipe))
+    scorer = spectral.Scorer(config, module, torch.device("cpu"))
+    injected = anomalies(args, recipe, SEED_ANOMALIES, args.num_anomalies)
+    fitted |= spectral.fit_kind(config, scorer, fitted, injected, args.num_threads)
+    predict = SPEC.predictor(config, module, fitted, torch.device("cpu"))
+    return fitted, confusion(predict, anomalies(args, recipe, SEED_CONFUSION, args.num_anomalies // 3))
+
+
+def anomalies(args: argparse.Namespace, recipe: Recipe, seed: int, num: int) -> Iterator[Batch]:
+    """Spectra that all carry an anomaly, and whether the instrument made it."""
+    mix = replace(recipe, simulate=replace(recipe.simulate, anomaly_fraction=1.0))
+    for batch in chunks(mix, seed, 0, -(-num // CHUNK_ROWS), args.num_workers):
+        family = np.array([KINDS[kind].family for kind in batch["anomaly"]])
+        yield batch | {"is_artefact": family == "artefact"}
+
+
+def confusion(predict: Predict, batches: Iterator[Batch]) -> dict[str, dict[str, int]]:
+    """How many of each kind are taken for an artefact, and for physical."""
+    table: dict[str, dict[str, int]] = {}
+    for batch in batches:
+        is_artefact = predict(batch)["artefact_probability"] > 0.5
+        for kind in np.unique(batch["anomaly"]):
+            chosen = is_artefact[batch["anomaly"] == kind]
+            row = table.setdefault(str(kind), {"artefact": 0, "physical": 0})
+            row["artefact"] += int(chosen.sum())
+            row["physical"] += int((~chosen).sum())
+    return table
 
 
 def train(
@@ -144,10 +210,12 @@ def evaluate(
 
 
 def calibration_batches(args: argparse.Namespace, recipe: Recipe) -> tuple[Iterator[Batch], Iterator[Batch]]:
-    """Fresh spectra for the neighbour sample, and others for percentiles."""
-    num = -(-args.num_calibration // CHUNK_ROWS)
-    reference = chunks(recipe, SEED_REFERENCE, 0, min(num, 10), args.num_workers)
-    return reference, chunks(recipe, SEED_CALIBRATION, 0, num, args.num_workers)
+    """Fresh spectra that show what is normal, and others for percentiles."""
+    sizes = ((SEED_REFERENCE, args.num_reference), (SEED_CALIBRATION, args.num_calibration))
+    reference, held_out = (
+        chunks(recipe, seed, 0, -(-num // CHUNK_ROWS), args.num_workers) for seed, num in sizes
+    )
+    return reference, held_out
 
 
 def provenance(args: argparse.Namespace) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class Recipe:
 
 
 def make_chunk(recipe: Recipe, seed: Sequence[int], bases: Bases | None) -> Batch:
-    """Simulate, augment and prepare one chunk: flux, ivar, spectype; and truth: anomaly, target, rmag."""
+    """Simulate, augment and prepare one chunk: flux, ivar, spectype, z as reported; and truth: anomaly, target, rmag."""
     spectra = simulate(recipe.rows, seed, recipe.simulate, bases=bases)
     if recipe.augment is not None:
         augment(spectra.flux, spectra.ivar, recipe.augment, np.random.default_rng((*seed, 1)))
@@ -108,6 +108,7 @@ def make_chunk(recipe: Recipe, seed: Sequence[int], bases: Bases | None) -> Batc
         "flux": ready.flux,
         "ivar": ready.ivar,
         "spectype": spectra.spectype.astype(object),
+        "z": spectra.truth.z_reported,
         "anomaly": spectra.anomaly,
         "target": spectra.truth.target,
         "rmag": spectra.rmag,

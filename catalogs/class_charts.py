@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
+from catalogs.binomial import binomial_interval
 from catalogs.figures import BLUE, GREY, VERMILION, new_figure, style, to_svg
 from catalogs.spec import Classes
-from catalogs.statistics import Fractions, Histogram, binomial_interval
+from catalogs.statistics import Fractions, Histogram
 
 NUM_BINS = 10
 """Bins of probability in which labels are counted."""

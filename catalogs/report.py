@@ -16,6 +16,7 @@ from catalogs import charts, class_charts, prediction_chart, statistics
 from catalogs.gallery import GalleryItem
 from catalogs.latent_map import principal_components, umap_points
 from catalogs.options import MIN_UMAP_ROWS, ReportOptions
+from catalogs.outliers import SIGNIFICANT
 from catalogs.query import connect_release
 from catalogs.release import Release, checkpoint_ids, load_release, version_facts
 from catalogs.spec import MOST_ANOMALOUS, CatalogSpec
@@ -316,15 +317,13 @@ def _rates(inputs: _Inputs) -> dict[str, Any]:
     threshold = statistics.quantile(inputs.con, score, 1 - options.outlier_fraction)
     if threshold is None:
         return {}
-    groups = []
-    for column, name in inputs.spec.groups:
-        rates = statistics.outlier_rates(inputs.con, column, score, threshold) if inputs.has(column) else ()
-        groups.append(_rate_group(column, name, rates))
+    rates = statistics.outlier_rates(inputs.con, options.outlier_fraction)
+    groups = [_rate_group(column, name, rates.get(column, ())) for column, name in inputs.spec.groups]
     return {"threshold": threshold, "groups": groups}
 
 
 def _rate_group(column: str, name: str, rates: Sequence[statistics.Rate]) -> dict[str, Any]:
-    odd = [rate for rate in rates if rate.p_value < charts.SIGNIFICANT]
+    odd = [rate for rate in rates if rate.p_value < SIGNIFICANT]
     return {
         "column": column,
         "name": name,

@@ -35,9 +35,15 @@ EXAMPLES = (
         "ORDER BY off_manifold_score DESC LIMIT 20",
     ),
     (
-        "Petals with the highest mean score",
-        "SELECT petal, count(*) AS n, avg(anomaly_score) AS mean_score FROM catalog\n"
-        "GROUP BY petal ORDER BY mean_score DESC",
+        "Anomalies that the sky made, with the lines that are odd",
+        "SELECT targetid, spectype, round(z, 4) AS z, round(anomaly_score, 2) AS score, window_lines\n"
+        "FROM top(200) WHERE artefact_probability < 0.5 AND window_lines <> '- | - | -'\n"
+        "ORDER BY anomaly_score DESC LIMIT 20",
+    ),
+    (
+        "Fibres, petals, tiles and nights with more outliers than chance gives: what to look at in the instrument",
+        "SELECT grouped_by, member, num_outliers, num_rows, rate_low, rate_high, p_corrected FROM outlier_rates\n"
+        "WHERE is_significant ORDER BY p_corrected",
     ),
     (
         "What was rejected, and why",
@@ -100,4 +106,5 @@ SPEC = CatalogSpec(
     groups=(("petal", "petal"), ("fiber", "fibre"), ("tileid", "tile"), ("night", "night")),
     template="spectral_anomaly.html.j2",
     draw=_draw,
+    other_models=("redshift_vae",),
 )

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from catalogs.figures import BLUE, GREY, ORANGE, VERMILION, new_figure, smooth, style, to_png
+from engine.spectra.explain import is_forbidden
 from engine.spectra.lines import Line, lines_within
 
 SMOOTH_PIXELS = 9
@@ -61,7 +62,8 @@ def spectrum_png(item: Spectrum, row: Mapping[str, Any]) -> str:
     item
         Spectrum and reconstruction.
     row
-        Its row of the catalogue: `z`, `zwarn`, `norm`, `worst_wave_min` and `worst_wave_max` are used.
+        Its row of the catalogue: `z`, `zwarn`, `norm`, `worst_wave_min` and `worst_wave_max` are used, and where there
+        are `window_wave_min` and `window_wave_max`.
 
     Returns
     -------
@@ -78,7 +80,7 @@ def spectrum_png(item: Spectrum, row: Mapping[str, Any]) -> str:
             xlim = (float(item.wave[0]), float(item.wave[-1])) if limits is None else _zoomed(*limits)
             _draw_flux(axes, item, float(row.get("norm") or 1.0), xlim)
             _draw_residual(below, item, xlim)
-            _shade(window, axes, below)
+            _shade(window, _others(row), axes, below)
             _mark_lines(axes, row, item.frame, xlim)
             axes.tick_params(labelbottom=False)
             below.set_xlabel(
@@ -140,9 +142,19 @@ def _limits(values: np.ndarray, head: float) -> tuple[float, float]:
     return float(low) - 0.08 * span, float(high) + head * span
 
 
-def _shade(window: tuple[float, float] | None, *panels: Axes) -> None:
-    for axes in panels if window else ():
-        axes.axvspan(*(window or ()), color=ORANGE, alpha=0.22, lw=0)
+def _others(row: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """Return the windows after the worst."""
+    ends = zip(row.get("window_wave_min") or (), row.get("window_wave_max") or (), strict=True)
+    return [(low, high) for low, high in ends if np.isfinite([low, high]).all()][1:]
+
+
+def _shade(worst: tuple[float, float] | None, others: Sequence[tuple[float, float]], *panels: Axes) -> None:
+    for axes in panels:
+        left, right = axes.get_xlim()
+        for window, alpha in ([(worst, 0.22)] if worst else []) + [(other, 0.1) for other in others]:
+            if window[0] < right and window[1] > left:
+                axes.axvspan(*window, color=ORANGE, alpha=alpha, lw=0)
+        axes.set_xlim(left, right)
 
 
 def _mark_lines(axes: Axes, row: Mapping[str, Any], frame: str, xlim: tuple[float, float]) -> None:
@@ -152,7 +164,7 @@ def _mark_lines(axes: Axes, row: Mapping[str, Any], frame: str, xlim: tuple[floa
     z = redshift if frame == "observed" else 0.0
     colour = GREY if row.get("zwarn") else "#222222"
     is_star = row.get("spectype") == "STAR"
-    lines = [line for line in lines_within(*xlim, z) if not (is_star and _is_forbidden(line))]
+    lines = [line for line in lines_within(*xlim, z) if not (is_star and is_forbidden(line))]
     labelled = _placed(lines, (xlim[1] - xlim[0]) * _label_distance(axes), 1 + z)
     transform = axes.get_xaxis_transform()
     for line in lines:
@@ -167,10 +179,6 @@ def _mark_lines(axes: Axes, row: Mapping[str, Any], frame: str, xlim: tuple[floa
         if line in labelled:
             axes.text(x, 0.855, line.name, transform=transform, rotation=90, ha="center", va="bottom",
                       fontsize=6.5, color=colour)  # fmt: skip
-
-
-def _is_forbidden(line: Line) -> bool:
-    return line.name.endswith("]")
 
 
 def _label_distance(axes: Axes) -> float:

@@ -9,11 +9,19 @@ FITS Standard 4.0 (IAU FITS Working Group, 2018): sections 5 (encodings), 7.3 (b
 import io
 import math
 import re
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
+from astropy.io.fits.hdu.compressed._compression import (
+    CfitsioException,
+)  # of all its names there is no public one
+from astropy.io.fits.verify import VerifyError
 
 from engine.errors import SourceError
 from engine.fitscards import Cards
@@ -24,8 +32,14 @@ BLOCK = 2880
 MAX_UNPACKED_BYTES = 4 << 30
 """Limit for what a compressed file or image may become."""
 
-MAX_EXPANSION = 2000
-"""Limit for unpacked / packed of a tiled image (gzip cannot exceed 1032)."""
+MAX_EXPANSION, FREE_UNPACKED_BYTES = 100, 256 << 20
+"""Limit for unpacked / packed beyond so many bytes; masks shrink a thousandfold, whole files by 10 at most."""
+
+DAMAGE = (
+    VerifyError, CfitsioException, ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, OSError,
+    RuntimeError, EOFError, AttributeError, AssertionError, ArithmeticError, zlib.error,
+)  # fmt: skip
+"""What astropy, numpy, Arrow and the decompressors raise on damaged input."""
 
 IMAGE_TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
@@ -48,6 +62,17 @@ class Hdu:
     cards: Cards
     data_start: int
     data_size: int
+
+
+@contextmanager
+def decoding(where: str) -> Iterator[None]:
+    """Turn what is raised on values that make no sense into a `SourceError` of this file or HDU."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # astropy warns of odd headers; what matters raises
+            yield
+    except DAMAGE as error:
+        raise unreadable(where, "cannot be decoded", f"{type(error).__name__}: {error}", "") from error
 
 
 def is_table(cards: Cards) -> bool:
@@ -88,7 +113,7 @@ def _decode_tiled(hdu: Hdu, data: memoryview) -> np.ndarray:
     """Let astropy unpack a tile-compressed image out of a file in memory."""
     pixels = math.prod(axes(hdu.cards, "ZNAXIS", hdu.where))
     unpacked = pixels * abs(bits(hdu.cards, "ZBITPIX", hdu.where)) // 8
-    if unpacked > min(MAX_UNPACKED_BYTES, MAX_EXPANSION * (hdu.data_size + BLOCK)):
+    if unpacked > min(MAX_UNPACKED_BYTES, most_unpacked(hdu.data_size)):
         raise unreadable(hdu.where, "unpacks to too much", f"{unpacked} bytes", f"from {hdu.data_size}")
     primary = fits.PrimaryHDU().header.tostring().encode("ascii")
     packed = io.BytesIO(b"".join([primary, hdu.text, data, bytes(padded(hdu.data_size) - hdu.data_size)]))
@@ -210,6 +235,11 @@ def bits(cards: Cards, key: str, where: str) -> int:
     if not isinstance(value, int) or value not in IMAGE_TYPES:
         raise unreadable(where, f"{key} is not valid", repr(value), "8, 16, 32, 64, -32 or -64")
     return value
+
+
+def most_unpacked(packed: int) -> int:
+    """Return what so many packed bytes may become [bytes]: what expands to more is hostile."""
+    return max(FREE_UNPACKED_BYTES, MAX_EXPANSION * packed)
 
 
 def padded(size: int) -> int:

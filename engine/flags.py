@@ -41,10 +41,16 @@ NOT_SCORED = Flag(18, "NOT_SCORED", "an input band that the model needs is missi
 
 LOW_SNR = Flag(19, "LOW_SNR", "too faint for what is said of its shape to be trusted")
 BLENDED = Flag(20, "BLENDED", "much light of other objects was removed near this one")
+SNR_FALLBACK = Flag(
+    21,
+    "SNR_FALLBACK",
+    "S/N outside of what calibration has seen, or too few of it: percentiles are of another S/N",
+)
 
 FLAGS: tuple[Flag, ...] = (
     MISSING_B, MISSING_R, MISSING_Z, NO_REDSHIFT, LOW_COVERAGE, MISSING_BAND, PARTIAL_BAND, ERROR_ESTIMATED,
     NORM_FLOORED, CLIPPED, BEYOND_CALIBRATION, CLASS_FALLBACK, NOT_SCORED, LOW_SNR, BLENDED,
+    SNR_FALLBACK,
 )  # fmt: skip
 
 

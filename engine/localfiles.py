@@ -6,6 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,6 +54,19 @@ class LocalFiles:
         """Copy a file and rename the copy into place."""
         with open(source, "rb") as data:
             temporary = _write_temporary(path, data)
+        _rename(temporary, path)
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[str]:
+        """Give a path beside the target to write to; at the end of the block it is renamed into place."""
+        temporary = _temporary(path)
+        try:
+            yield str(temporary)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         _rename(temporary, path)
 
     def create(self, path: str, data: bytes) -> bool:
@@ -118,10 +132,8 @@ def _rename(temporary: Path, path: str) -> None:
 
 
 def _write_temporary(path: str, data: BinaryIO) -> Path:
-    """Write beside the target, so that a rename or link is atomic. Not `tempfile`: its mode is 0600."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    """Write beside the target, so that a rename or link is atomic."""
+    temporary = _temporary(path)
     try:
         with open(temporary, "xb") as file:
             shutil.copyfileobj(data, file, COPY_BYTES)
@@ -131,6 +143,13 @@ def _write_temporary(path: str, data: BinaryIO) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+def _temporary(path: str) -> Path:
+    """Name beside the target, in a folder that is there. Not of `tempfile`: its mode is 0600."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.with_name(f".{uuid.uuid4().hex}.tmp")
 
 
 def _is_temporary(name: str) -> bool:

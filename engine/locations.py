@@ -82,6 +82,9 @@ def canonical(uri: str) -> str:
     if scheme == "file" and rest.startswith("/"):
         return os.path.abspath(rest)  # noqa: PTH100
     segments = rest.split("/")
+    if "@" in segments[0]:
+        hint = "They come from the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        raise StorageError("a URI must not hold credentials", uri, hint=hint)
     if scheme == "s3" and segments[0] and not {".", ".."} & set(segments):
         return uri
     raise StorageError("is not a usable URI", uri, expected="s3://bucket/key, file:///path or a local path")

@@ -2,9 +2,11 @@
 
 import os
 import random
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import s3fs
@@ -82,6 +84,13 @@ class S3Files:
     def put_file(self, path: str, source: str) -> None:
         """Write an object from a local file; a large one in parts, which become an object at the end."""
         self.filesystem().put_file(source, path, chunksize=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[str]:
+        """Give a path of this machine to write to; at the end of the block the file is put."""
+        with tempfile.NamedTemporaryFile() as file:
+            yield file.name
+            self.put_file(path, file.name)
 
     def create(self, path: str, data: bytes) -> bool:
         """Create with a token, which tells whose object is there when the server says "exists".

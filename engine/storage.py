@@ -9,6 +9,7 @@ server every time; nothing is cached.
 
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeVar
 
 import fsspec
@@ -130,6 +131,19 @@ class Storage:
         """Write a file or object from a local file of any size, as a whole like `put`, with little memory."""
         backend, target = self._backend(uri)
         _explained(lambda: backend.put_file(target, path), uri, "write")
+
+    @contextmanager
+    def writing(self, uri: str) -> Iterator[str]:
+        """Give a path of this machine to write to: what is there when the block ends becomes the file or object.
+
+        As a whole, like `put`, and with no more memory than the writer needs; nothing is left of a block that fails.
+        """
+        backend, path = self._backend(uri)
+        try:
+            with backend.writing(path) as local:
+                yield local
+        except (OSError, BotoCoreError, *S3_RETRYABLE_ERRORS) as error:
+            raise _explain(error, uri, "write") from error
 
     def put_if_absent(self, uri: str, data: bytes) -> bool:
         """Create a file or object unless there is one; of many callers at once one gets True.

@@ -28,5 +28,7 @@ JOBS: dict[str, JobEntry] = {
     "check": JobEntry("jobs.check", "catalogue", "prove that a catalogue is whole and consistent"),
     "crossmatch": JobEntry("jobs.crossmatch", "catalogue", "neighbours in another HATS catalogue, by LSDB"),
     "report": JobEntry("jobs.report", "catalogue", "one HTML file about a catalogue"),
+    "labels": JobEntry("jobs.labels", "catalogue", "what people said of objects: CSV in and out"),
+    "rerank": JobEntry("jobs.rerank", "catalogue", "labels -> new ranks beside a catalogue"),
     "prune": JobEntry("jobs.prune", "catalogue", "remove orphans and old versions"),
 }

@@ -105,6 +105,13 @@ def _add_catalog_arguments(job: argparse.ArgumentParser, name: str) -> None:
     if name == "report":
         job.add_argument("--out", metavar="PATH", help="where to write the HTML file")
         job.add_argument("--limit", type=_positive, metavar="N", help="objects in the gallery")
+    if name in ("labels", "rerank"):
+        job.add_argument("--labels", metavar="FILE", help="CSV of labels to add, in Astronomaly's layout")
+        job.add_argument("--who", metavar="NAME", help="who labelled (default: the user)")
+        job.add_argument("--why", metavar="TEXT", help="what the labels are about")
+    if name == "labels":
+        job.add_argument("--out", metavar="FILE", help="write labels, and objects to be labelled, as CSV")
+        job.add_argument("--limit", type=_positive, metavar="N", help="objects to be labelled in that file")
     if name == "prune":
         job.add_argument("--keep", type=_positive, metavar="N", help="versions that stay (default 3)")
         job.add_argument("--plan", action="store_true", help="list what would be removed, and stop")

@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from engine.checkpoint import Checkpoint
 from engine.checkpoint import load as load_checkpoint
 from engine.config import validate
 from engine.errors import CheckpointError, ConfigError
 from engine.images.prepare import CutoutPrep
 from engine.infer import InferStage, open_model
+from engine.spectra.explain import NameLines
+from engine.spectra.prepare import SpectrumPrep
 from engine.stage import PrepareConfig, Resources, Stage
 from engine.storage import Storage
 from jobs.config import InferConfig, JobConfig, Place
@@ -96,8 +100,20 @@ def open_one(place: Place) -> Applied:
             "made by another version of the model", place.uri,
             str(checkpoint.model_version), str(spec.version), "Train it again.",
         )  # fmt: skip
-    open_model(spec, checkpoint, place.uri)  # weights that do not fit are told before any worker starts
+    _try_out(spec, checkpoint, place.uri)
     return Applied(place, checkpoint, spec)
+
+
+def _try_out(spec: ModelSpec, checkpoint: Checkpoint, where: str) -> None:
+    """Open a checkpoint as a worker will, so that what does not fit is told before any starts."""
+    config, module = open_model(spec, checkpoint, where)
+    try:
+        spec.predictor(config, module, checkpoint.fitted, torch.device("cpu"))
+    except ValueError as error:
+        raise CheckpointError(
+            "lacks what scoring fits, or has it of other settings", where, str(error),
+            hint="Train it again, or refit it with the version of the code that applies it.",
+        ) from error  # fmt: skip
 
 
 def prepare_config(config: JobConfig, applied: Sequence[Applied]) -> PrepareConfig:
@@ -108,11 +124,17 @@ def prepare_config(config: JobConfig, applied: Sequence[Applied]) -> PrepareConf
 
 
 def stages(config: JobConfig, applied: Sequence[Applied]) -> tuple[Stage, ...]:
-    """Return the stages that prepare the rows of the release and apply the checkpoints to them."""
+    """Return the stages that prepare the rows of the release, apply the checkpoints to them, and explain scores."""
+    prepare, last = prepare_config(config, applied), applied[-1].stage(config.infer)
+    named = NameLines.of(prepare.frame, last.provides) if isinstance(prepare, SpectrumPrep) else None
+    return *stages_before(config, applied), last, *((named,) if named else ())
+
+
+def stages_before(config: JobConfig, applied: Sequence[Applied]) -> tuple[Stage, ...]:
+    """Return the stages whose rows the last checkpoint is applied to."""
     prepare = prepare_config(config, applied)
-    *upstream, last = (one.stage(config.infer) for one in applied)
     measured = (config.morphology.stage(_size(prepare)),) if config.morphology else ()
-    return prepare.stage, *upstream, *measured, last
+    return prepare.stage, *(one.stage(config.infer) for one in applied[:-1]), *measured
 
 
 def _size(prepare: PrepareConfig) -> int:

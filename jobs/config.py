@@ -160,6 +160,8 @@ class AugmentConfig(SeedsConfig):
     """Measure morphology with these settings, 0.2 s a sample of 64 pixels and 2 s of 256."""
     nearest: NearestRealConfig | None = None
     """Find the nearest real image of each sample."""
+    robustness: Place | None = None
+    """JSON of `benchmarks.augmentation --json`: the report draws its curves."""
     report_images: int = Field(default=256, ge=2)
     """Images of each set that the report compares, where there is `staged` to compare with."""
 

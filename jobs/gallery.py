@@ -47,7 +47,7 @@ def make_reader(config: JobConfig, chain: Sequence[Applied]) -> Reader:
     assert config.release is not None
     last = chain[-1]
     opened = open_model(last.spec, last.checkpoint, last.place.uri)
-    before = tuple(stage.open() for stage in applied.stages(config, chain)[:-1])
+    before = tuple(stage.open() for stage in applied.stages_before(config, chain))
     prepare = applied.prepare_config(config, chain)
     return Reader(config.release.open(), prepare, before, CATALOGS[config.catalog.name], last.spec, *opened)
 

@@ -18,6 +18,9 @@ class Options:
     keep: int | None = None
     sql: str = ""
     out: str = ""
+    labels: str = ""
+    who: str = ""
+    why: str = ""
     json: bool = False
     other: str = ""
     radius_arcsec: float | None = None
@@ -29,7 +32,8 @@ class Options:
         """Return the options of a parsed command line."""
         given = vars(arguments)
         names = (
-            "plan", "limit", "version", "keep", "sql", "out", "json", "other", "radius_arcsec", "neighbors", "columns"
+            "plan", "limit", "version", "keep", "sql", "out", "labels", "who", "why", "json",
+            "other", "radius_arcsec", "neighbors", "columns",
         )  # fmt: skip
         fields = {name: given[name] for name in names if given.get(name) is not None}
         target = given.get("config") or given["uri"]

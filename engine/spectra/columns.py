@@ -4,6 +4,7 @@ from engine.column import Column
 from engine.rows import DEC, FLAGS, RA, SOURCE_ROW, SOURCE_URI
 from engine.spectra.grid import NUM_PIXELS
 
+TARGETID = Column("targetid", "int64", "Unique target identifier", ucd="meta.id;meta.main")
 Z = Column("z", "float64", "Redshift", nullable=True, ucd="src.redshift")
 SPECTYPE = Column("spectype", "string", "Redrock class: GALAXY, QSO or STAR", nullable=True, ucd="src.class")
 NORM = Column(
@@ -20,7 +21,7 @@ def model_input(num_pixels: int) -> tuple[Column, Column]:
 
 
 SPECTRUM_COLUMNS: tuple[Column, ...] = (
-    Column("targetid", "int64", "Unique target identifier", ucd="meta.id;meta.main"),
+    TARGETID,
     Column("survey", "string", "Survey the spectrum belongs to (sv1, sv3, main, ...)"),
     Column("program", "string", "Observing program (dark, bright, backup, other)"),
     RA,

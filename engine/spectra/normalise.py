@@ -79,6 +79,28 @@ def thinned_median(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return median
 
 
+def signal_to_noise(flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
+    """Median signal-to-noise per pixel, flux sqrt(ivar), of usable pixels: the published column `snr`.
+
+    Of every fourth pixel, as `thinned_median`; the scale of the spectrum does not matter.
+
+    Parameters
+    ----------
+    flux, ivar
+        [B, L]; ivar = 0 marks an unusable pixel.
+
+    Returns
+    -------
+    numpy.ndarray
+        [B] in the type of `flux`; NaN for a spectrum without a usable pixel.
+    """
+    thin_flux, thin_ivar = flux[:, ::THINNING], ivar[:, ::THINNING]
+    median = row_median(thin_flux * np.sqrt(thin_ivar), thin_ivar > 0)
+    for row in np.flatnonzero(np.isnan(median)):
+        median[row] = row_median((flux[row] * np.sqrt(ivar[row]))[None], ivar[row : row + 1] > 0)[0]
+    return median
+
+
 def row_median(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Median of the valid values of each row; of two middle ones the lower.
 

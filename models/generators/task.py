@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 
 from models.generators.average import Averaged
 from models.generators.config import GeneratorConfig
-from models.generators.images import IMAGE, Seen, training_rows, turned_at_random
+from models.generators.images import Seen, training_rows, turned_at_random
 from models.spec import Batch
 from models.training import (
     choose_bfloat16,
@@ -95,7 +95,7 @@ class GeneratorTask:
     @contextlib.contextmanager
     def _evaluating(self, batch: Batch) -> Iterator[None]:
         """Put the networks into evaluation, without gradients; draws depend on the batch alone."""
-        content = zlib.crc32(np.asarray(batch[IMAGE], np.float32).tobytes())
+        content = zlib.crc32(np.asarray(batch[self._shared.image_column], np.float32).tobytes())
         with evaluating(self.modules), torch.no_grad(), drawing(self._device, content):
             yield
 

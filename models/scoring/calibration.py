@@ -186,23 +186,48 @@ def fit_calibration(
     ValueError
         If fewer than `MIN_EXCEEDANCES` + 1 rows are usable in all.
     """
-    names = tuple(scores)
-    values = np.stack([scores[name] for name in names])
-    finite = np.isfinite(values).all(0)
-    values, labels = values[:, finite], np.asarray(labels, object)[finite]
-    if values.shape[1] <= MIN_EXCEEDANCES:
-        raise ValueError(f"{values.shape[1]} calibration rows are too few, need {MIN_EXCEEDANCES + 1}")
-    quantiles = np.full((len(names), len(classes), len(LEVELS)), np.nan)
-    tails = np.full((len(names), len(classes), len(Tail._fields)), np.nan)
-    counts = np.zeros(len(classes))
-    for k, label in enumerate(classes):
-        is_fallback = k == len(classes) - 1
-        chosen = np.ones(len(labels), bool) if is_fallback else labels == label
-        counts[k] = chosen.sum()
-        if is_fallback or counts[k] >= max(min_class_rows, MIN_EXCEEDANCES + 1):
-            quantiles[:, k] = np.quantile(values[:, chosen], LEVELS, axis=1).T
-            tails[:, k] = [fit_tail(row) for row in values[:, chosen]]
-    return Calibration(names, quantiles, tails, counts, classes)
+    labels = np.asarray(labels, object)
+    finite = np.isfinite(np.stack(list(scores.values()))).all(0)
+    members = {label: finite & (labels == label) for label in classes[:-1]}
+    enough = {
+        name: member if member.sum() >= min_class_rows else np.zeros_like(member)
+        for name, member in members.items()
+    }
+    return fit_tables(scores, enough | {classes[-1]: finite})
+
+
+def fit_tables(scores: Mapping[str, np.ndarray], groups: Mapping[str, np.ndarray]) -> Calibration:
+    """Make one table for each of several groups of held-out normal objects, which may overlap.
+
+    Parameters
+    ----------
+    scores
+        Name to [N] scores, high = anomalous; where one is NaN, the row counts for the others.
+    groups
+        Name of the group to [N] booleans. Where a group has `MIN_EXCEEDANCES` rows of a score or less, it gets no table
+        of it.
+
+    Raises
+    ------
+    ValueError
+        If all scores of the last group are so few.
+    """
+    values = np.stack(list(scores.values()))
+    finite = np.isfinite(values)
+    quantiles = np.full((len(scores), len(groups), len(LEVELS)), np.nan)
+    tails = np.full((len(scores), len(groups), len(Tail._fields)), np.nan)
+    counts = np.array([(member & finite).sum(1).max() for member in groups.values()], np.float64)
+    if counts[-1] <= MIN_EXCEEDANCES:
+        raise ValueError(
+            f"{int(counts[-1])} calibration rows are too few, need {MIN_EXCEEDANCES + 1} with finite scores: "
+            "hold out more normal objects"
+        )
+    for k, member in enumerate(groups.values()):
+        for s in range(len(scores)):
+            rows = values[s, member & finite[s]]
+            if len(rows) > MIN_EXCEEDANCES:
+                quantiles[s, k], tails[s, k] = np.quantile(rows, LEVELS), fit_tail(rows)
+    return Calibration(tuple(scores), quantiles, tails, counts, tuple(groups))
 
 
 def calibration_from_arrays(

@@ -66,12 +66,13 @@ class Scatter(NamedTuple):
 
 
 class DrawScores(NamedTuple):
-    """Scores of one latent draw: [B] each but `window_chi2` [B, K]; NaN without a usable pixel."""
+    """Scores of one latent draw: [B], of windows [B, K]; NaN without a usable pixel, 0 in a window without."""
 
     weighted_mse: Tensor
     log_wrp: Tensor
     log_likelihood: Tensor
     window_chi2: Tensor
+    window_sum: Tensor
 
 
 class DrawScorer:
@@ -98,22 +99,26 @@ class DrawScorer:
             of the weighted reconstruction probability of Nicolaou et al. 2025, arXiv:2506.17376, whose text does
             not give it): log N(flux; mean, scatter) averaged with weights ivar, so that noise enters as weight
             only. `log_likelihood` (variant B): log N(flux; mean, scatter + 1/ivar) averaged over
-            usable pixels. `window_chi2`: sum of residual^2 / (scatter + 1/ivar).
+            usable pixels. `window_chi2`: sum of residual^2 / (scatter + 1/ivar). `window_sum`: sum of
+            (flux - mean) / sqrt(scatter + 1/ivar), which finds what is slightly off over many pixels.
         """
         wide = scatter.window.exp().repeat_interleave(self._window_pixels, dim=1)
         variance = wide[:, : mean.shape[1]].mul_(scatter.pixel.exp())
-        weighted = mean.sub_(self._flux).square_().mul_(self._ivar)
+        residual = mean.sub_(self._flux)
+        weighted = residual.square().mul_(self._ivar)
         log_scatter = torch.linalg.vecdot(scatter.window, self._window_weight) + self._ivar @ scatter.pixel
         density = (weighted / variance).sum(1) + log_scatter
         error = weighted.sum(1)
         ratio = variance.mul_(self._ivar).add_(1)
         window_chi2 = window_sum(weighted.div_(ratio), self._window_pixels)
+        excess = -window_sum(weighted.sqrt_().copysign_(residual), self._window_pixels)
         terms = GaussianTerms(window_chi2, ratio.log_())
         return DrawScores(
             error / self._weight,
             -0.5 * (density / self._weight + LOG_2PI),
             log_likelihood(terms, self._log_ivar, self.num_good) / self.num_good,
             window_chi2,
+            excess,
         )
 
 
@@ -131,8 +136,8 @@ class WorstWindow(NamedTuple):
     sigma: Tensor
 
 
-def worst_window(chi2: Tensor, num_good: Tensor) -> WorstWindow:
-    """Find the window that stands out most.
+def window_significance(chi2: Tensor, num_good: Tensor) -> Tensor:
+    """Excess chi2 of each window in standard deviations, [B, K]; -inf without a usable pixel.
 
     Significance of a window of n usable pixels is (chi2 - n) / sqrt(2 n), chi-square's mean and
     variance, so that a window with few usable pixels neither hides nor wins by chance.
@@ -141,15 +146,14 @@ def worst_window(chi2: Tensor, num_good: Tensor) -> WorstWindow:
     ----------
     chi2, num_good
         [B, K] sums over windows.
-
-    Returns
-    -------
-    WorstWindow
-        `sigma` is that significance; NaN without a usable pixel.
     """
     significance = (chi2 - num_good) * torch.rsqrt(2 * num_good)
-    significance = torch.where(num_good > 0, significance, -torch.inf)
-    value, index = significance.max(1)
+    return torch.where(num_good > 0, significance, -torch.inf)
+
+
+def worst_window(chi2: Tensor, num_good: Tensor) -> WorstWindow:
+    """Find the window of [B, K] that stands out most; `sigma` is NaN without a usable pixel."""
+    value, index = window_significance(chi2, num_good).max(1)
     return WorstWindow(index, torch.where(torch.isfinite(value), value, torch.nan))
 
 

@@ -1,86 +1,48 @@
-"""Scores of spectra under an autoencoder with a Gaussian decoder: columns, fitting, and the predictor.
+"""Scores of spectra under an autoencoder with a Gaussian decoder: fitting, and the predictor.
 
-Puts together reconstruction, isolation, calibration and ranking. The network is seen only through `encode` and
-`decode`; everything is done in mini-batches small enough for the cache of one core.
+Puts together reconstruction, place in latent space, calibration and ranking. The network is seen only through
+`encode` and `decode`; everything is done in mini-batches small enough for the cache of one core.
 """
 
 # B spectra, L pixels, D latents, K windows, S scores
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.column import Column
-from engine.flags import BEYOND_CALIBRATION, CLASS_FALLBACK, LOW_COVERAGE
-from models.scoring.calibration import Calibration, calibration_from_arrays, fit_calibration
-from models.scoring.isolation import Neighbours, random_rows
+from engine.flags import BEYOND_CALIBRATION, CLASS_FALLBACK, LOW_COVERAGE, NOT_SCORED, SNR_FALLBACK
+from engine.spectra.normalise import signal_to_noise
+from models.scoring.explanation import explain_windows
+from models.scoring.isolation import Found
+from models.scoring.kind import fit_kind_guess, kind_guess_from_arrays
+from models.scoring.normal import Normal, fit_normal, normal_from_arrays
+from models.scoring.objects import NO_CLASS, Objects, class_index, random_objects
 from models.scoring.ranking import rank
 from models.scoring.reconstruction import (
     DrawScorer,
     Scatter,
     antithetic_normal,
-    worst_window,
+    window_significance,
 )
+from models.scoring.snr_calibration import (
+    SnrCalibration,
+    fit_snr_calibration,
+    snr_calibration_from_arrays,
+)
+from models.scoring.spectral_columns import LOW_MEANS_ANOMALOUS, RAW, columns
+from models.scoring.spectral_config import TOO_LOW, ScoringConfig
 from models.spec import Batch, Predict
 
-RAW = (
-    Column("weighted_mse", "float32", "Squared residual, mean weighted with ivar, over draws", "", ucd="stat.fit.residual"),
-    Column("log_wrp", "float32",
-           "Weighted reconstruction probability: ivar-weighted mean of log N(flux; mean, scatter) over draws"),
-    Column("log_likelihood", "float32",
-           "Log likelihood per usable pixel with scatter and noise, mean over draws", ucd="stat.likelihood"),
-    Column("reduced_chi2", "float32",
-           "Squared residual over scatter and noise variance, mean over usable pixels", ucd="stat.fit.chi2"),
-    Column("worst_window_sigma", "float32",
-           "Excess chi2 of the worst wavelength window, in standard deviations of chi2"),
-    Column("latent_distance", "float32", "Mean distance to the nearest reference objects in latent space"),
-)  # fmt: skip
-"""Scores before calibration."""
+__all__ = [
+    "LOW_MEANS_ANOMALOUS", "RAW", "SCORES", "Autoencoder", "Scorer", "ScoringConfig", "SpectralConfig", "columns",
+    "fit", "fit_kind", "predictor",
+]  # fmt: skip
 
-SCORES = tuple(column.name for column in RAW)
-LOW_MEANS_ANOMALOUS = ("log_wrp", "log_likelihood")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoringConfig:
-    """How spectra are scored."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
-    num_draws: int = 2
-    """Latent draws of the Monte Carlo averages; even, because they come in antithetic pairs."""
-    num_neighbours: int = 10
-    """Neighbours whose mean distance is the isolation."""
-    num_reference: int = 5_000
-    """Latents kept for the neighbour search, a random sample of the reference. Exact search costs 8 us a
-    spectrum and thousand on one core: with 5,000 a quarter of the encoder."""
-    min_class_rows: int = 500
-    """Calibration rows that a class needs for percentiles of its own; else those of all classes."""
-    on_manifold: tuple[str, ...] = ("latent_distance",)
-    """Scores that make `on_manifold_score`."""
-    off_manifold: tuple[str, ...] = ("reduced_chi2", "worst_window_sigma")
-    """Scores that make `off_manifold_score`. Unlike `log_likelihood` these do not rank by noise level."""
-    batch_rows: int = 128
-    """Spectra per mini-batch inside the predictor: enough for fast matrix products, few enough for the cache."""
-    seed: int = 0
-    """Of the draws and of the reference sample."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        antithetic_normal(self.num_draws, 1, 0)
-        for name in ("num_neighbours", "num_reference", "min_class_rows", "batch_rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
-        if self.num_reference <= self.num_neighbours:
-            raise ValueError(f"num_reference {self.num_reference} must exceed num_neighbours")
-        for name in ("on_manifold", "off_manifold"):
-            unknown = set(getattr(self, name)) - set(SCORES)
-            if unknown or not getattr(self, name):
-                raise ValueError(f"{name} {getattr(self, name)} must be some of {', '.join(SCORES)}")
+SCORES = ScoringConfig().scores
+"""Scores of the default configuration."""
 
 
 class SpectralConfig(Protocol):
@@ -108,27 +70,6 @@ class Autoencoder(Protocol):
         ...
 
 
-def columns(num_latent: int) -> tuple[Column, ...]:
-    """All columns that `predictor` gives, beside bits for `flags`."""
-    percentiles = (
-        Column(f"{c.name}_percentile", "float32",
-               f"Percentile of {c.name} among normal objects of the class; 100 = most anomalous", "%")
-        for c in RAW
-    )  # fmt: skip
-    return (
-        Column("latent_mean", "float32", "Mean of the latent posterior", length=num_latent),
-        *RAW,
-        *percentiles,
-        Column("on_manifold_score", "float32", "-log10 tail probability of the latent position"),
-        Column("off_manifold_score", "float32", "-log10 tail probability of the reconstruction"),
-        Column("anomaly_score", "float32", "Larger of on_manifold_score and off_manifold_score"),
-        Column("worst_wave_min", "float32", "Start of the window with the most excess chi2, in the model's frame",
-               "Angstrom", ucd="em.wl;stat.min"),
-        Column("worst_wave_max", "float32", "End of the window with the most excess chi2, in the model's frame",
-               "Angstrom", ucd="em.wl;stat.max"),
-    )  # fmt: skip
-
-
 class Scorer:
     """Raw scores of spectra under one network; holds the draws, so that every call uses the same.
 
@@ -148,8 +89,16 @@ class Scorer:
         self._draws = antithetic_normal(scoring.num_draws, config.num_latent, scoring.seed).to(device)
 
     def __call__(self, flux: np.ndarray, ivar: np.ndarray) -> dict[str, np.ndarray]:
-        """Score [B, L] prepared spectra: `RAW` but the distance, `latent_mean`, `window`, `good_fraction`."""
-        return self._in_batches(self._score, flux, ivar)
+        """Score [B, L] prepared spectra.
+
+        Returns
+        -------
+        dict
+            The scores of reconstruction of `RAW`, [B]; `latent_mean` [B, D]; `snr`, `good_fraction`, and the `window`
+            that is worst, [B]; of each window [B, K] the `significance` of its excess chi2 and the `coherent` residual,
+            in standard deviations.
+        """
+        return self._in_batches(self._score, flux, ivar) | {"snr": signal_to_noise(flux, ivar)}
 
     def latent_mean(self, flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
         """Encode [B, L] prepared spectra to [B, D], without scoring them."""
@@ -177,16 +126,22 @@ class Scorer:
         sigma = (0.5 * latent_logvar).exp()
         score = DrawScorer(x, w, self._config.window_pixels)
         draws = [score(*self._module.decode(torch.addcmul(latent_mean, sigma, e))) for e in self._draws]
-        mse, wrp, likelihood, windows = (torch.stack(parts).mean(0) for parts in zip(*draws, strict=True))
-        worst = worst_window(windows, score.window_good)
+        means = (torch.stack(parts).mean(0) for parts in zip(*draws, strict=True))
+        mse, wrp, likelihood, windows, sums = means
+        significance = window_significance(windows, score.window_good)
+        coherent = sums * score.window_good.clamp(min=1).rsqrt()
+        worst, index = significance.max(1)
         return {
             "latent_mean": latent_mean,
             "weighted_mse": mse,
             "log_wrp": wrp,
             "log_likelihood": likelihood,
             "reduced_chi2": windows.sum(1) / score.num_good,
-            "worst_window_sigma": worst.sigma,
-            "window": worst.index,
+            "worst_window_sigma": torch.where(torch.isfinite(worst), worst, torch.nan),
+            "coherent_sigma": torch.where(torch.isfinite(worst), coherent.abs().max(1).values, torch.nan),
+            "window": index,
+            "significance": significance,
+            "coherent": coherent,
             "good_fraction": score.num_good / x.shape[1],
         }
 
@@ -198,7 +153,7 @@ def fit(
     held_out: Iterable[Batch],
     num_threads: int,
 ) -> dict[str, np.ndarray]:
-    """Learn what is normal: a sample of latents, and the distribution of each score.
+    """Learn what is normal: a sample of latents, their density, and the distribution of each score.
 
     Parameters
     ----------
@@ -207,43 +162,82 @@ def fit(
     scorer
         Of the trained network.
     reference
-        Batches of training spectra, for the neighbour search.
+        Batches of training spectra, for the scores of the latent position; `spectype`, `z` and `targetid` are
+        used where a batch has them.
     held_out
-        Batches of spectra that were not trained on, for percentiles; with `spectype`.
+        Batches of spectra that were not trained on, for percentiles; with `spectype`, and `z` where known.
     num_threads
         Threads of the neighbour search.
 
     Raises
     ------
     ValueError
-        If there are too few rows for either.
+        If there are too few rows for either, or latents that are not finite.
     """
     scoring = config.scoring
-    latents = random_rows(
-        (scorer.latent_mean(b["flux"], b["ivar"]) for b in reference), scoring.num_reference, scoring.seed
-    )
-    if len(latents) <= scoring.num_neighbours:
-        raise ValueError(
-            f"reference has {len(latents)} rows, need more than num_neighbours = {scoring.num_neighbours}"
-        )
-    neighbours = Neighbours(latents, scoring.num_neighbours, num_threads)
+    num_sample = max(scoring.num_reference, scoring.num_density)
+    sample = random_objects(_reference_objects(scorer, reference), num_sample, scoring.seed)
+    if sample is None:
+        raise ValueError("reference has 0 rows: what is normal is learned from normal objects")
+    normal = fit_normal(scoring, sample, num_threads)
     oriented: list[dict[str, np.ndarray]] = []
-    spectype: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    snr: list[np.ndarray] = []
     for batch in held_out:
-        raw = scorer(batch["flux"], batch["ivar"])
-        raw["latent_distance"] = neighbours.mean_distance(raw["latent_mean"])
-        oriented.append(_oriented(raw))
-        spectype.append(np.asarray(batch["spectype"], object))
+        raw, objects, _ = _raw(scorer, normal, batch)
+        oriented.append(_oriented(raw, scoring))
+        labels.append(_labels(batch))
+        snr.append(objects.snr)
     if not oriented:
         raise ValueError("held_out has no rows: percentiles need some that were not trained on")
-    scores = {name: np.concatenate([part[name] for part in oriented]) for name in SCORES}
-    calibration = fit_calibration(scores, np.concatenate(spectype), scoring.min_class_rows)
-    return {"latent_reference": latents, **calibration.arrays()}
+    scores = {name: np.concatenate([part[name] for part in oriented]) for name in scoring.calibrated}
+    calibration = fit_snr_calibration(
+        scores, np.concatenate(labels), np.concatenate(snr), scoring.num_snr_bins, scoring.min_class_rows
+    )
+    return normal.arrays() | calibration.arrays()
 
 
-def _oriented(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Scores with high meaning anomalous."""
-    return {name: -raw[name] if name in LOW_MEANS_ANOMALOUS else raw[name] for name in SCORES}
+def _labels(batch: Batch) -> np.ndarray:
+    return np.asarray(batch["spectype"], object)
+
+
+def _reference_objects(scorer: Scorer, batches: Iterable[Batch]) -> Iterable[Objects]:
+    """Objects of batches; one without a TARGETID is named by its number in the stream."""
+    seen = 0
+    for batch in batches:
+        numbers = np.arange(seen, seen + len(batch["flux"]))
+        seen += len(numbers)
+        objects = _objects(batch, scorer(batch["flux"], batch["ivar"]))
+        yield objects._replace(id=np.asarray(batch.get("targetid", numbers), np.int64))
+
+
+def _objects(batch: Batch, raw: Mapping[str, np.ndarray]) -> Objects:
+    unknown = np.full(len(raw["snr"]), np.nan)
+    redshift = np.asarray(batch.get("z", unknown), np.float64)
+    spectype = class_index(batch.get("spectype", np.full(len(unknown), None)))
+    return Objects(raw["latent_mean"], np.arcsinh(raw["coherent"]), unknown, spectype, redshift, raw["snr"])
+
+
+def _raw(scorer: Scorer, normal: Normal, batch: Batch) -> tuple[dict[str, np.ndarray], Objects, Found]:
+    """Scores before calibration, what is known of the objects, and their neighbours."""
+    raw = scorer(batch["flux"], batch["ivar"])
+    objects = _objects(batch, raw)
+    scores, found = normal.scores(objects)
+    return raw | scores, objects, found
+
+
+def _oriented(raw: Mapping[str, np.ndarray], scoring: ScoringConfig) -> dict[str, np.ndarray]:
+    """Scores with high meaning anomalous; NaN where there was nothing to encode.
+
+    A latent position is finite without a single usable pixel, but says nothing.
+    """
+    is_seen = raw["good_fraction"] > 0
+    return {name: np.where(is_seen, _signed(raw, name), np.nan) for name in scoring.calibrated}
+
+
+def _signed(raw: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    score = name.removeprefix(TOO_LOW)
+    return -raw[score] if (score in LOW_MEANS_ANOMALOUS) != (score != name) else raw[score]
 
 
 def predictor(
@@ -256,44 +250,103 @@ def predictor(
     ValueError
         If `fitted` is not what `fit` returned for this configuration.
     """
-    reference = fitted.get("latent_reference")
-    if reference is None or reference.ndim != 2 or reference.shape[1] != config.num_latent:
-        got = "nothing" if reference is None else str(reference.shape)
-        raise ValueError(
-            f"latent_reference: got {got}, expected [N, {config.num_latent}]; fit the scores anew"
-        )
-    neighbours = Neighbours(reference, config.scoring.num_neighbours, num_threads)
-    calibration = calibration_from_arrays(SCORES, fitted)
+    scoring = config.scoring
+    normal, calibration = _opened(config, fitted, num_threads)
+    guess = kind_guess_from_arrays(fitted, num_features(config))
 
     def predict(batch: Batch) -> dict[str, np.ndarray]:
-        raw = scorer(batch["flux"], batch["ivar"])
-        raw["latent_distance"] = neighbours.mean_distance(raw["latent_mean"])
-        return _publish(config, calibration, raw, np.asarray(batch["spectype"], object))
+        raw, objects, found = _raw(scorer, normal, batch)
+        out, log10_p, flags = _calibrated(scoring, calibration, raw, _labels(batch))
+        out |= {name: raw[name] for name in ("latent_mean", *scoring.scores)}
+        out |= normal.explain(objects, found)
+        out |= explain_windows(raw["significance"], config.wave_edges, scoring.num_explained)
+        evidence = _features(raw, objects, log10_p)
+        out["artefact_probability"] = guess(evidence) if guess else np.full(len(evidence), np.nan)
+        typed = {
+            k: v.astype(np.int64 if k == "neighbour_id" else np.float32, copy=False) for k, v in out.items()
+        }
+        return typed | {"flags": flags}
 
     return predict
 
 
-def _publish(
-    config: SpectralConfig, calibration: Calibration, raw: dict[str, np.ndarray], spectype: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Calibrate, rank, and give each value the declared name and type."""
-    classes, fallback = calibration.usable_classes(spectype)
-    oriented = _oriented(raw)
-    judged = {name: calibration.judge(name, oriented[name], classes) for name in SCORES}
+def _opened(
+    config: SpectralConfig, fitted: Mapping[str, np.ndarray], num_threads: int
+) -> tuple[Normal, SnrCalibration]:
     scoring = config.scoring
-    # A latent position is always finite, but says nothing where there was nothing to encode.
-    log10_p = {n: np.where(raw["good_fraction"] > 0, j.log10_p, np.nan) for n, j in judged.items()}
-    out: dict[str, Any] = {f"{name}_percentile": j.percentile for name, j in judged.items()}
+    num_windows = len(config.wave_edges) - 1
+    return (
+        normal_from_arrays(scoring, fitted, config.num_latent, num_windows, num_threads),
+        snr_calibration_from_arrays(scoring.calibrated, fitted, scoring.num_snr_bins),
+    )
+
+
+def _calibrated(
+    scoring: ScoringConfig, calibration: SnrCalibration, raw: Mapping[str, np.ndarray], labels: np.ndarray
+) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray]:
+    """Percentiles, p-values and ranks by column name; -log10 p by score; flags."""
+    place = calibration.place(labels, raw["snr"])
+    oriented = _oriented(raw, scoring)
+    judged = {
+        name: calibration.tables.judge(name, oriented[name], place.group) for name in scoring.calibrated
+    }
+    log10_p = {name: judgement.log10_p for name, judgement in judged.items()}
+    out: dict[str, Any] = {f"{name}_percentile": judged[name].percentile for name in scoring.scores}
+    out |= {f"{name}_p_value": 10.0 ** -log10_p[name] for name in scoring.scores}
     out |= rank(log10_p, scoring.on_manifold, scoring.off_manifold)
-    edges = config.wave_edges
-    out["worst_wave_min"], out["worst_wave_max"] = edges[raw["window"]], edges[raw["window"] + 1]
-    out |= {name: raw[name] for name in ("latent_mean", *SCORES)}
-    flags = _flags(raw["good_fraction"], fallback, np.any([j.beyond for j in judged.values()], axis=0))
-    return {k: v.astype(np.float32, copy=False) for k, v in out.items()} | {"flags": flags}
+    flags = (raw["good_fraction"] < 0.5) * LOW_COVERAGE.value
+    flags |= place.is_other_class * CLASS_FALLBACK.value
+    flags |= place.is_other_snr * SNR_FALLBACK.value
+    flags |= np.any([judgement.beyond for judgement in judged.values()], axis=0) * BEYOND_CALIBRATION.value
+    flags |= ~np.isfinite(out["anomaly_score"]) * NOT_SCORED.value
+    return out, log10_p, flags.astype(np.int32)
 
 
-def _flags(good_fraction: np.ndarray, fallback: np.ndarray, beyond: np.ndarray) -> np.ndarray:
-    flags = (good_fraction < 0.5) * LOW_COVERAGE.value
-    flags |= fallback * CLASS_FALLBACK.value
-    flags |= beyond * BEYOND_CALIBRATION.value
-    return flags.astype(np.int32)
+def fit_kind(
+    config: SpectralConfig,
+    scorer: Scorer,
+    fitted: Mapping[str, np.ndarray],
+    anomalies: Iterable[Batch],
+    num_threads: int,
+) -> dict[str, np.ndarray]:
+    """Learn to tell artefacts from physical anomalies; the arrays go to those of `fit`.
+
+    Parameters
+    ----------
+    fitted
+        What `fit` returned.
+    anomalies
+        Batches of spectra that all carry an anomaly, with `is_artefact` beside what `predictor` takes.
+
+    Raises
+    ------
+    ValueError
+        If there are too few of either.
+    """
+    normal, calibration = _opened(config, fitted, num_threads)
+    evidence: list[np.ndarray] = []
+    is_artefact: list[np.ndarray] = []
+    for batch in anomalies:
+        raw, objects, _ = _raw(scorer, normal, batch)
+        _, log10_p, _ = _calibrated(config.scoring, calibration, raw, _labels(batch))
+        evidence.append(_features(raw, objects, log10_p))
+        is_artefact.append(batch["is_artefact"])
+    return fit_kind_guess(np.concatenate(evidence), np.concatenate(is_artefact), config.scoring.seed).arrays()
+
+
+def _features(
+    raw: Mapping[str, np.ndarray], objects: Objects, log10_p: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Return what the kind of an anomaly is guessed from, [B, `num_features`]: how odd, where, and in what."""
+    significance = np.arcsinh(np.where(np.isfinite(raw["significance"]), raw["significance"], 0))
+    odd = np.stack(list(log10_p.values()), 1)
+    classes = objects.class_index[:, None] == np.arange(NO_CLASS)
+    log_snr = np.log(np.clip(objects.snr, 0.05, 300.0))[:, None]
+    return np.concatenate([odd, significance, objects.profile, objects.latent, classes, log_snr], axis=1)
+
+
+def num_features(config: SpectralConfig) -> int:
+    """Features of the guess of a kind."""
+    return (
+        len(config.scoring.calibrated) + 2 * (len(config.wave_edges) - 1) + config.num_latent + NO_CLASS + 1
+    )

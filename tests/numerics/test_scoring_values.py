@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from scipy.spatial import cKDTree
 
-from engine.flags import BEYOND_CALIBRATION, CLASS_FALLBACK, LOW_COVERAGE
+from engine.flags import BEYOND_CALIBRATION, CLASS_FALLBACK, LOW_COVERAGE, NOT_SCORED
 from models.scoring.calibration import (
     CLASSES,
     calibration_from_arrays,
@@ -17,7 +17,7 @@ from models.scoring.calibration import (
 from models.scoring.isolation import Neighbours
 from models.scoring.ranking import rank
 from models.scoring.reconstruction import Scatter, antithetic_normal, window_sum, worst_window
-from models.scoring.spectral import Scorer, ScoringConfig, fit, predictor
+from models.scoring.spectral import Scorer, ScoringConfig, columns, fit, fit_kind, predictor
 from models.spectral_vae_config import SpectralVAEConfig
 
 L, D = 200, 2
@@ -242,6 +242,157 @@ def test_predictor_finds_an_injected_line_and_where_it_is() -> None:
     assert stats.kstest(uniform, "uniform").pvalue > 0.01
 
 
+def drawn(model: KnownDecoder, rows: int, seed: int) -> dict[str, np.ndarray]:
+    """Spectra that the decoder and the noise made."""
+    random = np.random.default_rng(seed)
+    flux = model.offset.numpy() + random.normal(size=(rows, L)) * np.sqrt(model.sigma.numpy() ** 2 + 0.01)
+    ivar = np.full((rows, L), 100.0, np.float32)
+    return {
+        "flux": flux.astype(np.float32), "ivar": ivar, "spectype": np.full(rows, "STAR", object),
+        "z": np.zeros(rows), "targetid": np.arange(rows) + 10**12 * seed,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def known():
+    """A scorer whose decoder is known, every score on, fitted."""
+    everything = ("latent_lof", "latent_forest", "latent_log_density", "residual_log_density")
+    settings = config(
+        num_reference=300,
+        num_density=400,
+        lof_neighbours=20,
+        num_trees=10,
+        min_class_rows=200,
+        optional_scores=everything,
+    )
+    model = KnownDecoder()
+    scorer = Scorer(settings, model, CPU)
+    fitted = fit(settings, scorer, [drawn(model, 400, 1)], [drawn(model, 2000, 2)], 1)
+    return settings, model, scorer, fitted
+
+
+def test_coherent_residual_is_the_sum_of_standardised_residuals() -> None:
+    model = KnownDecoder()
+    flux, ivar = spectra(5)
+    raw = Scorer(config(), model, CPU)(flux, ivar)
+    with np.errstate(divide="ignore"):
+        noise = np.sqrt(model.sigma.numpy() ** 2 + 1 / ivar)
+    sums = np.add.reduceat((flux - model.offset.numpy()) / noise, range(0, L, 64), axis=1)
+    good = np.add.reduceat(ivar > 0, range(0, L, 64), axis=1, dtype=float)
+    np.testing.assert_allclose(raw["coherent"], sums / np.sqrt(good), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(raw["coherent_sigma"], np.abs(raw["coherent"]).max(1))
+
+
+def test_every_score_of_normal_objects_is_uniform_between_0_and_100(known) -> None:
+    settings, model, scorer, fitted = known
+    out = predictor(settings, scorer, fitted, 1)(drawn(model, 1000, 3))
+    assert {c.name for c in columns(D, settings.scoring)} == set(out) - {"flags"}
+    for name in settings.scoring.scores:
+        percentile = out[f"{name}_percentile"]
+        assert stats.kstest(percentile / 100, "uniform").statistic < 0.08, (
+            name
+        )  # 1000 rows against 2000 in 6 bins
+        np.testing.assert_allclose(out[f"{name}_p_value"], 1 - percentile / 100, atol=1e-6)
+
+
+def test_nearest_normal_objects_are_named(known) -> None:
+    settings, model, scorer, fitted = known
+    reference = drawn(model, 400, 1)
+    out = predictor(settings, scorer, fitted, 1)(drawn(model, 30, 5))
+    names = {int(name): row for row, name in enumerate(reference["targetid"])}
+    latents = scorer.latent_mean(reference["flux"], reference["ivar"])
+    for row in range(30):
+        rows = [names[int(name)] for name in out["neighbour_id"][row]]
+        distance = np.linalg.norm(latents[rows] - out["latent_mean"][row], axis=1)
+        np.testing.assert_allclose(out["neighbour_distance"][row], distance, rtol=1e-4)
+        assert (np.diff(distance) >= 0).all()
+    np.testing.assert_array_equal(out["neighbour_class_fraction"], 1)
+    batch = drawn(model, 2, 5)
+    batch["spectype"] = np.array(["QSO", None], object)
+    fraction = predictor(settings, scorer, fitted, 1)(batch)["neighbour_class_fraction"]
+    assert fraction[0] == 0
+    assert np.isnan(fraction[1])
+
+
+def test_worst_windows_are_named_in_order(known) -> None:
+    settings, model, scorer, fitted = known
+    batch = drawn(model, 3, 6)
+    batch["flux"][0, 70:75] += 5
+    batch["flux"][0, 195:198] += 9
+    batch["ivar"][1, 64:] = 0
+    batch["ivar"][2] = 0
+    out = predictor(settings, scorer, fitted, 1)(batch)
+    edges = settings.wave_edges
+    np.testing.assert_allclose(out["window_wave_min"][0, :2], edges[[3, 1]], rtol=1e-6)
+    np.testing.assert_allclose(out["window_wave_max"][0, :2], edges[[4, 2]], rtol=1e-6)
+    assert out["worst_wave_min"][0] == out["window_wave_min"][0, 0]
+    assert (np.diff(out["window_sigma"][0]) <= 0).all()
+    assert np.isfinite(out["window_sigma"][1]).tolist() == [True, False, False]
+    assert np.isnan(out["window_wave_min"][2]).all()
+
+
+def test_ranking_by_a_score_that_is_too_low(known) -> None:
+    _, model, _, _ = known
+    settings = config(
+        num_reference=300, min_class_rows=500, optional_scores=(), on_manifold=("latent_distance",),
+        off_manifold=("-reduced_chi2",),
+    )  # fmt: skip
+    scorer = Scorer(settings, model, CPU)
+    fitted = fit(settings, scorer, [drawn(model, 400, 1)], [drawn(model, 1000, 2)], 1)
+    batch = drawn(model, 300, 3)
+    batch["flux"][7] = model.offset.numpy() + 0.2 * (batch["flux"][7] - model.offset.numpy())
+    out = predictor(settings, scorer, fitted, 1)(batch)
+    assert out["off_manifold_score"].argmax() == out["reduced_chi2"].argmin() == 7
+    assert out["reduced_chi2_percentile"][7] < 1
+
+
+def test_latents_that_are_not_numbers_stop_a_fit_and_leave_a_spectrum_without_a_score(known) -> None:
+    settings, model, scorer, fitted = known
+    batch = drawn(model, 4, 7)
+    batch["flux"][2, 0] = np.nan
+    out = predictor(settings, scorer, fitted, 1)(batch)
+    assert np.isfinite(out["anomaly_score"]).tolist() == [True, True, False, True]
+    assert [bool(flags & NOT_SCORED.value) for flags in out["flags"]] == [False, False, True, False]
+    assert (out["neighbour_id"][2] == -1).all()
+    assert np.isnan(out["latent_lof"][2])
+    reference = drawn(model, 400, 1)
+    reference["flux"][5, 1] = np.nan
+    with pytest.raises(ValueError, match=r"latents or residuals of 1 of 400 .* id 1000000000005"):
+        fit(settings, scorer, [reference], [batch], 1)
+
+
+def test_what_was_not_fitted_is_named(known) -> None:
+    settings, _, scorer, fitted = known
+    for name in fitted:
+        with pytest.raises(ValueError, match=f"{name}: got nothing.*fit the scores anew"):
+            predictor(settings, scorer, {k: v for k, v in fitted.items() if k != name}, 1)
+
+
+def test_guess_of_the_kind_is_learned_from_injections(known) -> None:
+    settings, model, scorer, fitted = known
+
+    def injected(seed: int) -> dict[str, np.ndarray]:
+        batch = drawn(model, 300, seed)
+        is_artefact = np.arange(300) % 2 == 0
+        batch["flux"][is_artefact, 20:25] += 4
+        batch["flux"][~is_artefact, 150:190] += 1
+        return batch | {"is_artefact": is_artefact}
+
+    arrays = fit_kind(settings, scorer, fitted, [injected(8)], 1)
+    fresh = injected(9)
+    guessed = predictor(settings, scorer, fitted | arrays, 1)(fresh)["artefact_probability"]
+    assert ((guessed > 0.5) == fresh["is_artefact"]).mean() > 0.95
+    assert np.isnan(predictor(settings, scorer, fitted, 1)(fresh)["artefact_probability"]).all()
+
+
+def test_too_few_normal_objects_are_refused(known) -> None:
+    settings, model, scorer, _ = known
+    with pytest.raises(ValueError, match="8 calibration rows are too few, need 11"):
+        fit(settings, scorer, [drawn(model, 400, 1)], [drawn(model, 8, 2)], 1)
+    with pytest.raises(ValueError, match="reference has 15 rows, need more than num_neighbours = 20"):
+        fit(settings, scorer, [drawn(model, 15, 1)], [drawn(model, 100, 2)], 1)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -250,6 +401,9 @@ def test_predictor_finds_an_injected_line_and_where_it_is() -> None:
         ({"num_reference": 10}, "num_reference 10 must exceed"),
         ({"off_manifold": ("loss",)}, "off_manifold"),
         ({"on_manifold": ()}, "on_manifold"),
+        ({"on_manifold": ("latent_lof",)}, "on_manifold .*latent_lof.* must be some of"),
+        ({"optional_scores": ("latent_knn",)}, "optional_scores .*latent_knn"),
+        ({"num_snr_bins": 0}, "num_snr_bins is 0"),
     ],
 )
 def test_bad_scoring_settings_are_refused_by_name(settings: dict, message: str) -> None:

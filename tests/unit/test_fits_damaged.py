@@ -127,11 +127,43 @@ def test_damaged_gzip(read_fits):
     assert_reason(lambda: read_fits(b"\x1f\x8b garbage", ["B_FLUX"]), "unreadable_file", "gzip")
 
 
-def test_gzip_bomb(read_fits, monkeypatch):
-    monkeypatch.setattr("engine.fits.MAX_UNPACKED_BYTES", 1 << 20)
-    assert_reason(
-        lambda: read_fits(gzip.compress(bytes(40 << 20)), ["X"]), "unreadable_file", "unpacks to too much"
+ROWS_BEHIND = b"NAXIS2  =                 8500"
+
+
+def gzip_bomb(declared: bool) -> bytes:
+    """30 kB that become 30 MB: of an image that says so, or behind one that does not."""
+    data = image_file(np.zeros((90, 900), "f4"))
+    if declared:
+        data = data.replace(b"NAXIS2  =                   90", ROWS_BEHIND)
+    return gzip.compress(data, 1) + gzip.compress(bytes(30 << 20), 9)
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_gzip_bomb(read_fits, monkeypatch, declared: bool):
+    """What a file may become is bounded by its size, wherever the bytes are."""
+    bomb = gzip_bomb(declared)
+    if declared:
+        assert read_fits(bomb, ["X"]).images["X"].shape == (8500, 900)
+    monkeypatch.setattr("engine.fitsdata.FREE_UNPACKED_BYTES", 1 << 20)
+    assert_reason(lambda: read_fits(bomb, ["X"]), "unreadable_file", "unpacks to too much")
+
+
+def test_gzip_of_zeros_is_not_unpacked_to_know_that_it_is_not_fits(read_fits):
+    assert_reason(lambda: read_fits(gzip.compress(bytes(40 << 20)), ["X"]), "not_fits")
+
+
+def test_gzip_is_checked_to_its_end(read_fits):
+    """Damage behind what is wanted shows in the check sum alone."""
+    packed = bytearray(gzip.compress(coadd_bytes(3), 1))
+    packed[-8] ^= 1
+    assert_reason(lambda: read_fits(bytes(packed), ["B_FLUX"]), "unreadable_file", "CRC")
+
+
+def test_header_of_a_gzipped_file_that_lies_about_its_size(read_fits):
+    data = image_file(np.arange(10, dtype="f4")).replace(
+        b"NAXIS1  =                   10", b"NAXIS1  =  9999999999999999999", 1
     )
+    assert_reason(lambda: read_fits(gzip.compress(data), ["X"]), "unreadable_file", "unpacks to too much")
 
 
 @pytest.mark.parametrize("is_tiled", [False, True])
