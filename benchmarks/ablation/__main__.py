@@ -178,6 +178,7 @@ def report(found: dict[str, dict[int, dict[str, Any]]], args: argparse.Namespace
         f"## {table.HEADLINE} by kind, `{ours}`\n\n{table.by_kind(found, ours, table.HEADLINE)}",
         f"## recall at 0.1 % by kind, `{ours}`\n\n{table.by_kind(found, ours, 'recall at 0.1 %')}",
         f"## AUROC by kind, `{ours}`\n\n{table.by_kind(found, ours, 'AUROC')}",
+        f"## Who sees a wrong redshift? AUROC by score\n\n{table.one_kind(found, 'wrong_redshift', 'AUROC')}",
         f"## {table.HEADLINE} by S/N, `{ours}`\n\n{table.by_snr(found, ours, table.HEADLINE)}",
     ]
     parts += [

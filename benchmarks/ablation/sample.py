@@ -73,6 +73,11 @@ class Sample:
         flux, ivar = self.frames[frame]
         return {"flux": flux[rows], "ivar": ivar[rows], **{k: v[rows] for k, v in self.columns.items()}}
 
+    def first(self, num: int) -> "Sample":
+        """Return the first rows."""
+        frames = {name: (flux[:num], ivar[:num]) for name, (flux, ivar) in self.frames.items()}
+        return Sample(frames, {name: values[:num] for name, values in self.columns.items()})
+
     def batches(self, frame: str, num_rows: int = CHUNK_ROWS) -> Iterator[Batch]:
         """All rows in order."""
         for start in range(0, len(self.columns["z"]), num_rows):
