@@ -6,6 +6,7 @@ many kilometres a second a pixel as the rest-frame preset has, over all that red
 
 # B spectra, L pixels
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,10 +127,10 @@ def drawn(
         folder.mkdir(parents=True, exist_ok=True)
         made = joined(list(sample_chunks(num, seed, mix, bases_uri, missing)))
         for name, value in made.columns.items():
-            np.save(folder / f"{asked}-{name}.npy", value.astype(str) if value.dtype == object else value)
+            _keep(folder / f"{asked}-{name}.npy", value.astype(str) if value.dtype == object else value)
         for frame, pair in made.frames.items():
             for name, value in zip(("flux", "ivar"), pair, strict=True):
-                np.save(folder / f"{asked}-{frame}-{name}.npy", value)
+                _keep(folder / f"{asked}-{frame}-{name}.npy", value)
     columns = {name: np.load(folder / f"{asked}-{name}.npy") for name in COLUMNS}
     columns["spectype"] = columns["spectype"].astype(object)
     pairs = {
@@ -139,6 +140,13 @@ def drawn(
         for frame in frames
     }
     return Sample(pairs, columns)  # pyright: ignore[reportArgumentType]
+
+
+def _keep(path: Path, value: np.ndarray) -> None:
+    """Write an array so that it is there at once: another run may be waiting for it."""
+    part = path.with_name(f"{os.getpid()}-{path.name}")
+    np.save(part, value)
+    part.rename(path)
 
 
 def joined(parts: Sequence[Sample]) -> Sample:
