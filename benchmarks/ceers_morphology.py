@@ -93,16 +93,22 @@ def folds(args: argparse.Namespace, checkpoint: Checkpoint, galaxies: Batch) -> 
     total = np.zeros(len(galaxies["label"]))
     for repeat in range(args.repeats):
         rng = np.random.default_rng((args.seed, repeat))
-        fold = np.empty(len(known), int)
-        for value in (DISK, NO_DISK):  # classes in equal parts
-            mine = np.flatnonzero(galaxies["label"][known] == value)
-            fold[rng.permutation(mine)] = np.arange(len(mine)) % args.folds
+        fold = stratified_folds(galaxies["label"][known], args.folds, rng)
         for number in range(args.folds):
             task = tuned(args, checkpoint, galaxies, known[fold != number], rng)
             out = known[fold == number]
             total[out] += probability(task, checkpoint, {k: v[out] for k, v in galaxies.items()})
     unknown = np.isin(np.arange(len(total)), known, invert=True)
     return np.where(unknown, np.nan, total / args.repeats)
+
+
+def stratified_folds(label: np.ndarray, num_folds: int, rng: np.random.Generator) -> np.ndarray:
+    """Fold of each object [N], classes in equal parts."""
+    fold = np.empty(len(label), int)
+    for value in (DISK, NO_DISK):
+        mine = np.flatnonzero(label == value)
+        fold[rng.permutation(mine)] = np.arange(len(mine)) % num_folds
+    return fold
 
 
 def tuned(

@@ -35,6 +35,12 @@ EXAMPLES = (
         "ORDER BY off_manifold_score DESC LIMIT 20",
     ),
     (
+        "Anomalies that the sky made, with the lines that are odd",
+        "SELECT targetid, spectype, round(z, 4) AS z, round(anomaly_score, 2) AS score, window_lines\n"
+        "FROM top(200) WHERE artefact_probability < 0.5 AND window_lines <> '- | - | -'\n"
+        "ORDER BY anomaly_score DESC LIMIT 20",
+    ),
+    (
         "Fibres, petals, tiles and nights with more outliers than chance gives: what to look at in the instrument",
         "SELECT grouped_by, member, num_outliers, num_rows, rate_low, rate_high, p_corrected FROM outlier_rates\n"
         "WHERE is_significant ORDER BY p_corrected",

@@ -62,7 +62,8 @@ def spectrum_png(item: Spectrum, row: Mapping[str, Any]) -> str:
     item
         Spectrum and reconstruction.
     row
-        Its row of the catalogue: `z`, `zwarn`, `norm`, `worst_wave_min` and `worst_wave_max` are used.
+        Its row of the catalogue: `z`, `zwarn`, `norm`, `worst_wave_min` and `worst_wave_max` are used, and where there
+        are `window_wave_min` and `window_wave_max`.
 
     Returns
     -------
@@ -79,7 +80,7 @@ def spectrum_png(item: Spectrum, row: Mapping[str, Any]) -> str:
             xlim = (float(item.wave[0]), float(item.wave[-1])) if limits is None else _zoomed(*limits)
             _draw_flux(axes, item, float(row.get("norm") or 1.0), xlim)
             _draw_residual(below, item, xlim)
-            _shade(window, axes, below)
+            _shade(window, _others(row), axes, below)
             _mark_lines(axes, row, item.frame, xlim)
             axes.tick_params(labelbottom=False)
             below.set_xlabel(
@@ -141,9 +142,19 @@ def _limits(values: np.ndarray, head: float) -> tuple[float, float]:
     return float(low) - 0.08 * span, float(high) + head * span
 
 
-def _shade(window: tuple[float, float] | None, *panels: Axes) -> None:
-    for axes in panels if window else ():
-        axes.axvspan(*(window or ()), color=ORANGE, alpha=0.22, lw=0)
+def _others(row: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """Return the windows after the worst."""
+    ends = zip(row.get("window_wave_min") or (), row.get("window_wave_max") or (), strict=True)
+    return [(low, high) for low, high in ends if np.isfinite([low, high]).all()][1:]
+
+
+def _shade(worst: tuple[float, float] | None, others: Sequence[tuple[float, float]], *panels: Axes) -> None:
+    for axes in panels:
+        left, right = axes.get_xlim()
+        for window, alpha in ([(worst, 0.22)] if worst else []) + [(other, 0.1) for other in others]:
+            if window[0] < right and window[1] > left:
+                axes.axvspan(*window, color=ORANGE, alpha=alpha, lw=0)
+        axes.set_xlim(left, right)
 
 
 def _mark_lines(axes: Axes, row: Mapping[str, Any], frame: str, xlim: tuple[float, float]) -> None:

@@ -14,6 +14,7 @@ from engine.commit import CatalogConfig, FragmentSink, publish
 from engine.commit.manifest import Manifest
 from engine.flags import LOW_COVERAGE, MISSING_B
 from engine.schema import arrow_schema
+from engine.spectra.explain import WINDOW_LINES
 from engine.spectra.grid import WAVE_OBS
 from engine.spectra.lines import lines_within
 from engine.spectra.prepare import SpectrumPrep
@@ -36,6 +37,13 @@ MODEL_COLUMNS = (
     Column("anomaly_score", "float32", "Larger of on_manifold_score and off_manifold_score"),
     Column("worst_wave_min", "float32", "Start of the worst window", "Angstrom"),
     Column("worst_wave_max", "float32", "End of the worst window", "Angstrom"),
+    Column("window_wave_min", "float32", "Starts of the worst windows", "Angstrom", length=3),
+    Column("window_wave_max", "float32", "Ends of the worst windows", "Angstrom", length=3),
+    Column("neighbour_id", "int64", "Nearest normal objects", length=2),
+    Column("neighbour_distance", "float32", "Distance to them", length=2),
+    Column("neighbour_class_fraction", "float32", "Part that is of the same class"),
+    Column("artefact_probability", "float32", "Whether the instrument made it"),
+    WINDOW_LINES,
 )
 """What a model would write."""
 
@@ -117,6 +125,12 @@ def make_rows(num_rows: int, first: int = 0, seed: int = 0) -> pa.Table:
         "anomaly_score": np.maximum(off, on),
         "worst_wave_min": start,
         "worst_wave_max": start + 51.2,
+        "window_wave_min": list(np.stack([start, 12800 - start, np.full(num_rows, np.nan)], 1)),
+        "window_wave_max": list(np.stack([start, 12800 - start, np.full(num_rows, np.nan)], 1) + 51.2),
+        "neighbour_id": list(rng.integers(FIRST_TARGETID, 2**61, (num_rows, 2))),
+        "neighbour_distance": list(np.sort(rng.gamma(2, 1, (num_rows, 2)), axis=1)),
+        "artefact_probability": rng.random(num_rows),
+        "window_lines": np.where(spectype == "STAR", "Na D | - | -", "[O III], H β | H α | -"),
         **percentiles,
     }
     return _table([c for c in COLUMNS if c.name != "_healpix_29"], known, num_rows)

@@ -20,6 +20,7 @@ from engine.partition import HEALPIX
 from engine.sampling import SampleStage
 from engine.schema import arrow_type
 from engine.sources.seeds import SEED, SeedSource
+from engine.spectra.explain import NameLines
 from engine.storage import Storage
 from jobs import augment
 from jobs.ingest import AddSplit
@@ -124,9 +125,11 @@ def test_catalogs_import_neither_ray_nor_torch():
 
 
 def written_by(catalog: CatalogSpec) -> list[Column]:
-    """Columns that the models of a catalogue write with their defaults, without images."""
+    """Columns that the models of a catalogue write with their defaults, without images, and what explains them."""
     models = [MODELS[name] for name in (*catalog.upstream, catalog.model)]
-    return [column for model in models for column in model.writes(model.config()) if not column.packed]
+    written = [column for model in models for column in model.writes(model.config()) if not column.packed]
+    named = NameLines.of("observed", written)
+    return [*written, *(named.provides if named else ())]
 
 
 def sample_columns() -> tuple[Column, ...]:
