@@ -1,6 +1,6 @@
 """Does a restorer that trains on generated galaxies as well stand changes of the images better? The published experiment.
 
-    python -m benchmarks.augmentation [--size 64] [--steps 3000] [--seeds 5] [--generator-steps 3000] [--json FILE]
+    python -m benchmarks.augmentation [--size 64] [--steps 3000] [--seeds 5] [--generator-core-s 1800] [--json FILE] [--svg FILE]
 
 A generator learns from few real Sersic images; restorers learn from batches that are generated with probability alpha and
 real otherwise (`engine.train.mixing`), each alpha with the same seeds. Tests are on real images that neither has seen: as
@@ -16,7 +16,6 @@ Holzschuh et al. (2022), MNRAS 515, 652, and its released code: 11 % for the pix
 
 import argparse
 import itertools
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -26,11 +25,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.sersic_generators import sersic_images, settings_for, trained
+from benchmarks.sersic_generators import CHECK_ROWS, batches_of, sersic_images, settings_for, trained
+from catalogs.sample_robustness import Robustness, robustness_chart, robustness_rows
 from engine.schema import list_array
 from engine.train.mixing import mixed_batches
 from engine.train.plan import EpochPlan, MixPlan
@@ -64,9 +63,13 @@ def main() -> None:
     parser.add_argument("--preset", default="small", choices=list(PRESETS))
     parser.add_argument("--noise-sigma", type=float, default=4.0, help=f"in units of {UNIT:g} counts")
     parser.add_argument("--generator", default="image_flow", help="a family, or truth")
-    parser.add_argument("--generator-steps", type=int, default=3000)
+    parser.add_argument(
+        "--generator-steps", type=int, default=0, help="0: as many as --generator-core-s allow"
+    )
+    parser.add_argument("--generator-core-s", type=float, default=1800.0, help="seconds of CPU cores")
     parser.add_argument("--num-threads", type=int, default=2)
-    parser.add_argument("--json", default="", help="write the numbers here too")
+    parser.add_argument("--json", default="", help="write the numbers here too, for `augment.robustness`")
+    parser.add_argument("--svg", default="", help="draw the improvements over alpha here")
     args = parser.parse_args()
     if 0.0 not in args.alphas:
         parser.error("--alphas must hold 0: improvements are measured against it")
@@ -78,21 +81,34 @@ def main() -> None:
         alpha: [errors_of(args, alpha, seed, real / UNIT, made / UNIT, test) for seed in range(args.seeds)]
         for alpha in args.alphas
     }
-    print("\n".join(table(errors)))
+    found = Robustness(errors=errors, options=vars(args))
+    print("\n".join(table(found)))
     if args.json:
-        Path(args.json).write_text(json.dumps({"errors": errors, "options": vars(args)}, indent=1) + "\n")
+        Path(args.json).write_text(found.model_dump_json(indent=1) + "\n")
+    if args.svg:
+        Path(args.svg).write_text(robustness_chart(found.errors, found.shifts))
 
 
 def generated(args: argparse.Namespace, real: np.ndarray) -> np.ndarray:
     """Images of a generator that has seen the real ones alone, clipped at 0 as published."""
     if args.generator == "truth":
         return sersic_images(args.num_generated, args.size, MORE_SEED)
-    began, rows = time.perf_counter(), 32
-
-    def images(step: int) -> np.ndarray:
-        return real[np.random.default_rng([3, step]).choice(len(real), min(rows, len(real)), replace=False)]
-
-    model = trained(args.generator, settings_for(args.size), images, CPU, steps=args.generator_steps)
+    began, held_out = time.perf_counter(), max(CHECK_ROWS, len(real) // 5)
+    if len(real) < 2 * CHECK_ROWS:
+        raise SystemExit(
+            f"--num-real {len(real)}: at least {2 * CHECK_ROWS}, half of which choose the weights"
+        )
+    images = batches_of(real[held_out:], min(32, len(real) - held_out))
+    settings = settings_for(args.size)
+    model = trained(
+        args.generator,
+        settings,
+        images,
+        {"image": real[:held_out]},
+        CPU,
+        args.generator_steps,
+        args.generator_core_s,
+    )
     made = np.maximum(model.sampler.sample(np.arange(args.num_generated))["image"], 0)
     print(
         f"{args.generator}: {model.steps} steps and {len(made)} samples in {time.perf_counter() - began:.0f} s",
@@ -152,25 +168,13 @@ def error(config: RestorerConfig, task: RestorerTask, test: Tensor, binned: int,
     return float(torch.cat(parts).mean())
 
 
-def improvement(errors: dict[float, list[dict[str, float]]], alpha: float, shift: str) -> tuple[float, float]:
-    """Mean of 1 - MSE(alpha) / MSE(0) over seeds, and half the width of its 95 % interval (NaN for one seed)."""
-    pairs = zip(errors[alpha], errors[0.0], strict=True)
-    gains = np.array([1 - one[shift] / base[shift] for one, base in pairs])
-    num = len(gains)
-    half = student.ppf(0.975, num - 1) * gains.std(ddof=1) / num**0.5 if num > 1 else np.nan
-    return float(gains.mean()), float(half)
-
-
-def table(errors: dict[float, list[dict[str, float]]]) -> list[str]:
-    """Format MSE at alpha = 0, and improvements, by shift."""
-    others = [alpha for alpha in errors if alpha]
-    head = f"{'shift':12}{'MSE(0)':>12}" + "".join(f"{f'alpha {alpha:g}':>20}" for alpha in others)
-    lines = [head]
-    for shift in SHIFTS:
-        cells = [improvement(errors, alpha, shift) for alpha in others]
-        base = np.mean([one[shift] for one in errors[0.0]])
-        shown = "".join(f"{f'{100 * mean:+.1f} % +- {100 * half:.1f}':>20}" for mean, half in cells)
-        lines.append(f"{shift:12}{base:12.4g}" + shown)
+def table(found: Robustness) -> list[str]:
+    """Format MSE at alpha = 0, and improvements with their intervals, by shift."""
+    others = sorted(alpha for alpha in found.errors if alpha)
+    lines = [f"{'shift':12}{'MSE(0)':>12}" + "".join(f"{f'alpha {alpha:g}':>20}" for alpha in others)]
+    for shift, base, gains in robustness_rows(found):
+        cells = (f"{100 * gain.mean:+.1f} % +- {100 * gain.half:.1f}" for gain in gains)
+        lines.append(f"{shift:12}{base:12.4g}" + "".join(f"{cell:>20}" for cell in cells))
     return lines
 
 

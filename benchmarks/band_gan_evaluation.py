@@ -3,7 +3,9 @@
     python -m benchmarks.band_gan_evaluation [--checkpoint URI] [--also NAME=URI ...] [--json FILE]
 
 1. Normal galaxies and stars: predicted aperture flux against that of the light without noise, in magnitudes, median
-   and scatter (1.4826 times the median absolute deviation) for each band and S/N of the measurement.
+   and scatter (1.4826 times the median absolute deviation) for each band and S/N. Once by the S/N of what is
+   predicted, in the faintest of the LW bands, and once by that of what the prediction is made from, in the faintest
+   of the SW bands: choosing objects that are faint in what is predicted makes any prediction too bright.
 2. For each kind of anomaly: area under the ROC curve, and recall where 1 % of the normal objects are flagged. Normal
    objects are as bright as the anomalies, which are injected into bright ones.
 3. The claim of Pearce-Casey et al. (2023): extremely red point sources are predicted, a merger is not.
@@ -123,16 +125,18 @@ def report(truth: Batch, scores: dict[str, Batch], path: str) -> None:
     normal = truth["anomaly"] == ""
     print(f"{len(normal)} cutouts of seed {TEST_SEED}, {normal.sum()} of them normal")
     tables = {
-        "photometry": {name: photometric(truth, out, normal) for name, out in scores.items()},
+        "photometry": {name: photometric(truth, out, normal, LW) for name, out in scores.items()},
+        "photometry_by_input": {name: photometric(truth, out, normal, SW) for name, out in scores.items()},
         "anomalies": detection(truth, scores, normal),
         "claim": {name: claim(truth, out, normal) for name, out in scores.items()},
     }
-    for name, rows in tables["photometry"].items():
-        print(f"\n{name}: predicted minus true magnitude, median and scatter\n{'S/N':>10}{'objects':>9}"
-              + "".join(f"{band:>18}" for band in LW_BANDS))  # fmt: skip
-        for row in rows:
-            print(f"{row['snr']:>10}{row['objects']:9d}"
-                  + "".join(f"{row[b][0]:+10.3f}{row[b][1]:8.3f}" for b in LW_BANDS))  # fmt: skip
+    for table, label in (("photometry", "LW S/N"), ("photometry_by_input", "SW S/N")):
+        for name, rows in tables[table].items():
+            print(f"\n{name}: predicted minus true magnitude, median and scatter\n{label:>10}{'objects':>9}"
+                  + "".join(f"{band:>18}" for band in LW_BANDS))  # fmt: skip
+            for row in rows:
+                print(f"{row['snr']:>10}{row['objects']:9d}"
+                      + "".join(f"{row[b][0]:+10.3f}{row[b][1]:8.3f}" for b in LW_BANDS))  # fmt: skip
     for metric, rows in tables["anomalies"].items():
         methods = list(next(iter(rows.values())))
         print(f"\n{metric}\n{'':12}" + "".join(f"{method:>26}" for method in methods))
@@ -160,9 +164,9 @@ def as_bright(truth: Batch, normal: np.ndarray) -> np.ndarray:
     return normal & (brightness >= np.quantile(brightness[~normal], 0.05))
 
 
-def photometric(truth: Batch, out: Batch, normal: np.ndarray) -> list[dict]:
-    """Bias and scatter [mag] of normal objects in bins of S/N in the fainter of the LW bands."""
-    snr = (truth["flux"] / truth["error"])[:, LW].min(1)
+def photometric(truth: Batch, out: Batch, normal: np.ndarray, bands: slice) -> list[dict]:
+    """Bias and scatter [mag] of normal objects in bins of S/N in the faintest of some bands."""
+    snr = (truth["flux"] / truth["error"])[:, bands].min(1)
     residual = magnitude_errors(truth, out)
     rows = []
     for low, high in itertools.pairwise(SNR_EDGES):

@@ -8,10 +8,11 @@ The second line measures a trained denoiser beside the others; with `--steps 0` 
 Single galaxies get 1 to 3 contaminants and noise; three networks of the small preset learn from the same
 batches: a plain U-Net without latent, the U-Net VAE with limited skips, and the one with full skips. Each row
 of the table is a median over test images, all bands together for PSNR and SSIM, F444W for the flux within 0.3
-arcsec, the brightest band for the half-light radius. Then what is made of pure noise, and what the latents
-hold. Wavelets (scikit-image with PyWavelets) stand for the classical methods, or scipy's Wiener filter where
-those are not installed. SSIM needs scikit-image: `uv pip install -e '.[bench]'`. Test seeds are used for
-these tables and for nothing else.
+arcsec, the brightest band for the half-light radius. With `--statmorph N` quantities of statmorph follow, of the
+brightest band of N images: measured less that of the image without noise, median and scatter, and the share of
+images that statmorph calls good. Then what is made of pure noise, and what the latents hold. Wiener's filter (scipy)
+and wavelets (scikit-image with PyWavelets, where that is installed) stand for the classical methods. Test seeds are
+used for these tables and for nothing else.
 """
 
 import argparse
@@ -21,15 +22,18 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.signal import wiener
+from skimage.metrics import structural_similarity
 
 from benchmarks.training_cutouts import Batch, Pool
 from engine.checkpoint import load
 from engine.images.bands import BANDS
+from engine.images.morphology import MorphologyConfig, measure
 from engine.infer import open_model
 from engine.storage import Storage
 from engine.synthetic.contaminate.config import ContaminateConfig
@@ -47,7 +51,10 @@ SEED_TRAINING, SEED_TEST = 2001, 90_212
 SNR_EDGES = (3.0, 10.0, 30.0, 100.0)
 WIENER_PX = 5
 CPU = torch.device("cpu")
-HAS_WAVELETS = all(importlib.util.find_spec(name) for name in ("skimage", "pywt"))
+HAS_WAVELETS = importlib.util.find_spec("pywt") is not None
+STATMORPH = ("rhalf_circ", "concentration", "asymmetry", "gini", "m20", "sersic_n")
+GOOD = 1
+"""Largest flag of statmorph with which a measurement counts: 0 good, 1 suspect."""
 
 Clean = Callable[[Batch], np.ndarray]
 """From a batch to images [B, C, S, S]."""
@@ -65,6 +72,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--num-threads", type=int, default=2)
     parser.add_argument("--checkpoint", default="", help="of a trained U-Net VAE, to measure as well")
+    parser.add_argument("--statmorph", type=int, default=0, help="images to measure, 0.2 s each and method")
     parser.add_argument("--pool", type=Path, default=Path("build/cutouts"))
     parser.add_argument("--json", default="", help="write the numbers here too")
     args = parser.parse_args()
@@ -84,11 +92,12 @@ def main() -> None:
         latents["checkpoint"] = latent_use(task, test)
     table = {name: measured(args, clean, test) for name, clean in methods.items()}
     noise = {name: from_noise(args, clean) for name, clean in methods.items()}
+    shapes = shape_table(args, methods, test) if args.statmorph else {}
     report(table, noise, latents, seconds)
+    report_shapes(shapes)
     if args.json:
-        Path(args.json).write_text(
-            json.dumps({"table": table, "noise": noise, "latents": latents}, indent=1) + "\n"
-        )
+        told = {"table": table, "noise": noise, "latents": latents, "statmorph": shapes}
+        Path(args.json).write_text(json.dumps(told, indent=1) + "\n")
 
 
 def configs(args: argparse.Namespace) -> dict[str, UNetVAEConfig]:
@@ -174,16 +183,15 @@ def cleaner(args: argparse.Namespace, config: UNetVAEConfig, module: torch.nn.Mo
 
 
 def classical(args: argparse.Namespace) -> dict[str, Clean]:
-    """Wavelets where they are installed, else Wiener's filter; told of the noise, not of the contaminants."""
-    name, one = ("wavelets", wavelets) if HAS_WAVELETS else ("Wiener 5 x 5", wiener_filtered)
+    """Return filters that are told of the noise, not of the contaminants."""
 
-    def clean(batch: Batch) -> np.ndarray:
+    def clean(one: Callable[[np.ndarray, np.ndarray], np.ndarray], batch: Batch) -> np.ndarray:
         pairs = zip(images(args, batch, "science"), images(args, batch, "error"), strict=True)
-        return np.stack([[one(*band) for band in zip(*pair, strict=True)] for pair in pairs]).astype(
-            np.float32
-        )
+        planes = [[one(*band) for band in zip(*pair, strict=True)] for pair in pairs]
+        return np.array(planes, np.float32)
 
-    return {name: clean}
+    filters = {"Wiener 5 x 5": wiener_filtered} | ({"wavelets": wavelets} if HAS_WAVELETS else {})
+    return {name: partial(clean, one) for name, one in filters.items()}
 
 
 def wiener_filtered(science: np.ndarray, error: np.ndarray) -> np.ndarray:
@@ -245,15 +253,65 @@ def sizes_and_snr(
 
 
 def similarity(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """SSIM (Wang et al. 2004) of all bands [B], range = clean peak; NaN without scikit-image."""
-    if importlib.util.find_spec("skimage") is None:
-        return np.full(len(image), np.nan)
-    from skimage.metrics import structural_similarity
-
+    """SSIM (Wang et al. 2004) of all bands [B], range = clean peak."""
     pairs = zip(image, truth, strict=True)
     return np.array(
         [structural_similarity(a, b, data_range=float(b.max()), channel_axis=0) for a, b in pairs]
     )
+
+
+def shape_table(
+    args: argparse.Namespace, methods: dict[str, Clean], test: list[Batch]
+) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Medians and scatters of quantities less those of the clean image, for each method and bin of S/N."""
+    batch = {name: np.concatenate([b[name] for b in test])[: args.statmorph] for name in test[0]}
+    truth, error = (images(args, batch, name) for name in ("clean", "error"))
+    centres = zip(batch["dx"].tolist(), batch["dy"].tolist(), strict=True)
+    targets = [measure_target(truth[n], error[n], *centre) for n, centre in enumerate(centres)]
+    snr = np.array([half_light_snr(truth[n], error[n], target) for n, target in enumerate(targets)])
+
+    def measured_by_statmorph(planes: np.ndarray) -> dict[str, np.ndarray]:
+        return measure(
+            (plane[t.channel] for plane, t in zip(planes, targets, strict=True)),
+            range(len(planes)),
+            MorphologyConfig(),
+        )
+
+    true, table = measured_by_statmorph(truth), {}
+    for name, clean in methods.items():
+        found = measured_by_statmorph(clean(batch))
+        good = (found["flag"] <= GOOD) & (true["flag"] <= GOOD)
+        table[name] = {
+            f"{low:g}-{high:g}": differences(found, true, good, (snr >= low) & (snr < high))
+            for low, high in itertools.pairwise(SNR_EDGES)
+        }
+    return table
+
+
+def differences(
+    found: dict[str, np.ndarray], true: dict[str, np.ndarray], good: np.ndarray, chosen: np.ndarray
+) -> dict[str, list[float]]:
+    """Median and scatter by quantity, relative for radii; the share of good images under `good`."""
+    row = {"good": [float(good[chosen].mean()) if chosen.any() else float("nan"), float(chosen.sum())]}
+    for name in STATMORPH:
+        change = found[name] - true[name]
+        change = (change / true[name] if name == "rhalf_circ" else change)[good & chosen]
+        change = change[np.isfinite(change)]
+        middle = float(np.median(change)) if len(change) else float("nan")
+        row[name] = [
+            middle, 1.4826 * float(np.median(np.abs(change - middle))) if len(change) else float("nan")
+        ]  # fmt: skip
+    return row
+
+
+def report_shapes(table: dict[str, dict[str, dict[str, list[float]]]]) -> None:
+    """Print what statmorph says."""
+    if table:
+        print(f"\n{'statmorph':16}{'S/N':>8}{'good':>6}" + "".join(f"{name:>18}" for name in STATMORPH))
+    for method, rows in table.items():
+        for snr, row in rows.items():
+            cells = (f"{middle:+9.2f} +-{scatter:6.2f}" for middle, scatter in (row[n] for n in STATMORPH))
+            print(f"{method:16}{snr:>8}{row['good'][0]:6.2f}" + "".join(f"{cell:>18}" for cell in cells))
 
 
 def from_noise(args: argparse.Namespace, clean: Clean, num: int = 64) -> dict[str, float]:

@@ -3,7 +3,9 @@
     python -m benchmarks.end_to_end --folder .bench
 
 Each system runs in a process of its own and does the same work: read coadds and redrock files, cut, merge the
-arms, normalise, score with the same checkpoint, write Parquet. Its start-up (imports, Ray, model) is told apart.
+arms, normalise, score with the same checkpoint, write Parquet. The peers are run twice: `plain` is written the
+obvious way throughout, its scores as the formulas stand; `scorer` has been given our scorer, so that only the engine
+differs. Its start-up (imports, Ray, model) is told apart.
 The scores of all systems are compared. Memory is the peak of the proportional set size of all processes of a
 system. Publishing, which only this engine does (partitions, statistics, manifest), is told apart as well. With
 `--repeats` the systems take turns and the fastest run of each counts: on a shared machine one run may be off by a
@@ -32,6 +34,8 @@ from engine.synthetic.desi import SynthesizeConfig, task_count, write_task
 
 CHECKPOINT = "checkpoints/spectral_vae_desi"
 CONFIG = "jobs/configs/desi.toml"
+PEERS = [(name, scores, *workers) for scores in ("plain", "scorer")
+         for name, *workers in (("dataloader", "0"), ("dataloader", "2"), ("bare_ray",))]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -199,7 +203,10 @@ def main() -> None:
     _print(runs)
     if not arguments.only_engine:
         ours = f"{arguments.folder}/out-fused/data/*/dataset/*/*/*.parquet"
-        theirs = {name: f"{arguments.folder}/out-{name}/*.parquet" for name in ("dataloader-0", "bare_ray")}
+        theirs = {
+            name: f"{arguments.folder}/out-{name}/*.parquet"
+            for name in ("dataloader-plain-0", "dataloader-scorer-0", "bare_ray-plain")
+        }
         theirs["bfloat16"] = ours.replace("out-fused", "out-bfloat16")
         for name, files in theirs.items():
             print(f"largest relative difference of weighted_mse to {name}: {compare(ours, files):.1e}")
@@ -213,8 +220,7 @@ def _turn(arguments: argparse.Namespace, release: Path) -> list[Run]:
     if not arguments.only_engine:
         runs.append(_run_engine(arguments, release, "split", "pipeline.placement=split"))
         runs.append(_run_engine(arguments, release, "bfloat16", "infer.precision=bfloat16"))
-        runs += [_run_peer(arguments, release, name, *extra) for name, *extra in
-                 (("dataloader", "0"), ("dataloader", "2"), ("bare_ray",))]  # fmt: skip
+        runs += [_run_peer(arguments, release, *peer) for peer in PEERS]
     return runs
 
 

@@ -1,29 +1,37 @@
 """The exported disk classifier against the escnn network that it was trained as: equality, CPU speed, symmetry.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.equivariance --images 64
+    OMP_NUM_THREADS=1 python -m benchmarks.equivariance [--images 256]
 
-One row a group and a size of mini-batch, in images a second, the best of some passes over the same images:
-escnn in training mode, in which it expands its filters in every pass; escnn in evaluation mode, in which it
-keeps them; the exported network. Last, by how much the features change when smooth objects are turned, in
-units of their spread among objects and as the median of some networks with random weights: with filters of 3
-and of 5 pixels, and of the plain network of as many parameters.
+One row a group and a number of images that are asked for at once, in images a second, the best of some turns over
+the same images. escnn: in training mode, in which it expands its filters in every pass, and in evaluation mode,
+in which it keeps them, given all the images at once; then in evaluation mode in the mini-batches that the predictor
+cuts (`DiskClassifierConfig.batch_rows`), to tell what they bring. exported: the network that predicts, as the predictor
+runs it. `--keep-memory` lets the process keep freed memory as the engine's workers do: large batches then cost less,
+escnn's most. Then by how much the features change when smooth objects are turned, in units of their spread among
+objects and as the median of some networks with random weights: with filters of 3 and of 5 pixels, and of the plain
+network of as many parameters. Last, whether averaging over the symmetries of the square (test-time augmentation)
+changes a probability.
 """
 
 import argparse
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import nn
 
+from engine.allocator import keep_freed_memory
 from models.disk_classifier import exported, trainable
 from models.disk_classifier_config import DiskClassifierConfig
 from models.disk_networks import DiskNetwork
+from models.disk_packed import packed
 from models.scoring.cutouts import Cutouts
+from models.symmetry import NUM_SYMMETRIES, turned
 
 ANGLES = (22.5, 45.0, 90.0)
-ROWS = (8, 64)
+ROWS = (1, 8, 32, 256)
 
 
 def galaxies(rows: int, pixels: int, seed: int) -> Cutouts:
@@ -67,18 +75,22 @@ def export(config: DiskClassifierConfig, module: nn.Module) -> nn.Module:
     return built.to(memory_format=torch.channels_last)
 
 
-def images_per_second(module: nn.Module, images: Cutouts, rows: int, passes: int) -> float:
-    """Speed in mini-batches of `rows` images."""
-    seconds = []
+def in_parts(module: nn.Module, images: Cutouts, rows: int) -> torch.Tensor:
+    """Logits in mini-batches of `rows` images."""
     starts = range(0, len(images.science), rows)
-    batches = [Cutouts(*(part[start : start + rows] for part in images)) for start in starts]
+    return torch.cat([module(Cutouts(*(part[start : start + rows] for part in images))) for start in starts])
+
+
+def images_per_second(runs: dict[str, Callable[[], object]], num: int, passes: int) -> dict[str, float]:
+    """Speed of each of `runs` over `num` images, taking turns, so that a busy moment hits all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
     with torch.inference_mode():
         for _ in range(passes + 1):  # the first warms up
-            start = time.perf_counter()
-            for batch in batches:
-                module(batch)
-            seconds.append(time.perf_counter() - start)
-    return len(images.science) / min(seconds[1:])
+            for name, run in runs.items():
+                start = time.perf_counter()
+                run()
+                seconds[name].append(time.perf_counter() - start)
+    return {name: num / min(values[1:]) for name, values in seconds.items()}
 
 
 def change(module: nn.Module, images: Cutouts, degrees: float) -> float:
@@ -96,18 +108,27 @@ def change(module: nn.Module, images: Cutouts, degrees: float) -> float:
 
 def print_speeds(rotations: int, images: Cutouts, passes: int) -> None:
     config = DiskClassifierConfig(rotations=rotations)
-    trained = network(config)
-    built = export(config, trained)
+    expanding, kept = network(config).train(), network(config)
+    built = export(config, kept)
     with torch.inference_mode():
-        difference = float((trained(images) - built(images)).abs().max())
+        difference = float((kept(images) - packed(built, config.batch_rows)(images)).abs().max())
     for rows in ROWS:
-        kept, plain = (images_per_second(module, images, rows, passes) for module in (trained.eval(), built))
-        expanding = images_per_second(trained.train(), images, rows, passes)
+        some = Cutouts(*(part[:rows] for part in images))
+        part = min(rows, config.batch_rows)
+        predicting = packed(built, part)
+        runs = {
+            "training": lambda some=some: expanding(some),
+            "eval": lambda some=some: kept(some),
+            "parts": lambda some=some, part=part: in_parts(kept, some, part),
+            "exported": lambda some=some, part=part, net=predicting: in_parts(net, some, part),
+        }
+        speed = images_per_second(runs, len(some.science), passes)
+        gains = (speed["exported"] / speed[name] for name in ("training", "eval", "parts"))
         print(
-            f"{2 * rotations:8d} {rows:5d} {expanding:15.1f} {kept:11.1f} {plain:9.1f} "
-            f"{plain / expanding:12.2f} {plain / kept:7.2f} {difference:11.1e}",
+            f"{2 * rotations:8d} {len(some.science):7d}" + "".join(f"{v:10.1f}" for v in speed.values())
+            + "".join(f"{gain:12.2f}" for gain in gains) + f" {difference:11.1e}",
             flush=True,
-        )
+        )  # fmt: skip
 
 
 def print_changes(images: Cutouts, seeds: int) -> None:
@@ -121,19 +142,38 @@ def print_changes(images: Cutouts, seeds: int) -> None:
         print(f"{name:13}" + "".join(f"{value:12.5f}" for value in changes), flush=True)
 
 
+def print_averages(images: Cutouts) -> None:
+    """Largest change of a probability by averaging over the eight symmetries of the square."""
+    print("largest change of a probability by averaging over turns and flips")
+    for name, settings in {"16 elements": {}, "plain": {"architecture": "plain"}}.items():
+        module = network(DiskClassifierConfig(**settings))
+        with torch.inference_mode():
+            turns = [module(Cutouts(*(turned(part, n) for part in images))) for n in range(NUM_SYMMETRIES)]
+        found = [logits.double().softmax(1)[:, 1] for logits in turns]
+        print(f"{name:13}{float((torch.stack(found).mean(0) - found[0]).abs().max()):12.1e}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--images", type=int, default=256, help="at most, at once")
     parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--keep-memory", action="store_true")
     arguments = parser.parse_args()
+    if arguments.keep_memory:
+        keep_freed_memory()
     images = galaxies(arguments.images, DiskClassifierConfig().network_pixels, 1)
-    print("elements  rows escnn, training escnn, eval  exported  x training  x eval  difference")
+    print(f"{'':16}{'escnn':>30}{'exported':>10}{'exported over escnn, in':>36}")
+    print(
+        f"elements  images  training      eval  in parts{'':10}    training        eval       parts  difference"
+    )
     for rotations in (8, 16):
         print_speeds(rotations, images, arguments.passes)
-    print_changes(images, arguments.seeds)
+    some = Cutouts(*(part[:64] for part in images))
+    print_changes(some, arguments.seeds)
+    print_averages(some)
 
 
 if __name__ == "__main__":

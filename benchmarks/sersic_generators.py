@@ -1,4 +1,4 @@
-"""What benchmarks of generators share: Sersic images drawn on the fly, a family trained on them, samples of it."""
+"""What benchmarks of generators share: Sersic images, a family trained on them within a budget, samples of it."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,26 +12,44 @@ from engine.synthetic.sersic_torch import draw_parameters, render_batch
 from engine.train.epochs import module_weights
 from models import MODELS
 from models.generators.images import measured_stretch
-from models.spec import Sampler
+from models.spec import Batch, Sampler, TrainTask
 from models.training import unwrapped
 
 SOFTENING = 100.0
 """Of asinh: a fifth of the faintest tenth of the pixels lies below it."""
-TRIAL_STEPS = 4
+TRIAL_STEPS = 9
+"""Steps that say how many fit: what is regularised every 4th or 8th step is among them."""
+NUM_CHECKS = 8
+"""Times in a training that a generator is judged; the best weights are kept, as `python -m jobs train` does."""
+CHECK_ROWS = 64
+"""Images of a batch that it is judged by."""
 STRETCH_SEED, TRAINING_SEED = 11, 1000
 """Real sets that are measured have other seeds, up to 9."""
 
-Images = Callable[[int], np.ndarray]
-"""Step to images [B, S * S]."""
+Images = Callable[[int], Batch]
+"""Step to a batch to learn from."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A generator, the steps that it was trained, its last losses."""
+    """A generator, and how it came about.
+
+    Parameters
+    ----------
+    sampler
+        Of the best weights.
+    steps
+        That it was trained.
+    losses
+        Of its training.
+    checks
+        Steps at which it was judged, and the distance of its samples from held-out images then; the least is kept.
+    """
 
     sampler: Sampler
     steps: int
     losses: list[float]
+    checks: list[tuple[int, float]]
 
 
 def sersic_images(num: int, size: int, seed: int, device: torch.device | str = "cpu") -> np.ndarray:
@@ -40,9 +58,15 @@ def sersic_images(num: int, size: int, seed: int, device: torch.device | str = "
     return render_batch(parameters, size).flatten(1).cpu().numpy()
 
 
-def fresh_images(rows: int, size: int, device: torch.device) -> Images:
-    """Give each step galaxies of its own."""
-    return lambda step: sersic_images(rows, size, TRAINING_SEED + step, device)
+def batches_of(images: np.ndarray, rows: int, **conditions: np.ndarray) -> Images:
+    """Give each step some images of a set [N, S * S], drawn anew, with their conditions [N]."""
+    columns = {"image": images} | conditions
+
+    def batch(step: int) -> dict[str, np.ndarray]:
+        chosen = np.random.default_rng([TRAINING_SEED, step]).integers(len(images), size=rows)
+        return {name: values[chosen] for name, values in columns.items()}
+
+    return batch
 
 
 def settings_for(size: int, **settings: Any) -> dict[str, Any]:
@@ -57,34 +81,75 @@ def trained(
     name: str,
     settings: dict[str, Any],
     images: Images,
+    held_out: Batch,
     device: torch.device,
     steps: int = 0,
-    budget_s: float = 0.0,
+    core_s: float = 0.0,
 ) -> Trained:
-    """Train a family for some steps, or for as many as a few trial steps say that the time is enough for."""
+    """Train a family; keep the weights whose samples are nearest to held-out images.
+
+    Parameters
+    ----------
+    name, settings
+        Of the family.
+    images
+        Batches to learn from.
+    held_out
+        Rows that are not learned from.
+    device
+        Where.
+    steps
+        That many; 0: as many as a few trial steps say that `core_s` seconds of all CPU cores are enough for.
+    core_s
+        Of this process; waiting for others on a busy machine does not count.
+    """
     spec = MODELS[name]
     config = spec.config(**settings)
-    steps = steps or _steps_within(name, config, images, device, budget_s)
+    steps = steps or _steps_within(name, config, images, device, core_s)
     task = spec.task(config, 1)
     task.start(device, steps)
-    losses = [task.step({"image": images(step)}, step)["loss"] for step in range(steps)]
-    weights = module_weights({key: unwrapped(module) for key, module in task.modules.items()})
-    built = spec.to_build(config, {key: value.numpy() for key, value in weights.items()})
+    marks = {round(steps * n / NUM_CHECKS) for n in range(1, NUM_CHECKS + 1)}
+    losses, checks, best = list[float](), list[tuple[int, float]](), _weights(task)
+    for step in range(steps):
+        losses.append(task.step(images(step), step)["loss"])
+        if step + 1 in marks:
+            found = _distance(task, held_out)
+            best = _weights(task) if not checks or found < min(d for _, d in checks) else best
+            checks.append((step + 1, found))
+    built = spec.to_build(config, {key: value.numpy() for key, value in best.items()})
     module = spec.build(config)
     module.load_state_dict({key: torch.from_numpy(value) for key, value in built.items()})
     assert spec.sampler is not None
-    return Trained(spec.sampler(config, module.eval(), device), steps, losses)
+    return Trained(spec.sampler(config, module.eval(), device), steps, losses, checks)
 
 
-def _steps_within(name: str, config: Any, images: Images, device: torch.device, budget_s: float) -> int:
+def _weights(task: TrainTask) -> dict[str, torch.Tensor]:
+    return module_weights({key: unwrapped(module) for key, module in task.modules.items()})
+
+
+def _distance(task: TrainTask, held_out: Batch) -> float:
+    """Mean distance of samples from batches of held-out images, by which `engine.train` chooses the epoch too."""
+    num, found = len(held_out["image"]), list[float]()
+    for start in range(0, max(1, num - CHECK_ROWS + 1), CHECK_ROWS):
+        rows = {name: values[start : start + CHECK_ROWS] for name, values in held_out.items()}
+        found.append(task.evaluate(rows)["loss"])
+    return float(np.mean(found))
+
+
+def _steps_within(name: str, config: Any, images: Images, device: torch.device, core_s: float) -> int:
     """Count the steps that fit: the first, which sets things up, is not counted."""
     task = MODELS[name].task(config, 1)
     task.start(device, 1000)
     began = 0.0
     for step in range(TRIAL_STEPS):
-        began = time.perf_counter() if step == 1 else began
-        task.step({"image": images(step)}, step)
-    return max(1, int(budget_s * (TRIAL_STEPS - 1) / (time.perf_counter() - began)))
+        began = core_seconds(device) if step == 1 else began
+        task.step(images(step), step)
+    return max(1, int(core_s * (TRIAL_STEPS - 1) / (core_seconds(device) - began)))
+
+
+def core_seconds(device: torch.device) -> float:
+    """Seconds of CPU cores that this process has had; of the clock where a GPU computes."""
+    return time.process_time() if device.type == "cpu" else time.perf_counter()
 
 
 def pieces(images: np.ndarray, size: int, rows: int = 8) -> Iterator[tuple[list[int], np.ndarray]]:

@@ -6,7 +6,7 @@ Run it again after an interruption: it goes on from its last state. Cutouts are 
 them sees other noise. The network trains on cutouts of --train-size pixels and is fitted, and used, at the size of
 `nircam.toml`: it is convolutional. Writes the checkpoint with float16 weights and with scores calibrated on the
 rounded weights. `--l1-only` makes the ablation without discriminator; `--ero-fraction 0.02` trains with extremely red
-objects among the others, as a survey has them.
+objects among the others, as a survey has them; `--start-from URI` goes on from the networks of a checkpoint.
 """
 
 import argparse
@@ -25,8 +25,8 @@ import torch
 from pydantic import TypeAdapter
 
 from benchmarks.training_cutouts import Augment, Batch, Pool
-from benchmarks.training_state import load_rounded, restore, store
-from engine.checkpoint import Checkpoint, save
+from benchmarks.training_state import load_rounded, restore, store, take_networks
+from engine.checkpoint import Checkpoint, load, save
 from engine.images.prepare import CutoutPrep
 from engine.storage import Storage
 from engine.synthetic.field.config import FieldConfig
@@ -58,6 +58,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--l1-only", action="store_true")
     parser.add_argument("--ero-fraction", type=float, default=0.0, help="of the objects trained on")
+    parser.add_argument(
+        "--start-from", default="", help="checkpoint of the same width whose networks go on learning"
+    )
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak of Adam's")
     parser.add_argument("--output", default="checkpoints/band_gan_nircam")
     parser.add_argument("--pool", type=Path, default=Path("build/cutouts"))
     parser.add_argument(
@@ -68,7 +72,10 @@ def parse() -> argparse.Namespace:
 
 def settings(args: argparse.Namespace, size: int) -> BandGANConfig:
     """Return the settings of the network for cutouts of a size."""
-    config = BandGANConfig(size=size, width=args.width, discriminator_width=max(8, args.width // 2))
+    width = args.width
+    config = BandGANConfig(
+        size=size, width=width, discriminator_width=max(8, width // 2), learning_rate=args.learning_rate
+    )
     return l1_only(config) if args.l1_only else config
 
 
@@ -110,6 +117,8 @@ def train(args: argparse.Namespace) -> tuple[BandGANTask, list[dict[str, Any]]]:
     total = args.passes * num_chunks
     steps_per_chunk = CHUNK // args.batch_rows
     task = BandGANTask(replace(settings(args, args.train_size), precision="float32"), SEED_TRAINING)
+    if args.start_from:
+        take_networks(SPEC, task.modules, load(args.start_from, Storage(), SPEC.name, SPEC.version))
     task.start(torch.device(args.device), total * steps_per_chunk)
     done, history = restore(args.state, task)
     order = np.concatenate(
@@ -160,6 +169,9 @@ def provenance(args: argparse.Namespace) -> dict[str, Any]:
         "command": shlex.join(["python", "-m", "benchmarks.train_nircam", *sys.argv[1:]]),
         "num_cutouts": args.num_cutouts,
         "passes": args.passes,
+        "started_from": load(args.start_from, Storage(), SPEC.name, SPEC.version).id
+        if args.start_from
+        else "",
         "git_commit": commit.stdout.strip(),
         "torch": torch.__version__,
         "device": args.device,

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.spec import TrainTask
+from engine.checkpoint import Checkpoint
+from engine.infer import open_model
+from models.spec import ModelSpec, TrainTask
 
 log = logging.getLogger("training")
 
@@ -37,6 +40,14 @@ def restore(folder: Path, task: TrainTask) -> tuple[int, list[dict[str, Any]]]:
         metadata = json.loads(file.read(int.from_bytes(file.read(8), "little")))["__metadata__"]
     log.info("going on from %s after %s chunks", path, metadata["num_chunks"])
     return int(metadata["num_chunks"]), json.loads(metadata["history"])
+
+
+def take_networks(spec: ModelSpec, modules: Mapping[str, torch.nn.Module], checkpoint: Checkpoint) -> None:
+    """Give the networks of a task the weights of a checkpoint; of convolutional ones, for any size of image."""
+    _, module = open_model(spec, checkpoint, "checkpoint")
+    parts = module if isinstance(module, torch.nn.ModuleDict) else dict.fromkeys(modules, module)
+    for name, network in modules.items():
+        network.load_state_dict(parts[name].state_dict())
 
 
 def load_rounded(module: torch.nn.Module, trained: torch.nn.Module) -> dict[str, np.ndarray]:

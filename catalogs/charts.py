@@ -20,13 +20,11 @@ from catalogs.figures import (
     to_png,
     to_svg,
 )
+from catalogs.outliers import SIGNIFICANT
 from catalogs.statistics import Histogram, Rate
 
 MAX_BARS = 40
 """With more groups than this, rates are drawn against the size of the group instead of one by one."""
-
-SIGNIFICANT = 0.01
-"""Groups whose Bonferroni-corrected p-value is below this are pointed out."""
 
 MAX_TRAINING_PANELS = 6
 

@@ -31,6 +31,7 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names of classes come from data, where a dollar is a dollar
     "svg.hashsalt": "trawl",
     "figure.constrained_layout.use": True,
     "font.sans-serif": ["DejaVu Sans"],

@@ -17,9 +17,13 @@ import duckdb
 import pyarrow as pa
 
 from catalogs.diff import diff_schema, diff_uris
+from catalogs.labels import current_labels_sql, label_columns, label_versions
+from catalogs.outliers import create_outlier_rates
 from catalogs.release import Release, VersionFacts, load_release, version_facts
+from catalogs.reranks import DEFAULT_METHOD, newest_rerank, rerank_columns, rerank_uris, reranked_sql
 from catalogs.spec import CatalogSpec
 from catalogs.sql import sql_name, sql_text
+from catalogs.tracks import track_schema, track_uris
 from engine.errors import ConfigError
 from engine.flags import FLAGS
 from engine.locations import is_object
@@ -63,8 +67,10 @@ def open_catalog(
 
     Views: `catalog` (the published rows, declared columns and types), `ranked` (the same with
     its rank, such as `anomaly_rank`: 1 is the most anomalous; it sorts the catalogue, so ask `catalog` where the rank does not matter),
-    `rejected`, `diff` (what the version changed: rows `added`, `removed`, or with a score that `changed`), and
-    `versions` (one row a version). Macros: `top(n)` gives the first n rows of `ranked`
+    `rejected`, `diff` (what the version changed: rows `added`, `removed`, or with a score that `changed`),
+    `versions` (one row a version), `labels` (what people said of objects), `reranked` (the rows by the newest ranks
+    that were made of labels; empty without), `tracks` (paths through latent space, once a report was made), and `outlier_rates` (how often the rows of each fibre, petal, tile and night are
+    among the top 1 % of scores, with exact intervals). Macros: `outlier_rates(fraction)`; `top(n)` gives the first n rows of `ranked`
     without sorting all; `has_flag(flags, 'NAME')`; `flag_names(flags)`.
 
     Parameters
@@ -106,8 +112,11 @@ def connect_release(
     changed: list[str] = []
     if release.spec:
         _create_ranking(con, release.spec)
+        create_outlier_rates(con, release.spec, frozenset(column.name for column in release.columns))
         changed = diff_uris(release, storage)[:1]
         _create_view(con, "diff", diff_schema(release, release.spec), changed)
+        changed += _create_labels(con, release, release.spec, storage)
+        changed += _create_tracks(con, release, storage)
     _create_macros(con)
     _lock(con, [*data, *rejected, *changed])
     return con
@@ -200,6 +209,26 @@ def _create_versions(con: duckdb.DuckDBPyConnection, versions: Sequence[VersionF
         con.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)", [*row, v.version == opened])
 
 
+def _create_tracks(con: duckdb.DuckDBPyConnection, release: Release, storage: Storage) -> list[str]:
+    """Make the view `tracks`; return the files that it reads."""
+    files = track_uris(release, storage)
+    _create_view(con, "tracks", track_schema(), files)
+    return files
+
+
+def _create_labels(
+    con: duckdb.DuckDBPyConnection, release: Release, spec: CatalogSpec, storage: Storage
+) -> list[str]:
+    """Make the views `labels` and `reranked`; return the files that they read."""
+    given = [version.uri for version in label_versions(release.root, storage)]
+    _create_view(con, "labels", arrow_schema(label_columns(release, spec)), given)
+    rerank = newest_rerank(release, storage)
+    method, files = rerank.method if rerank else DEFAULT_METHOD, rerank_uris(release, rerank)
+    _create_view(con, "rerank_rows", arrow_schema(rerank_columns(release, spec, method)), files)
+    con.execute(f"CREATE VIEW reranked AS {reranked_sql(spec.key, method, current_labels_sql(spec.key))}")
+    return given + files
+
+
 def _create_ranking(con: duckdb.DuckDBPyConnection, spec: CatalogSpec) -> None:
     # DuckDB sorts NaN above all numbers; a score that is not a number has no rank.
     score, order = spec.score, ", ".join([f"{spec.score} DESC", *spec.key])
@@ -233,6 +262,8 @@ def _lock(con: duckdb.DuckDBPyConnection, uris: Sequence[str]) -> None:
 def _sql_type(dtype: pa.DataType) -> str:
     if pa.types.is_fixed_size_list(dtype):
         return f"{_SQL_TYPES[dtype.value_type]}[{dtype.list_size}]"
+    if pa.types.is_list(dtype):
+        return f"{_SQL_TYPES[dtype.value_type]}[]"
     if pa.types.is_fixed_size_binary(dtype):
         return "BLOB"
     return _SQL_TYPES[dtype]

@@ -2,8 +2,8 @@
 
 # N, M = real and generated images, S = pixels a side
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -11,7 +11,8 @@ from markupsafe import Markup
 
 from catalogs.release import checkpoint_ids
 from catalogs.sample_charts import grid_picture, power_chart, property_chart
-from catalogs.sample_sets import ImageSet
+from catalogs.sample_robustness import Robustness, robustness_chart, robustness_rows
+from catalogs.sample_sets import Findings, ImageSet
 from engine.commit import Manifest
 
 
@@ -21,9 +22,7 @@ def sample_report(
     real: ImageSet,
     generated: ImageSet,
     softening: float,
-    distances: Sequence[tuple[str, float, float]],
-    no_distances: str = "",
-    nearest: np.ndarray | None = None,
+    findings: Findings,
 ) -> str:
     """Write the report of a version.
 
@@ -35,12 +34,8 @@ def sample_report(
         What is compared.
     softening
         Of asinh, for the pictures [unit of the images].
-    distances
-        Quantity, distance, floor.
-    no_distances
-        Why there are none, where there are none.
-    nearest
-        Distances [M] from the nearest real image, if they were measured.
+    findings
+        What was measured of them.
 
     Returns
     -------
@@ -60,9 +55,11 @@ def sample_report(
         "num_real": len(real.images),
         "num_generated": len(generated.images),
         "failed": failed,
-        "distances": distances,
-        "no_distances": no_distances,
-        "nearest": None if nearest is None else np.percentile(nearest, [0, 50, 100]).tolist(),
+        "found": findings,
+        "nearest": None
+        if findings.nearest is None
+        else np.percentile(findings.nearest, [0, 50, 100]).tolist(),
+        **_robustness(findings.robustness),
     }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -72,3 +69,16 @@ def sample_report(
         lstrip_blocks=True,
     )
     return environment.get_template("sample_report.html.j2").render(context)
+
+
+def _robustness(found: Robustness | None) -> dict[str, Any]:
+    """Chart and table of the experiment, nothing without one."""
+    if found is None:
+        return {"curves": ""}
+    return {
+        "curves": Markup(robustness_chart(found.errors, found.shifts)),  # noqa: S704 - our own SVG
+        "alphas": sorted(alpha for alpha in found.errors if alpha),
+        "shifts": robustness_rows(found),
+        "num_seeds": len(found.errors[0.0]),
+        "options": found.options,
+    }

@@ -1,13 +1,17 @@
-"""A set of images as a report compares it; apart from the report, which imports what draws."""
+"""Sets of images as a report compares them, and what was found; apart from the report, which imports what draws."""
 
 # N = images, S = pixels a side, R = radial bins
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from engine.images.power import radial_amplitude
+
+if TYPE_CHECKING:
+    from catalogs.sample_robustness import Robustness
 
 
 @dataclass(frozen=True)
@@ -26,3 +30,51 @@ class ImageSet:
     def num_failed(self) -> int:
         """Images that could not be measured at all."""
         return int((self.morphology["flag"] >= 4).sum())
+
+
+class Copies(Protocol):
+    """What `models.evaluation.neighbours.copying` finds."""
+
+    @property
+    def generated(self) -> float:
+        """Median distance of samples from the nearest training image."""
+        ...
+
+    @property
+    def held_out(self) -> float:
+        """That of real images that were not trained on."""
+        ...
+
+    @property
+    def nearer(self) -> float:
+        """Probability that a sample is the nearer of two."""
+        ...
+
+    @property
+    def error(self) -> float:
+        """Its standard error."""
+        ...
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a report says of samples beside the pictures.
+
+    Parameters
+    ----------
+    distances, no_distances
+        Quantity, value with its interval, floor, as text; or why there are none.
+    copies, no_copies
+        How near samples are to training images; or why it is not known.
+    nearest
+        Distances [M] from the nearest real image, if they were measured.
+    robustness
+        What mixing samples into a training did, if an experiment was given.
+    """
+
+    distances: Sequence[tuple[str, str, str]] = ()
+    no_distances: str = ""
+    copies: Copies | None = None
+    no_copies: str = ""
+    nearest: np.ndarray | None = None
+    robustness: "Robustness | None" = None

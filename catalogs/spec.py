@@ -118,6 +118,8 @@ class CatalogSpec:
         What the gallery shows.
     classes
         Columns of classes, None if it has none.
+    other_models
+        Names of models that write the same columns as `model`, whose scores it publishes as well.
     """
 
     name: str
@@ -143,3 +145,8 @@ class CatalogSpec:
     ranking: str = "Most anomalous"
     choices: tuple[Choice, ...] = (MOST_ANOMALOUS,)
     classes: Classes | None = None
+    other_models: tuple[str, ...] = ()
+
+    def publishes(self, model: str) -> bool:
+        """Whether it publishes scores of a model."""
+        return model in (self.model, *self.other_models)

@@ -41,9 +41,9 @@ EXAMPLES = (
         "ORDER BY anomaly_score DESC LIMIT 20",
     ),
     (
-        "Petals with the highest mean score",
-        "SELECT petal, count(*) AS n, avg(anomaly_score) AS mean_score FROM catalog\n"
-        "GROUP BY petal ORDER BY mean_score DESC",
+        "Fibres, petals, tiles and nights with more outliers than chance gives: what to look at in the instrument",
+        "SELECT grouped_by, member, num_outliers, num_rows, rate_low, rate_high, p_corrected FROM outlier_rates\n"
+        "WHERE is_significant ORDER BY p_corrected",
     ),
     (
         "What was rejected, and why",
@@ -106,4 +106,5 @@ SPEC = CatalogSpec(
     groups=(("petal", "petal"), ("fiber", "fibre"), ("tileid", "tile"), ("night", "night")),
     template="spectral_anomaly.html.j2",
     draw=_draw,
+    other_models=("redshift_vae",),
 )

@@ -8,12 +8,9 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-from scipy import stats
 
+from catalogs.binomial import binomial_interval
 from catalogs.spec import CatalogSpec, Choice, Classes
-
-CONFIDENCE = 0.95
-"""Coverage of the intervals of rates."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +32,7 @@ class Rate:
     num_rows, num_outliers
         Members, and outliers among them.
     low, high
-        Clopper-Pearson interval of the rate at `CONFIDENCE`.
+        Clopper-Pearson interval of the rate at `catalogs.binomial.CONFIDENCE`.
     p_value
         Probability of as many outliers or more at the overall rate, times the number of groups (Bonferroni).
     """
@@ -69,7 +66,7 @@ class Trend:
 
 @dataclass(frozen=True, eq=False)
 class Fractions:
-    """Rows of class 1 in bins: edges [N + 1]; hits, totals, and the interval of their ratio at `CONFIDENCE` [N]."""
+    """Rows of class 1 in bins: edges [N + 1]; hits, totals, and the interval of their ratio at `catalogs.binomial.CONFIDENCE` [N]."""
 
     edges: np.ndarray
     hits: np.ndarray
@@ -150,64 +147,22 @@ def quantile(con: duckdb.DuckDBPyConnection, column: str, fraction: float) -> fl
     return None if value is None else float(value)
 
 
-def outlier_rates(
-    con: duckdb.DuckDBPyConnection, group: str, score: str, threshold: float
-) -> tuple[Rate, ...]:
-    """Rate of rows with a score above `threshold` in every group, in order of the group.
+def outlier_rates(con: duckdb.DuckDBPyConnection, fraction: float) -> dict[str, tuple[Rate, ...]]:
+    """Rates of outliers of every group that the catalogue has, each in order of its members.
 
     Parameters
     ----------
     con
-        Connection of `open_catalog`.
-    group
-        Integer column to group by; null is left out.
-    score
-        Column that is compared with the threshold; rows where it is not finite are left out.
-    threshold
-        Score that an outlier exceeds.
-
-    References
-    ----------
-    Clopper & Pearson (1934), Biometrika 26, 404: the exact interval.
+        Connection of `open_catalog`; its macro `outlier_rates` counts.
+    fraction
+        Rows with the highest scores that are outliers.
     """
-    table = _table(
-        con,
-        f"SELECT {group} AS id, count(*) AS num, count_if({score} > $threshold) AS hits FROM catalog "
-        f"WHERE {group} IS NOT NULL AND isfinite({score}) GROUP BY id ORDER BY id",
-        threshold=threshold,
-    )
-    if not table.num_rows:
-        return ()
-    groups, totals, outliers = (table[name].to_numpy().astype(np.int64) for name in ("id", "num", "hits"))
-    low, high = binomial_interval(outliers, totals)
-    overall = outliers.sum() / totals.sum()
-    p_values = np.minimum(1.0, stats.binom.sf(outliers - 1, totals, overall) * len(groups))
-    columns = (groups, totals, outliers, low, high, p_values)
-    return tuple(Rate(*values) for values in zip(*(column.tolist() for column in columns), strict=True))
-
-
-def binomial_interval(hits: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Exact interval of a binomial probability at `CONFIDENCE`.
-
-    Parameters
-    ----------
-    hits, trials
-        int [N], 0 <= hits <= trials, trials >= 1.
-
-    Returns
-    -------
-    low, high
-        float64 [N]; 0 where there is no hit, 1 where there are only hits.
-
-    References
-    ----------
-    Clopper & Pearson (1934), Biometrika 26, 404, as quantiles of the beta distribution.
-    """
-    tail = (1.0 - CONFIDENCE) / 2.0
-    misses = trials - hits
-    low = np.where(hits == 0, 0.0, stats.beta.ppf(tail, np.maximum(hits, 1), misses + 1))
-    high = np.where(misses == 0, 1.0, stats.beta.ppf(1.0 - tail, hits + 1, np.maximum(misses, 1)))
-    return low, high
+    rates: dict[str, tuple[Rate, ...]] = {}
+    columns = "member, num_rows, num_outliers, rate_low, rate_high, p_corrected"
+    table = _table(con, f"SELECT grouped_by, {columns} FROM outlier_rates($fraction)", fraction=fraction)
+    for group, *values in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
+        rates[group] = (*rates.get(group, ()), Rate(*values))
+    return rates
 
 
 def latent_sample(con: duckdb.DuckDBPyConnection, spec: CatalogSpec, num_rows: int, seed: int) -> Sample:

@@ -1,6 +1,7 @@
 """Configuration: TOML into one frozen tree, unknown keys refused, all problems told at once."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from engine.errors import ConfigError
+
+CREDENTIALS = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
+"""Variables that hold them."""
+
+_SECRET = re.compile(r"secret|token|password|credential|access_key", re.IGNORECASE)
 
 
 class Config(BaseModel):
@@ -96,6 +102,8 @@ def _describe(cls: type[BaseModel], problem: ErrorDetails) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         *section, key = problem["loc"]
+        if _SECRET.search(str(key)):
+            return f"{where}: unknown key; credentials come from the environment alone ({CREDENTIALS})"
         near = difflib.get_close_matches(str(key), _known_keys(cls, section), 1)
         return f"{where}: unknown key" + (f" (did you mean '{near[0]}'?)" if near else "")
     if problem["type"] == "missing":

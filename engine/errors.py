@@ -1,7 +1,12 @@
 """Errors that a user sees: what failed, where, what was found, what was expected, what to do.
 
-Everything is put into the text as well as the attributes, because Ray Data hands on only the text.
+Everything is put into the text as well as the attributes, because Ray Data hands on only the text. What stands
+before the host of a URL, where some write credentials, is left out of the text.
 """
+
+import re
+
+_BEFORE_HOST = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 class EngineError(Exception):
@@ -28,7 +33,7 @@ class EngineError(Exception):
         parts += [f"got {self.got}"] if self.got else []
         parts += [f"expected {self.expected}"] if self.expected else []
         text = "; ".join(parts)
-        return f"{text}. {self.hint}" if self.hint else text
+        return _BEFORE_HOST.sub("***@", f"{text}. {self.hint}" if self.hint else text)
 
 
 class ConfigError(EngineError):

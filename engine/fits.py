@@ -15,57 +15,38 @@ FITS Standard 4.0 (IAU FITS Working Group, 2018): sections 4.4.1 (sizes), 5 (enc
 10.1 (tiled compression).
 """
 
-import gzip
-import io
 import math
-import warnings
-import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from astropy.io.fits.verify import VerifyError
 
 from engine.errors import SourceError
-from engine.fitscards import Cards, read_cards
+from engine.fitscards import CARD_BYTES, Cards, read_cards
 from engine.fitsdata import (
     BLOCK,
-    MAX_UNPACKED_BYTES,
     Hdu,
     axes,
     bits,
     decode_columns,
     decode_image,
+    decoding,
     integer,
     is_table,
     padded,
     rows_of,
     unreadable,
 )
+from engine.fitsfile import HEADER_BYTES, Window, open_window, truncated
 from engine.storage import NotFoundError, ShortReadError, Storage
-
-HEADER_BYTES = 4 * BLOCK
-"""First guess for the length of a header, and look-ahead behind data."""
 
 MAX_HEADER_BYTES = 1000 * BLOCK
 """Longer headers are taken for damage."""
 
 WHOLE_FILE_BYTES = 512 * 1024
 """Files up to this size are read in one request."""
-
-PIECE_BYTES = 4 << 20
-"""A gzipped mosaic is fetched and unpacked in pieces of so many bytes."""
-
-UNKNOWN_SIZE = 1 << 62
-
-DAMAGE = (
-    VerifyError, ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, OSError,
-    RuntimeError, EOFError, AttributeError, AssertionError, zlib.error,
-)  # fmt: skip
-"""What astropy, numpy and the decompressors raise on damaged input."""
 
 
 @dataclass
@@ -135,7 +116,10 @@ def read_hdus(
     wanted_images = {name.upper() for name in images}
     wanted_tables = {name.upper(): tuple(columns) for name, columns in tables.items()}
     with _explained(uri, size):
-        return _walk(_open(storage, uri, size), wanted_images, wanted_tables)
+        window = open_window(storage, uri, size, size if size <= WHOLE_FILE_BYTES else HEADER_BYTES)
+        contents = _walk(window, wanted_images, wanted_tables)
+        window.check_rest()
+        return contents
 
 
 def read_headers(storage: Storage, uri: str, size: int, wanted: Collection[str]) -> FitsContents:
@@ -144,7 +128,7 @@ def read_headers(storage: Storage, uri: str, size: int, wanted: Collection[str])
     Arguments and errors as for `read_hdus`.
     """
     with _explained(uri, size):
-        return _walk(_open_stream(storage, uri, size), {name.upper() for name in wanted}, {}, (0, 0))
+        return _walk(open_window(storage, uri, size), {name.upper() for name in wanted}, {}, (0, 0))
 
 
 def read_rows(
@@ -170,7 +154,7 @@ def read_rows(
         As `read_hdus`.
     """
     with _explained(uri, size):
-        return _walk(_open_stream(storage, uri, size), {name.upper() for name in images}, {}, rows)
+        return _walk(open_window(storage, uri, size), {name.upper() for name in images}, {}, rows)
 
 
 @contextmanager
@@ -180,106 +164,11 @@ def _explained(uri: str, size: int) -> Iterator[None]:
     except NotFoundError as error:
         raise SourceError("listed file is not there", uri, reason="not_found") from error
     except ShortReadError as error:
-        raise _truncated(uri, error.got, f"{size} bytes as listed") from error
-
-
-class _Window:
-    """The part of a file that was fetched last, and how to fetch another."""
-
-    def __init__(self, uri: str, size: int, read: Callable[[int, int], bytes]) -> None:
-        self.uri, self.size = uri, size
-        self._read, self._start, self._data = read, 0, memoryview(b"")
-
-    def held(self, start: int) -> int:
-        """Bytes from `start` on that are here already."""
-        stop = self._start + len(self._data)
-        return stop - start if self._start <= start < stop else 0
-
-    def get(self, start: int, length: int, extra: int = 0) -> memoryview:
-        """Bytes from `start` on, cut at the end of the file; a fetch takes `extra` bytes along."""
-        stop = min(start + length, self.size)
-        if self.held(start) < stop - start:
-            fetch_stop = min(stop + extra, self.size)
-            self._data = memoryview(b"")  # free before the next one comes
-            self._data, self._start = memoryview(self._read(start, fetch_stop - start)), start
-        return self._data[start - self._start : stop - self._start]
-
-
-def _open(storage: Storage, uri: str, size: int) -> _Window:
-    if size == 0:
-        raise _truncated(uri, "0 bytes", "a FITS file")
-    window = _Window(uri, size, lambda start, length: storage.read(uri, start, length))
-    begin = window.get(0, size if size <= WHOLE_FILE_BYTES else HEADER_BYTES)
-    if bytes(begin[:2]) != b"\x1f\x8b":
-        return window
-    data = _gunzip(storage.read(uri, 0, size) if size > len(begin) else bytes(begin), uri)
-    return _Window(uri, len(data), lambda start, length: data[start : start + length])
-
-
-def _gunzip(packed: bytes, uri: str) -> bytes:
-    parts, total = [], 0
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
-            while part := file.read(16 << 20):
-                parts.append(part)
-                total += len(part)
-                if total > MAX_UNPACKED_BYTES:
-                    raise unreadable(uri, "unpacks to too much", f"> {MAX_UNPACKED_BYTES} bytes", "")
-    except EOFError as error:
-        raise _truncated(uri, "an incomplete gzip stream", "") from error
-    except (OSError, zlib.error) as error:
-        raise unreadable(uri, "is not gzip although it begins so", str(error), "") from error
-    return b"".join(parts)
-
-
-def _open_stream(storage: Storage, uri: str, size: int) -> _Window:
-    """Open without taking small files whole; a gzipped file becomes a stream of unknown length."""
-    if size == 0:
-        raise _truncated(uri, "0 bytes", "a FITS file")
-    window = _Window(uri, size, lambda start, length: storage.read(uri, start, length))
-    if bytes(window.get(0, HEADER_BYTES)[:2]) != b"\x1f\x8b":
-        return window
-    file = io.BufferedReader(_Ranges(storage, uri, size), PIECE_BYTES)
-    stream = io.BufferedReader(gzip.GzipFile(fileobj=file), PIECE_BYTES)  # pyright: ignore[reportArgumentType]
-
-    def read(start: int, length: int) -> bytes:
-        try:
-            stream.seek(start)
-            return stream.read(length)
-        except EOFError as error:
-            raise _truncated(uri, "an incomplete gzip stream", "") from error
-        except (gzip.BadGzipFile, zlib.error) as error:
-            raise unreadable(uri, "is not gzip although it begins so", str(error), "") from error
-
-    return _Window(uri, UNKNOWN_SIZE, read)
-
-
-class _Ranges(io.RawIOBase):
-    """A file in storage as Python's compressors want it; every read is a request."""
-
-    def __init__(self, storage: Storage, uri: str, size: int) -> None:
-        self._storage, self._uri, self._size, self._at = storage, uri, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = base + offset
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        length = min(len(buffer), max(self._size - self._at, 0))
-        buffer[:length] = self._storage.read(self._uri, self._at, length)
-        self._at += length
-        return length
+        raise truncated(uri, error.got, f"{size} bytes as listed") from error
 
 
 def _walk(
-    window: _Window, images: set[str], tables: dict[str, tuple[str, ...]], rows: tuple[int, int] | None = None
+    window: Window, images: set[str], tables: dict[str, tuple[str, ...]], rows: tuple[int, int] | None = None
 ) -> FitsContents:
     contents = FitsContents()
     missing = images | set(tables)
@@ -298,10 +187,12 @@ def _walk(
             elif rows[0] < rows[1]:
                 _take_rows(window, hdu, rows, contents)
         position = hdu.data_start + padded(hdu.data_size)
+    if missing and position > window.size:
+        raise truncated(window.uri, f"{window.size} bytes", f"{position}, to the end of a block")
     return contents
 
 
-def _take_rows(window: _Window, hdu: Hdu, rows: tuple[int, int], contents: FitsContents) -> None:
+def _take_rows(window: Window, hdu: Hdu, rows: tuple[int, int], contents: FitsContents) -> None:
     part = rows_of(hdu, *rows)
     if part is not None:
         _take(window, part, True, None, contents, ahead=0)
@@ -312,7 +203,7 @@ def _take_rows(window: _Window, hdu: Hdu, rows: tuple[int, int], contents: FitsC
 
 
 def _take(
-    window: _Window,
+    window: Window,
     hdu: Hdu,
     is_image: bool,
     columns: tuple[str, ...] | None,
@@ -322,20 +213,16 @@ def _take(
     padding = padded(hdu.data_size) - hdu.data_size
     data = window.get(hdu.data_start, hdu.data_size, padding + ahead if ahead else 0)
     if len(data) < hdu.data_size:
-        raise _truncated(hdu.where, f"{len(data)} bytes of data", f"{hdu.data_size}")
+        raise truncated(hdu.where, f"{len(data)} bytes of data", f"{hdu.data_size}")
     contents.bytes_used += hdu.data_size
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # astropy warns of odd headers; what matters raises
-            if is_image and (image := decode_image(hdu, data)) is not None:
-                contents.images[hdu.name] = image
-            if columns is not None and is_table(hdu.cards):
-                contents.tables[hdu.name] = decode_columns(hdu, data, columns)
-    except DAMAGE as error:
-        raise unreadable(hdu.where, "cannot be decoded", f"{type(error).__name__}: {error}", "") from error
+    with decoding(hdu.where):
+        if is_image and (image := decode_image(hdu, data)) is not None:
+            contents.images[hdu.name] = image
+        if columns is not None and is_table(hdu.cards):
+            contents.tables[hdu.name] = decode_columns(hdu, data, columns)
 
 
-def _read_hdu(window: _Window, position: int, index: int) -> Hdu | None:
+def _read_hdu(window: Window, position: int, index: int) -> Hdu | None:
     """Read the header at `position`; None if there are no more HDUs but only filling."""
     where = f"{window.uri}[HDU {index}]"
     text = _read_header(window, position, where)
@@ -347,11 +234,11 @@ def _read_hdu(window: _Window, position: int, index: int) -> Hdu | None:
     size = _data_size(cards, where)
     start = position + len(text)
     if start + size > window.size:
-        raise _truncated(f"{where} {name}", f"{window.size} bytes", f"{start + size} bytes by its header")
+        raise window.beyond(f"{where} {name}", start + size)
     return Hdu(name, f"{window.uri}[{name}]", text, cards, start, size)
 
 
-def _read_header(window: _Window, position: int, where: str) -> bytes | None:
+def _read_header(window: Window, position: int, where: str) -> bytes | None:
     held = window.held(position) // BLOCK * BLOCK
     length = min(held, HEADER_BYTES) or HEADER_BYTES
     while True:
@@ -361,12 +248,14 @@ def _read_header(window: _Window, position: int, where: str) -> bytes | None:
                 return None
             if position == 0:
                 raise SourceError("is not FITS", window.uri, repr(text[:16]), "SIMPLE  =", reason="not_fits")
+            if len(text) < CARD_BYTES:
+                raise truncated(where, f"{len(text)} bytes", "a header")
             raise unreadable(where, "no header where the HDU before ends", repr(text[:16]), "XTENSION")
         end = _find_end(text)
         if end is not None:
             return text[:end]
-        if position + length >= window.size:
-            raise _truncated(where, "end of file", "END of the header")
+        if len(text) < length:
+            raise truncated(where, "end of file", "END of the header")
         if length >= MAX_HEADER_BYTES:
             raise unreadable(where, "header does not end", f"> {length} bytes", "")
         length = max(HEADER_BYTES, 4 * length)
@@ -393,7 +282,3 @@ def _data_size(cards: Cards, where: str) -> int:
     parameters = integer(cards, "PCOUNT", where, 0)
     groups = integer(cards, "GCOUNT", where, 1)
     return abs(bitpix) // 8 * groups * (parameters + math.prod(shape))
-
-
-def _truncated(where: str, got: str, expected: str) -> SourceError:
-    return SourceError("is shorter than it should be", where, got, expected, reason="truncated_file")

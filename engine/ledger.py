@@ -5,12 +5,12 @@ reads. "Which units are done" is a listing.
 """
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
 from engine.errors import CommitError
-from engine.storage import Storage
+from engine.storage import FileInfo, Storage
 
 READ_THREADS = 32
 """Records read at once: they are small, so latency is what counts."""
@@ -85,7 +85,11 @@ class Ledger:
 
     def ids(self) -> set[str]:
         """Ids of the units that have a record: one listing, nothing is read."""
-        return {info.uri.rpartition("/")[2].removesuffix(".json") for info in self._list()}
+        return {_id(info) for info in self._list()}
+
+    def times(self) -> dict[str, float]:
+        """When the record of each unit was made, by the clock of the storage [s, Unix time]: one listing."""
+        return {_id(info): info.modified_s for info in self._list()}
 
     def done(self, ids: Collection[str] | None = None) -> dict[str, LedgerRecord]:
         """Read the records of the units asked for, of all units by default; missing ones are left out."""
@@ -115,12 +119,20 @@ class Ledger:
         """Create the record; False if the unit has one already, which then stands."""
         return self.storage.put_if_absent(self._uri(record.unit_id), record.to_json().encode())
 
+    def forget(self, unit_id: str) -> None:
+        """Remove a record: the unit is then computed anew where it is asked for again. For `prune` alone."""
+        self.storage.delete(self._uri(unit_id))
+
     def _uri(self, unit_id: str) -> str:
         return self.storage.join(self.root, "ledger", f"{unit_id}.json")
 
-    def _list(self) -> Iterable:
+    def _list(self) -> Iterator[FileInfo]:
         return self.storage.list(self.storage.join(self.root, "ledger"), ".json")
 
     def _read_all(self, ids: list[str]) -> list[LedgerRecord]:
         with ThreadPoolExecutor(READ_THREADS) as pool:
             return list(pool.map(self.read, ids))
+
+
+def _id(info: FileInfo) -> str:
+    return info.uri.rpartition("/")[2].removesuffix(".json")

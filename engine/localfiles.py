@@ -6,6 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -55,6 +56,19 @@ class LocalFiles:
             temporary = _write_temporary(path, data)
         _rename(temporary, path)
 
+    @contextmanager
+    def writing(self, path: str) -> Iterator[str]:
+        """Give a path beside the target to write to; at the end of the block it is renamed into place."""
+        temporary = _temporary(path)
+        try:
+            yield str(temporary)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _rename(temporary, path)
+
     def create(self, path: str, data: bytes) -> bool:
         """Write a file and link it into place; False if there is one already."""
         temporary = _write_temporary(path, io.BytesIO(data))
@@ -93,7 +107,7 @@ def _read_fully(descriptor: int, start: int, length: int) -> bytes:
 
 
 def _file_info(path: str, stat: os.stat_result) -> FileInfo:
-    return FileInfo(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
+    return FileInfo(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}", stat.st_mtime)
 
 
 def _stat_if_there(path: str) -> list[FileInfo]:
@@ -118,10 +132,8 @@ def _rename(temporary: Path, path: str) -> None:
 
 
 def _write_temporary(path: str, data: BinaryIO) -> Path:
-    """Write beside the target, so that a rename or link is atomic. Not `tempfile`: its mode is 0600."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    """Write beside the target, so that a rename or link is atomic."""
+    temporary = _temporary(path)
     try:
         with open(temporary, "xb") as file:
             shutil.copyfileobj(data, file, COPY_BYTES)
@@ -131,6 +143,13 @@ def _write_temporary(path: str, data: BinaryIO) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+def _temporary(path: str) -> Path:
+    """Name beside the target, in a folder that is there. Not of `tempfile`: its mode is 0600."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.with_name(f".{uuid.uuid4().hex}.tmp")
 
 
 def _is_temporary(name: str) -> bool:

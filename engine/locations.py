@@ -1,7 +1,7 @@
 """Names of files and objects, what a listing says of them, and how their server is reached."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -57,11 +57,13 @@ class FileInfo:
     """A file or object as listed.
 
     `fingerprint` changes when the content does: the ETag on S3, size and time of change [ns] locally.
+    `modified_s` is when it was written by the clock of the storage [s, Unix time]; equality leaves it out.
     """
 
     uri: str
     size: int
     fingerprint: str
+    modified_s: float = field(default=0.0, compare=False)
 
 
 def canonical(uri: str) -> str:
@@ -80,6 +82,9 @@ def canonical(uri: str) -> str:
     if scheme == "file" and rest.startswith("/"):
         return os.path.abspath(rest)  # noqa: PTH100
     segments = rest.split("/")
+    if "@" in segments[0]:
+        hint = "They come from the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        raise StorageError("a URI must not hold credentials", uri, hint=hint)
     if scheme == "s3" and segments[0] and not {".", ".."} & set(segments):
         return uri
     raise StorageError("is not a usable URI", uri, expected="s3://bucket/key, file:///path or a local path")

@@ -5,33 +5,42 @@ row, which Ray can neither split nor merge with another, and in which Arrow keep
 Only the small ledger records come back to the driver.
 """
 
-import copy
 import logging
 import re
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.exceptions import RayError, RayTaskError
+from ray.util import metrics as ray_metrics
 
-from engine.allocator import keep_freed_memory
 from engine.errors import EngineError
 from engine.ledger import LedgerRecord
 from engine.locations import is_object
-from engine.placement import PipelineConfig, plan_workers
-from engine.sealed import seal, unseal
-from engine.stage import Resources, Stage, UnitFunction, UnitTable
-from engine.units import Unit, Work
+from engine.metrics import METRICS, SECONDS, Metric
+from engine.placement import PipelineConfig, WorkerPlan, plan_workers
+from engine.stage import Resources
+from engine.units import Work
+from engine.worker import (
+    UNWATCHED,
+    Branch,
+    Reader,
+    UnitError,
+    UnitWorker,
+    Watch,
+    name_unit,
+    naming,
+    read_unit,
+)
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,36 +49,12 @@ WAITING_UNITS = 2
 """Units that wait at each worker beside those that it works on: it is never idle while Ray sends the next."""
 
 
+UNITS_AT_ONCE = 20_000
+"""Ray Data holds a task for each unit of a dataset in the driver from the beginning (5 kB and 1 ms each): a release
+of more units is run in so many at a time, on new workers each time."""
+
 TASKS_PER_CPU = 2
 """Tasks of `map_tasks` that are submitted at once: one runs, one waits while a slow one holds up the order."""
-
-
-class UnitError(EngineError):
-    """A unit failed for a reason that is not its files' fault: the job stops."""
-
-
-class Reader(Protocol):
-    """What the pipeline needs of a source."""
-
-    def read(self, unit: Unit) -> UnitTable:
-        """Read one unit."""
-        ...
-
-
-class Sink(Protocol):
-    """What the pipeline needs of a sink."""
-
-    def write(self, unit: Unit, table: UnitTable) -> LedgerRecord:
-        """Write one unit and record it."""
-        ...
-
-
-@dataclass(frozen=True)
-class Branch:
-    """What becomes of the rows of a unit once they are read: one catalogue of several."""
-
-    stages: tuple[Stage, ...]
-    sink: Sink
 
 
 def run_units(
@@ -78,6 +63,8 @@ def run_units(
     branches: Sequence[Branch],
     config: PipelineConfig,
     on_record: Callable[[int, LedgerRecord], None],
+    watch: Watch = UNWATCHED,
+    may_grow: bool = False,
 ) -> None:
     """Read each unit once, compute and write it in each branch that needs it, somewhere on the cluster.
 
@@ -93,6 +80,10 @@ def run_units(
         Placement and sizes.
     on_record
         Called in the driver with the number of the branch for each unit as it finishes, in no fixed order.
+    watch
+        Where workers tell how they get on; their numbers go to Ray's metrics.
+    may_grow
+        Nodes come and go: workers become more and fewer with them.
 
     Raises
     ------
@@ -103,29 +94,44 @@ def run_units(
         return
     chains = [branch.stages for branch in branches]
     is_remote = any(is_object(file.uri) for file in work[0].unit.files)
-    plan = plan_workers(len(work), chains, config, ray.cluster_resources(), is_remote)
-    rest = [Branch(stages, b.sink) for stages, b in zip(plan.branch_stages, branches, strict=True)]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    plan = plan_workers(len(work), chains, config, nodes, is_remote, may_grow)
+    for reason in plan.reasons:
+        _log.warning("%s", reason)
+    rest = [Branch(own, b.sink, b.model) for own, b in zip(plan.branch_stages, branches, strict=True)]
+    watched = replace(watch, make_meter=RayMeter)
+    for start in range(0, len(work), UNITS_AT_ONCE):
+        some = work[start : start + UNITS_AT_ONCE]
+        for row in _rows(some, source, plan, rest, watched):
+            on_record(row["branch"], LedgerRecord.from_json(row["record"]))
+
+
+def _rows(
+    work: Sequence[Work], source: Reader, plan: WorkerPlan, branches: Sequence[Branch], watch: Watch
+) -> Iterator[dict[str, Any]]:
+    """Run some units through Ray Data; yield branch and record of each as it is done."""
     is_fused = plan.placement == "fused"  # then tasks only name a unit, and actors read it
+    read = name_unit if is_fused else partial(read_unit, source, plan.read_stages)
+    pool = ActorPoolStrategy(
+        min_size=1 if plan.max_workers > plan.workers else plan.workers,
+        max_size=plan.max_workers,
+        initial_size=plan.workers,
+        max_tasks_in_flight_per_actor=plan.threads + WAITING_UNITS,
+        max_concurrent_calls_per_actor=plan.threads,
+        enable_true_multi_threading=True,
+    )
     with _quiet_context(), _clear_errors():
         dataset = ray.data.read_datasource(
-            UnitDatasource(work, name_unit if is_fused else partial(read_unit, source, plan.read_stages)),
-            override_num_blocks=len(work),
-            **_ray_resources(plan.reader),
+            UnitDatasource(work, read), override_num_blocks=len(work), **_ray_resources(plan.reader)
         ).map_batches(
             UnitWorker,
-            fn_constructor_args=(source if is_fused else None, plan.shared_stages, rest),
-            compute=ActorPoolStrategy(
-                size=plan.workers,
-                max_tasks_in_flight_per_actor=plan.threads + WAITING_UNITS,
-                max_concurrent_calls_per_actor=plan.threads,
-                enable_true_multi_threading=True,
-            ),
+            fn_constructor_args=(source if is_fused else None, plan.shared_stages, branches, watch),
+            compute=pool,
             batch_size=None,
             batch_format="pyarrow",
             **_ray_resources(plan.worker),
         )
-        for row in dataset.iter_rows():
-            on_record(row["branch"], LedgerRecord.from_json(row["record"]))
+        yield from dataset.iter_rows()
 
 
 def _ray_resources(resources: Resources) -> dict[str, Any]:
@@ -134,6 +140,30 @@ def _ray_resources(resources: Resources) -> dict[str, Any]:
         "num_gpus": resources.num_gpus or None,
         "memory": resources.memory_gib * 2**30 or None,
     }
+
+
+class RayMeter:
+    """Tells numbers to Ray, whose nodes export them for Prometheus (`/metrics`)."""
+
+    def __init__(self) -> None:
+        kinds = {
+            "counter": ray_metrics.Counter,
+            "gauge": ray_metrics.Gauge,
+            "histogram": partial(ray_metrics.Histogram, boundaries=list(SECONDS)),
+        }
+        self._metrics: dict[str, Any] = {
+            m.name: kinds[m.kind](m.name, description=m.description, tag_keys=m.labels) for m in METRICS
+        }
+
+    def add(self, metric: Metric, amount: float, **labels: str) -> None:
+        """Add to a counter, set a gauge, or note a value of a histogram."""
+        taker = self._metrics[metric.name]
+        if metric.kind == "counter" and amount > 0:  # Ray takes no 0
+            taker.inc(amount, tags=labels)
+        elif metric.kind == "gauge":
+            taker.set(amount, tags=labels)
+        elif metric.kind == "histogram":
+            taker.observe(amount, tags=labels)
 
 
 def map_tasks(function: Callable[[T], R], items: Iterable[T], num_cpus: float = 1.0) -> Iterator[R]:
@@ -196,88 +226,8 @@ class UnitDatasource(Datasource):
 
 
 def _one_block(read: Callable[[Work], pa.Table], work: Work) -> list[pa.Table]:
-    with _naming(work):
+    with naming(work):
         return [read(work)]
-
-
-def name_unit(work: Work) -> pa.Table:
-    """Block that only names a unit, for actors that read it themselves."""
-    return pa.table({"work": pa.array([work.to_json()], pa.large_string())})
-
-
-def read_unit(source: Reader, stages: Sequence[Stage], work: Work) -> pa.Table:
-    """Read a unit, run the first stages on it, and seal it."""
-    table = source.read(work.unit)
-    for stage in stages:
-        table = stage.open()(table)
-    return seal(table, work)
-
-
-class UnitWorker:
-    """Actor that opens the stages once, then computes and writes unit after unit.
-
-    Ray may call it from several threads: one unit is read or written while another is computed.
-    The stages themselves run one unit at a time, and each thread has a source of its own, whose counters
-    no other thread moves.
-
-    Parameters
-    ----------
-    source
-        Reads the units; None if they arrive sealed.
-    shared
-        Stages that run once a unit.
-    branches
-        What is done with the outcome.
-    """
-
-    def __init__(self, source: Reader | None, shared: Sequence[Stage], branches: Sequence[Branch]) -> None:
-        keep_freed_memory()
-        pa.array(np.zeros(1))  # pyarrow imports pandas for its first array: now, not within a unit
-        self._source, self._sinks = source, [branch.sink for branch in branches]
-        self._shared: list[UnitFunction] = [stage.open() for stage in shared]
-        self._own: list[list[UnitFunction]] = [[stage.open() for stage in b.stages] for b in branches]
-        self._compute = threading.Lock()
-        self._local = threading.local()
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        """Compute each unit of a block; return the numbers of branches and their ledger records as JSON."""
-        done = [pair for row in range(block.num_rows) for pair in self._run(block.slice(row, 1))]
-        branches, records = zip(*done, strict=True)
-        return pa.table({"branch": pa.array(branches), "record": pa.array(records, pa.large_string())})
-
-    def _run(self, sealed: pa.Table) -> Iterator[tuple[int, str]]:
-        work = Work.from_json(sealed["work"][0].as_py())
-        started = time.monotonic()
-        with _naming(work):
-            table = unseal(sealed) if self._source is None else self._reader(self._source).read(work.unit)
-            table = self._computed(self._shared, table)
-            for number, unit in work.branches():
-                result = self._computed(self._own[number], table)
-                seconds = {"worker_seconds": time.monotonic() - started}
-                result = replace(result, stats=result.stats | seconds)
-                yield number, self._sinks[number].write(unit, result).to_json()
-
-    def _computed(self, functions: Sequence[UnitFunction], table: UnitTable) -> UnitTable:
-        with self._compute:
-            for function in functions:
-                table = function(table)
-        return table
-
-    def _reader(self, source: Reader) -> Reader:
-        if not hasattr(self._local, "source"):
-            self._local.source = copy.deepcopy(source)
-        return self._local.source
-
-
-@contextmanager
-def _naming(work: Work) -> Iterator[None]:
-    """Put the unit's name into any error: Ray Data hands on nothing but text."""
-    try:
-        yield
-    except Exception as error:
-        ids = ", ".join(filter(None, work.ids))
-        text = f"unit {work.unit.key} ({ids}) failed: {type(error).__name__}: {error}"
-        raise UnitError(" ".join(text.split())) from error
 
 
 @contextmanager

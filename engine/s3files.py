@@ -2,9 +2,11 @@
 
 import os
 import random
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import s3fs
@@ -57,7 +59,8 @@ class S3Files:
         """Return size and fingerprint."""
         bucket, key = bucket_and_key(path)
         head = self.filesystem().call_s3("head_object", Bucket=bucket, Key=key)
-        return FileInfo(path, head["ContentLength"], head["ETag"].strip('"'))
+        etag, modified_s = head["ETag"].strip('"'), head["LastModified"].timestamp()
+        return FileInfo(path, head["ContentLength"], etag, modified_s)
 
     def list(self, path: str) -> Iterator[list[FileInfo]]:
         """Yield the objects below a folder in the order of their names, a page at a time."""
@@ -66,7 +69,7 @@ class S3Files:
         while True:
             page = self.filesystem().call_s3("list_objects_v2", **query)
             yield [
-                FileInfo(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"'))
+                _listed(bucket, item)
                 for item in page.get("Contents", ())
                 if not item["Key"].endswith("/")  # markers of folders that some tools leave
             ]
@@ -81,6 +84,13 @@ class S3Files:
     def put_file(self, path: str, source: str) -> None:
         """Write an object from a local file; a large one in parts, which become an object at the end."""
         self.filesystem().put_file(source, path, chunksize=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[str]:
+        """Give a path of this machine to write to; at the end of the block the file is put."""
+        with tempfile.NamedTemporaryFile() as file:
+            yield file.name
+            self.put_file(path, file.name)
 
     def create(self, path: str, data: bytes) -> bool:
         """Create with a token, which tells whose object is there when the server says "exists".
@@ -134,6 +144,11 @@ class S3Files:
             return bool(key) and bool(fs.call_s3("head_object", Bucket=bucket, Key=key))
         except FileNotFoundError:
             return False
+
+
+def _listed(bucket: str, item: dict[str, Any]) -> FileInfo:
+    uri, etag = f"s3://{bucket}/{item['Key']}", item["ETag"].strip('"')
+    return FileInfo(uri, item["Size"], etag, item["LastModified"].timestamp())
 
 
 def _connect(options: StorageOptions, kind: str) -> Any:

@@ -1,7 +1,7 @@
 """A generator as a stage: seeds in, mini-batches through the network, images and their latents out."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,7 +111,8 @@ class SampleStage:
         text = "What the generator made the image of"
         packed = self.num_latent >= PACKED_LATENT
         latent = Column(LATENT, "float32", text, "", self.num_latent, packed=packed)
-        return (CHECKPOINT_ID, *self._conditions, self.spec.reads(self.config)[0], latent)
+        image = replace(self.spec.reads(self.config)[0], name=IMAGE)
+        return (CHECKPOINT_ID, *self._conditions, image, latent)
 
     def open(self) -> UnitFunction:
         """Load the checkpoint, build the network and return the function that samples a unit."""

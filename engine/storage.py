@@ -9,6 +9,7 @@ server every time; nothing is cached.
 
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeVar
 
 import fsspec
@@ -21,6 +22,7 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as ConnectFailure
 from s3fs.core import S3_RETRYABLE_ERRORS
+from upath import UPath
 
 from engine.errors import StorageError
 from engine.localfiles import LocalFiles
@@ -130,6 +132,19 @@ class Storage:
         backend, target = self._backend(uri)
         _explained(lambda: backend.put_file(target, path), uri, "write")
 
+    @contextmanager
+    def writing(self, uri: str) -> Iterator[str]:
+        """Give a path of this machine to write to: what is there when the block ends becomes the file or object.
+
+        As a whole, like `put`, and with no more memory than the writer needs; nothing is left of a block that fails.
+        """
+        backend, path = self._backend(uri)
+        try:
+            with backend.writing(path) as local:
+                yield local
+        except (OSError, BotoCoreError, *S3_RETRYABLE_ERRORS) as error:
+            raise _explain(error, uri, "write") from error
+
     def put_if_absent(self, uri: str, data: bytes) -> bool:
         """Create a file or object unless there is one; of many callers at once one gets True.
 
@@ -153,6 +168,15 @@ class Storage:
         """Return the fsspec file system of a URI, for libraries that want one (DuckDB, HATS)."""
         backend = self._backend(uri, is_folder=True)[0]
         return backend.filesystem() if isinstance(backend, S3Files) else fsspec.filesystem("file")
+
+    def upath(self, uri: str) -> UPath:
+        """Return the path object that HATS and LSDB want; beside our own URIs it may be https://."""
+        if uri.startswith(("https://", "http://")):
+            return UPath(uri)
+        path = canonical(uri)
+        if not is_object(path):
+            return UPath(path)
+        return UPath(path, **self.filesystem(path).storage_options)
 
     def check_readable(self, uri: str) -> None:
         """Check within seconds that there is something to read at a file or folder.

@@ -24,7 +24,7 @@ _logger = logging.getLogger("jobs")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one job; return the exit code."""
     arguments = parser().parse_args(argv)
-    log.setup(arguments.verbose)
+    log.setup(arguments.verbose, arguments.log)
     job = importlib.import_module(JOBS[arguments.job].module)
     try:
         with redirect_stdout(sys.stderr):  # Ray's daemons print there whatever they like
@@ -82,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
                          help="set a configuration key, e.g. -o output.uri=s3://bucket/name")  # fmt: skip
         job.add_argument("--json", action="store_true", help="print the result as JSON")
         job.add_argument("--verbose", action="store_true", help="log more")
+        job.add_argument("--log", choices=("text", "json"), default="text", help="how lines of the log look")
     return line
 
 
@@ -92,17 +93,46 @@ def _add_config_arguments(job: argparse.ArgumentParser) -> None:
 
 
 def _add_catalog_arguments(job: argparse.ArgumentParser, name: str) -> None:
-    job.add_argument("uri", help="catalogue: a folder or s3://bucket/prefix")
-    if name != "prune":
+    more = ", or the configuration (.toml) that writes it" if name == "status" else ""
+    job.add_argument("uri", help=f"catalogue: a folder or s3://bucket/prefix{more}")
+    if name not in ("prune", "status"):
         job.add_argument("--version", type=_positive, metavar="N", help="an older version (default: newest)")
+    if name == "crossmatch":
+        _add_match_arguments(job)
     if name == "query":
         job.add_argument("sql", help='one SELECT, e.g. "SELECT targetid, anomaly_score FROM catalog LIMIT 9"')
         job.add_argument("--limit", type=_positive, metavar="N", help="print at most N rows")
     if name == "report":
         job.add_argument("--out", metavar="PATH", help="where to write the HTML file")
         job.add_argument("--limit", type=_positive, metavar="N", help="objects in the gallery")
+    if name in ("labels", "rerank"):
+        job.add_argument("--labels", metavar="FILE", help="CSV of labels to add, in Astronomaly's layout")
+        job.add_argument("--who", metavar="NAME", help="who labelled (default: the user)")
+        job.add_argument("--why", metavar="TEXT", help="what the labels are about")
+    if name == "labels":
+        job.add_argument("--out", metavar="FILE", help="write labels, and objects to be labelled, as CSV")
+        job.add_argument("--limit", type=_positive, metavar="N", help="objects to be labelled in that file")
     if name == "prune":
+        job.add_argument("--keep", type=_positive, metavar="N", help="versions that stay (default 3)")
         job.add_argument("--plan", action="store_true", help="list what would be removed, and stop")
+
+
+def _add_match_arguments(job: argparse.ArgumentParser) -> None:
+    job.add_argument("other", help="HATS catalogue or collection: a folder, s3:// or https://")
+    job.add_argument("--radius-arcsec", type=_radius, required=True, metavar="R", help="largest distance")
+    job.add_argument("--neighbors", type=_positive, metavar="N", help="neighbours of each object (default 1)")
+    job.add_argument("--limit", type=_positive, metavar="N", help="the N strangest (default 100000)")
+    job.add_argument(
+        "--columns", metavar="A,B", help="columns of the other catalogue (default: its own choice)"
+    )
+    job.add_argument("--out", metavar="URI", help="where to write (default: below the catalogue)")
+
+
+def _radius(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 3600 arcsec (got {text})")
+    return value
 
 
 def _positive(text: str) -> int:

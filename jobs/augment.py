@@ -172,7 +172,7 @@ def _nearest(settings: GeneratorConfig, asked: NearestRealConfig) -> tuple[Neare
     """Stage that compares with a staged set, and which version of it."""
     storage = Storage(asked.staged.storage)
     manifest = read_manifest(asked.staged.uri, storage)
-    images, ids = _staged_images(manifest, asked, storage)
+    images, ids = _staged_images(manifest, asked, settings.image_column, storage)
     shape = (settings.num_channels, settings.size, settings.size)
     if images.shape[1] != settings.num_pixels:
         raise ConfigError(
@@ -187,18 +187,18 @@ def _nearest(settings: GeneratorConfig, asked: NearestRealConfig) -> tuple[Neare
 
 
 def _staged_images(
-    manifest: Manifest, asked: NearestRealConfig, storage: Storage
+    manifest: Manifest, asked: NearestRealConfig, column: str, storage: Storage
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images [M, C * S * S] and identifiers [M] of at most `max_rows` staged objects."""
-    names = [column["name"] for column in manifest.columns]
-    if not {IMAGE, "object_id"} <= {*names}:
+    names = [one["name"] for one in manifest.columns]
+    if not {column, "object_id"} <= {*names}:
         raise ConfigError(
-            "staged set holds no images", asked.staged.uri, ", ".join(names), "image, object_id"
+            "staged set holds no images", asked.staged.uri, ", ".join(names), f"{column}, object_id"
         )
     uris = sorted(Storage.join(asked.staged.uri, file.path) for file in manifest.files if file.role == "data")
     images, ids, rows = list[np.ndarray](), list[np.ndarray](), 0
-    for table in read_tables(uris, (IMAGE, "object_id"), storage):
-        images.append(matrix(table, IMAGE)[: asked.max_rows - rows])
+    for table in read_tables(uris, (column, "object_id"), storage):
+        images.append(matrix(table, column)[: asked.max_rows - rows])
         ids.append(table["object_id"].to_numpy()[: asked.max_rows - rows])
         rows += len(ids[-1])
         if rows == asked.max_rows:

@@ -40,8 +40,8 @@ def assemble(config: JobConfig, options: Options) -> tuple[Parts, list[Applied]]
     chain = applied.open_all(config)
     spec = chain[-1].spec
     catalog = CATALOGS[config.catalog.name]
-    if catalog.model != spec.name:
-        fitting = ", ".join(name for name, other in CATALOGS.items() if other.model == spec.name)
+    if not catalog.publishes(spec.name):
+        fitting = ", ".join(name for name, other in CATALOGS.items() if other.publishes(spec.name))
         raise ConfigError(
             "catalogue is not one of this model's scores", "catalog.name", catalog.name,
             f"{fitting}, for model '{spec.name}'",

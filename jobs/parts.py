@@ -1,23 +1,26 @@
 """Put the parts of a pipeline together: source, stages, sink, and the units that have no record yet."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from engine import cluster
+from engine import cluster, log
 from engine.column import Column
 from engine.commit import Changes, FragmentSink, Manifest, changes, current_version, manifest_of
 from engine.errors import SourceError
 from engine.ledger import Ledger, LedgerRecord
 from engine.log import ProgressLine
-from engine.pipeline import Branch, run_units
+from engine.pipeline import run_units
+from engine.runs import Recorder, RunFolder, new_run_name
 from engine.schema import arrow_schema
 from engine.sources.base import Source
 from engine.stage import Stage, check
 from engine.storage import Storage
 from engine.units import Unit, Work, content_hash, with_ids
+from engine.worker import Branch, Watch
 from jobs.config import JobConfig, Place
 from jobs.job import JobResult
 
@@ -146,16 +149,37 @@ def run(config: JobConfig, branches: Sequence[Parts], name: str) -> float:
         part.storage.check_writable(part.output.uri)
     starts: list[float] = []
 
-    def tell(_: int, record: LedgerRecord) -> None:
+    def tell(branch: int, record: LedgerRecord) -> None:
         starts.append(time.time() - record.stats.get("worker_seconds", 0.0))
+        recorder.counts[branch].add(record.rows, record.rejected_rows)
         line.advance(record.rows, record.rejected_rows)
 
     total = sum(len(part.pending) for part in pending)
-    with cluster.connect(config.cluster), ProgressLine(name, total) as line:
+    with _recorded(config, pending, name) as recorder, cluster.connect(config.cluster):
         cluster.preflight([stage for part in pending for stage in part.stages], config.cluster)
         made = [Branch(part.stages, part.sink) for part in pending]
-        run_units(_work(pending), pending[0].source, made, config.pipeline, tell)
+        watch = Watch(recorder.folders, config.pipeline.heartbeat_s, log.current_format())
+        with ProgressLine(name, total) as line:
+            run_units(
+                _work(pending), pending[0].source, made, config.pipeline, tell, watch, config.cluster.may_grow
+            )
     return min(starts, default=first)
+
+
+@contextmanager
+def _recorded(config: JobConfig, pending: Sequence[Parts], name: str) -> Iterator[Recorder]:
+    """Have the run told below each catalogue that it writes, from its beginning to its end."""
+    run_name = new_run_name()
+    folders = tuple(RunFolder(part.output.uri, part.storage, run_name) for part in pending)
+    recorder = Recorder(name, folders, config.pipeline.heartbeat_s)
+    with log.context(run=run_name):
+        recorder.begin((len(part.units), part.pending) for part in pending)
+        try:
+            yield recorder
+        except BaseException as error:
+            recorder.end(error)
+            raise
+        recorder.end(None)
 
 
 def _work(branches: Sequence[Parts]) -> list[Work]:

@@ -12,10 +12,18 @@ def run(options: Options) -> JobResult:
     done = prune(
         place.uri,
         Storage(place.storage),
-        given.keep_versions,
+        options.keep or given.keep_versions,
         given.min_age_hours * 3600,
         dry_run=options.plan,
     )
     verb = "would remove" if options.plan else "removed"
-    summary = {"removed": list(done.uris), "bytes": done.num_bytes, "plan": options.plan}
-    return JobResult(summary, [*done.uris, f"{verb} {len(done.uris)} objects, {done.num_bytes / 1e6:.1f} MB"])
+    summary = {
+        "removed": list(done.uris),
+        "bytes": done.num_bytes,
+        "retired": done.retired,
+        "plan": options.plan,
+    }
+    lines = [*done.uris, f"{verb} {len(done.uris)} objects, {done.num_bytes / 1e6:.1f} MB"]
+    if done.retired:
+        lines.append(f"fragments of {done.retired} units that only old versions had go with a later pruning")
+    return JobResult(summary, lines)

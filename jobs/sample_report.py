@@ -1,29 +1,36 @@
 """Samples of a generator beside the set that it learned from: measured alike, compared, drawn."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
-from catalogs.sample_sets import ImageSet
+from catalogs.sample_robustness import Robustness, read_robustness
+from catalogs.sample_sets import Findings, ImageSet
 from engine import cluster
 from engine.commit import Manifest, read_manifest
 from engine.errors import SourceError
 from engine.images.morphology import MORPHOLOGY, MorphologyConfig, measure
-from engine.images.nearest import NEAREST
+from engine.images.nearest import NEAREST, NearestConfig, features, nearest
 from engine.pipeline import map_tasks
 from engine.schema import Arrays, matrix
 from engine.storage import Storage
-from engine.train.batches import read_tables
+from engine.train.batches import SPLIT_COLUMN, read_tables
 from jobs.config import JobConfig, Place
 from jobs.report import path_of
-from models.evaluation.table import SetMeasures, TableConfig, compare, floor
+from models.evaluation.neighbours import Copying, copying
+from models.evaluation.table import SetMeasures, TableConfig, floor
+from models.evaluation.verdict import shown, verdict
 from models.generators.config import GeneratorConfig
 
 PIECE = 16
 """Images that a task measures."""
 PREFIX = "morph_"
+SHOWN = {"image", "object_id", NEAREST[0].name, *(column.name for column in MORPHOLOGY)}
+MAX_ROWS = 2000
+"""Staged images that samples are compared with where `augment.nearest` does not say it."""
 
 
 def write(config: JobConfig, place: Place, manifest: Manifest, settings: GeneratorConfig) -> str:
@@ -48,25 +55,29 @@ def write(config: JobConfig, place: Place, manifest: Manifest, settings: Generat
     assert config.staged is not None
     assert config.augment is not None
     how, num = config.augment.morphology or MorphologyConfig(), config.augment.report_images
-    generated, real = rows_of(place, manifest, num), rows_of(config.staged, None, num)
+    column = settings.image_column
+    generated, real = rows_of(place, manifest, num), real_rows(config.staged, column, num, SHOWN)
     if not real.num_rows:
         raise SourceError("there are no real images to compare with", config.staged.uri)
     with cluster.connect(config.cluster):
         ours, theirs = (_measured_set(table, settings, how) for table in (real, generated))
-    distances, why = _distances(ours, theirs, settings.size)
     name = NEAREST[0].name
-    nearest = generated[name].to_numpy() if name in generated.column_names else None
-    html = sample_report(place.uri, manifest, ours, theirs, settings.softening, distances, why, nearest)
+    findings = Findings(
+        *_distances(ours, theirs, settings),
+        *_copying(config, settings, generated),
+        nearest=generated[name].to_numpy() if name in generated.column_names else None,
+        robustness=_robustness(config),
+    )
+    html = sample_report(place.uri, manifest, ours, theirs, settings.softening, findings)
     path = path_of(place, manifest)
     Storage(place.storage).put(path, html.encode())
     return path
 
 
-def rows_of(place: Place, manifest: Manifest | None, num: int) -> pa.Table:
-    """Return the first rows of what is published somewhere, `num` at most."""
+def rows_of(place: Place, manifest: Manifest | None, num: int, wanted: Collection[str] = SHOWN) -> pa.Table:
+    """Return some columns of the first rows of what is published somewhere, `num` at most."""
     storage = Storage(place.storage)
     manifest = manifest or read_manifest(place.uri, storage)
-    wanted = {"image", "object_id", NEAREST[0].name, *(column.name for column in MORPHOLOGY)}
     names = [column["name"] for column in manifest.columns if column["name"] in wanted]
     uris = sorted(Storage.join(place.uri, file.path) for file in manifest.files if file.role == "data")
     parts, rows = list[pa.Table](), 0
@@ -78,10 +89,15 @@ def rows_of(place: Place, manifest: Manifest | None, num: int) -> pa.Table:
     return pa.concat_tables(parts) if parts else pa.table({name: [] for name in names})
 
 
+def real_rows(place: Place, column: str, num: int, wanted: Collection[str]) -> pa.Table:
+    """Return the first staged rows, `num` at most, with their images as `image`."""
+    table = rows_of(place, None, num, {column, *wanted})
+    return table.rename_columns({column: "image"}) if column != "image" else table
+
+
 def _measured_set(table: pa.Table, settings: GeneratorConfig, how: MorphologyConfig) -> ImageSet:
     """Images of one channel, and their morphology."""
-    shape = (-1, settings.num_channels, settings.size, settings.size)
-    images = matrix(table, "image").reshape(shape)[:, how.channel]
+    images = _square(table, settings)[:, how.channel]
     return ImageSet(images, _morphology(table, images, how))
 
 
@@ -100,12 +116,53 @@ def _measured(how: MorphologyConfig, piece: tuple[np.ndarray, Sequence[int]]) ->
     return measure(*piece, how)
 
 
-def _distances(real: ImageSet, generated: ImageSet, size: int) -> tuple[list[tuple[str, float, float]], str]:
-    """Distances with their floors, or why there are none."""
-    config = TableConfig(size=size)
+def _distances(
+    real: ImageSet, generated: ImageSet, settings: GeneratorConfig
+) -> tuple[list[tuple[str, str, str]], str]:
+    """Quantities with intervals and floors, as text; or why there are none."""
+    config, pooled = TableConfig(size=settings.size), _space(settings)
     ours, theirs = (SetMeasures(one.morphology, one.spectra) for one in (real, generated))
+    pair = (features(real.images[:, None], pooled), features(generated.images[:, None], pooled))
     try:
-        found, beside = compare(ours, theirs, config), floor(ours, config)
+        found, beside = verdict(ours, theirs, pair, config), floor(ours, config)
     except ValueError as error:
         return [], f"No distances: {error}."
-    return [(name, value, beside[name][0]) for name, value in found.items()], ""
+    rows = []
+    for name, value in found.items():
+        least = f"{beside[name][0]:.4f}" if name in beside else ""
+        rows.append((name, shown(value, 1.0, 4), least))
+    return rows, ""
+
+
+def _space(settings: GeneratorConfig) -> NearestConfig:
+    """Space of pooled pixels for images of any size."""
+    return NearestConfig(side=math.gcd(settings.size, NearestConfig().side), softening=settings.softening)
+
+
+def _copying(config: JobConfig, settings: GeneratorConfig, generated: pa.Table) -> tuple[Copying | None, str]:
+    """Whether samples are nearer to training images than held-out images are; or why it cannot be said."""
+    assert config.staged is not None
+    assert config.augment is not None
+    limit = config.augment.nearest.max_rows if config.augment.nearest else MAX_ROWS
+    staged = real_rows(config.staged, settings.image_column, limit, {SPLIT_COLUMN})
+    space = config.augment.nearest or _space(settings)
+    is_held_out = staged[SPLIT_COLUMN].to_numpy() < config.train.validation_fraction
+    images = _square(staged, settings)
+    try:
+        reference = features(images[~is_held_out], space)
+        made = nearest(_square(generated, settings), reference, space)[0]
+        return copying(made, nearest(images[is_held_out], reference, space)[0]), ""
+    except ValueError as error:
+        return None, f"Copies were not looked for: {error}."
+
+
+def _square(table: pa.Table, settings: GeneratorConfig) -> np.ndarray:
+    """Images [N, C, S, S]."""
+    return matrix(table, "image").reshape(-1, settings.num_channels, settings.size, settings.size)
+
+
+def _robustness(config: JobConfig) -> Robustness | None:
+    """Read the experiment that the report is to show."""
+    assert config.augment is not None
+    asked = config.augment.robustness
+    return read_robustness(Storage(asked.storage).read(asked.uri), asked.uri) if asked else None

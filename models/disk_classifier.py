@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import disk_scores
+from models.disk_adaptation import Domains
+from models.disk_augment import examples
 from models.disk_classifier_config import DiskClassifierConfig
 from models.disk_export import exported
 from models.disk_images import (
@@ -23,9 +25,8 @@ from models.disk_images import (
     UNKNOWN,
     classes,
     classifier_input,
-    mixed,
-    turned_at_random,
     views,
+    whole_views,
 )
 from models.disk_networks import DiskNetwork
 from models.scoring.cutouts import Cutouts
@@ -64,6 +65,7 @@ class DiskClassifierTask:
             )
         }
         self._device, self._total_steps = torch.device("cpu"), 1
+        self._domains = Domains()
 
     def start(self, device: torch.device, total_steps: int) -> None:
         """Move to the device and lay out the schedule."""
@@ -75,17 +77,21 @@ class DiskClassifierTask:
         warmup = self._config.learning_rate_warmup_fraction
         for group in self.optimizers[NETWORK].param_groups:
             group["lr"] = self._config.learning_rate * warmup_cosine(step, self._total_steps, warmup)
-        images, labels = self._examples(batch, step)
+        images, labels, observed = self._examples(batch, step)
         with seeded(self._device, self._seed, step):
-            logits = self.modules[NETWORK](images)
+            logits, features = self._judged(images)
         known = (labels != UNKNOWN).sum().clamp(min=1)
         smoothing = self._config.label_smoothing
         loss = F.cross_entropy(
             logits, labels, ignore_index=UNKNOWN, reduction="sum", label_smoothing=smoothing
         )
         loss = loss / known
-        self._update(loss)
-        return to_floats({"loss": loss, "accuracy": (logits.argmax(1) == labels).sum() / known})
+        metrics = {"loss": loss, "accuracy": (logits.argmax(1) == labels).sum() / known}
+        if features is not None:
+            metrics["divergence"] = self._domains.divergence(features, labels != UNKNOWN, observed)
+            metrics["loss"] = loss + self._adaptation_weight(step) * metrics["divergence"]
+        self._update(metrics["loss"])
+        return to_floats(metrics)
 
     def evaluate(self, batch: Batch) -> dict[str, float]:
         """Metrics without augmentation, dropout and smoothing, over objects of known class.
@@ -108,19 +114,30 @@ class DiskClassifierTask:
     def state_dict(self) -> dict[str, Any]:
         """Weights and moments, tensors in nested dicts; the schedule follows from the step."""
         weights = unwrapped(self.modules[NETWORK]).state_dict()
-        return {NETWORK: weights, "adamw": optimizer_tensors(self.optimizers[NETWORK])}
+        state = {NETWORK: weights, "adamw": optimizer_tensors(self.optimizers[NETWORK])}
+        return state | ({"domains": self._domains.state_dict()} if self._config.adaptation_weight else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         unwrapped(self.modules[NETWORK]).load_state_dict(state[NETWORK])
         restore_optimizer(self.optimizers[NETWORK], state["adamw"])
+        self._domains.load_state_dict(state.get("domains", {}))
 
-    def _examples(self, batch: Batch, step: int) -> tuple[Cutouts, Tensor]:
-        """Images, each under a symmetry of its own and from either column if there are two, and classes."""
+    def _examples(self, batch: Batch, step: int) -> tuple[Cutouts, Tensor, Tensor]:
+        """Images, augmented and from either column if there are two, classes, and whether they were observed."""
         rng = np.random.default_rng([self._seed, step])
-        seen = views(self._config, batch, self._device)
-        images = seen.science if seen.denoised is None else mixed(seen.science, seen.denoised, rng)
-        return turned_at_random(images, rng) if self._config.augment else images, classes(batch, seen)
+        whole = whole_views(self._config, batch, self._device)
+        return examples(self._config, whole, rng), classes(batch, whole), whole.is_observed
+
+    def _judged(self, images: Cutouts) -> tuple[Tensor, Tensor | None]:
+        """Logits, and the features if domains are to be compared."""
+        if self._config.adaptation_weight:
+            return self.modules[NETWORK](images, with_features=True)
+        return self.modules[NETWORK](images), None
+
+    def _adaptation_weight(self, step: int) -> float:
+        is_warm = step >= self._config.adaptation_warmup_fraction * self._total_steps
+        return self._config.adaptation_weight * is_warm
 
     def _update(self, loss: Tensor) -> None:
         self.optimizers[NETWORK].zero_grad(set_to_none=True)

@@ -36,10 +36,11 @@ class DiskClassifierConfig:
     halving but the last: only then does a pixel grid that is halved stay symmetric about the source."""
     oversampling: int = 1
     """Pixels of the network for one step between pixels of the cutout, by bilinear interpolation."""
-    stretch: Literal["relative", "noise"] = "relative"
+    stretch: Literal["relative", "band", "noise"] = "relative"
     """Unit of flux inside asinh. relative: a part of the object's own brightness, never less than the noise.
     A class must not be read off the magnitude: training samples of disks and spheroids never have the same
-    one. noise: the noise alone, so that the brightness of an object shows."""
+    one. band: of its brightness in each band, so that its colour does not show either, only how colours change
+    across it. noise: the noise alone, so that the brightness of an object shows."""
     softening: float = 0.1
     """Unit of flux inside the relative asinh, as part of the mean flux of the centre: where the stretch turns
     from linear to logarithmic."""
@@ -77,6 +78,19 @@ class DiskClassifierConfig:
     augment: bool = True
     """Whether each image is turned or flipped at random in training: 8 symmetries of the square. The group
     network gains little, as it has them, but for sources that are not in the middle of a pixel."""
+    colour_jitter: float = 0.0
+    """Scatter of ln of a factor on each band of an image in training: colours are not shapes. 0: none."""
+    size_jitter: float = 0.0
+    """Training images are enlarged by a factor between 1 / (1 + this) and 1 + this, uniform in its logarithm."""
+    blur_jitter_pixels: float = 0.0
+    """Training images are blurred by a Gaussian of a width [pixel, sigma] between 0 and this: other PSFs."""
+    noise_jitter: float = 0.0
+    """Measured training images get more noise, between 0 and this [noise of the band]."""
+    adaptation_weight: float = 0.0
+    """Of the Sinkhorn divergence between the features of training objects with a class and of those without, which
+    are taken for another domain (`models.disk_adaptation`); 0: none."""
+    adaptation_warmup_fraction: float = 0.2
+    """Part of training before domains are compared: features must mean something first."""
     use_denoised: bool = False
     """Whether there is a column `denoised`: training takes either image, and `prob_disk` is of that one."""
     aperture_radius_arcsec: float = 0.30
@@ -89,8 +103,9 @@ class DiskClassifierConfig:
     """Signal to noise in the aperture below which objects are flagged LOW_SNR."""
     num_bins: int = 15
     """Bins of the reliability tables; 15 as in Guo et al. (2017, arXiv:1706.04599)."""
-    batch_rows: int = 8
-    """Objects that go through the network at once inside the predictor, on a CPU: what its cache holds."""
+    batch_rows: int = 16
+    """Objects that go through the network at once inside the predictor, on a CPU: few enough for its cache, enough
+    to pay for a call."""
 
     def __post_init__(self) -> None:
         """Check ranges; all messages name the field, the value and the range."""
@@ -113,9 +128,11 @@ class DiskClassifierConfig:
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("softening", "blur_sigma", "learning_rate", "aperture_radius_arcsec"):
             check(getattr(self, name) > 0, name, getattr(self, name), "positive")
-        for name in ("weight_decay", "grad_clip_norm", "min_snr"):
+        for name in ("weight_decay", "grad_clip_norm", "min_snr", "colour_jitter", "size_jitter",
+                     "blur_jitter_pixels", "noise_jitter", "adaptation_weight"):  # fmt: skip
             check(getattr(self, name) >= 0, name, getattr(self, name), "0 or positive")
-        for name in ("dropout", "label_smoothing", "learning_rate_warmup_fraction"):
+        for name in ("dropout", "label_smoothing", "learning_rate_warmup_fraction",
+                     "adaptation_warmup_fraction"):  # fmt: skip
             check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         fraction = self.min_aperture_fraction
         check(0 < fraction <= 1, "min_aperture_fraction", fraction, "in (0, 1]")
@@ -162,7 +179,7 @@ class DiskClassifierConfig:
 
 
 _CHOICES = {
-    "stretch": ("relative", "noise"),
+    "stretch": ("relative", "band", "noise"),
     "architecture": ("group", "plain"),
     "rotations": (4, 8, 16),
     "kernel_pixels": (3, 5),

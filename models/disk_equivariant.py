@@ -41,12 +41,12 @@ class EquivariantNetwork(torch.nn.Module):
         self.head = InvariantHead(config.widths[-1], 1, config.dropout)
         self.train()
 
-    def forward(self, images: Cutouts) -> Tensor:
-        """Return logits [B, 2], not a disk and a disk, of images [B, 3, S, S]; one call a step, for DDP."""
+    def forward(self, images: Cutouts, with_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Return logits [B, 2] of images [B, 3, S, S] as `models.disk_networks.DiskNetwork` does."""
         fields = nn.GeometricTensor(self.preparation(images), self._input)
         for block in self.blocks:
             fields = block(fields)
-        return self.head(self.pooling(fields).tensor)
+        return self.head(self.pooling(fields).tensor, with_features)
 
 
 def _block(

@@ -68,23 +68,31 @@ def views(config: DiskClassifierConfig, batch: Batch, device: torch.device) -> V
         If a column is of another length than the configured size asks for, or the aperture is larger than the
         cutout.
     """
+    whole = whole_views(config, batch, device)
+    denoised = None if whole.denoised is None else centre(config, whole.denoised)
+    return whole._replace(science=centre(config, whole.science), denoised=denoised)
+
+
+def whole_views(config: DiskClassifierConfig, batch: Batch, device: torch.device) -> Views:
+    """Return the same of the cutouts as they are, of S pixels a side; raises as `views` does."""
     images = cutouts(batch, config.size, device)
     weights = apertures(config.aperture_radius_arcsec, batch, images)
-    chosen = Cutouts(*(part[:, list(config.band_indices)] for part in images))
-    measured = photometry(chosen, weights)
+    science = Cutouts(*(part[:, list(config.band_indices)] for part in images))
+    measured = photometry(science, weights)
     is_observed = (measured.fraction >= config.min_aperture_fraction).all(1)
-    denoised, judged = None, chosen
-    if config.use_denoised:
-        # Its noise is not known and not asked for: an error that is positive makes every finite pixel usable.
-        shape = batch["science"].shape
-        clean = cutouts(
-            {"science": batch["denoised"], "error": np.ones(shape, np.float32), "mask": np.zeros(shape, bool)},
-            config.size, device,
-        )  # fmt: skip
-        judged = Cutouts(*(part[:, list(config.band_indices)] for part in clean))
-        denoised = _centre(config, judged)
-    snr, size = measured.flux[:, -1] / measured.error[:, -1], _half_light(batch, judged)
-    return Views(_centre(config, chosen), denoised, snr, size, is_observed)
+    denoised = _denoised(config, batch, device) if config.use_denoised else None
+    size = _half_light(batch, science if denoised is None else denoised)
+    return Views(science, denoised, measured.flux[:, -1] / measured.error[:, -1], size, is_observed)
+
+
+def _denoised(config: DiskClassifierConfig, batch: Batch, device: torch.device) -> Cutouts:
+    # Its noise is not known and not asked for: an error that is positive makes every finite pixel usable.
+    shape = batch["science"].shape
+    clean = cutouts(
+        {"science": batch["denoised"], "error": np.ones(shape, np.float32), "mask": np.zeros(shape, bool)},
+        config.size, device,
+    )  # fmt: skip
+    return Cutouts(*(part[:, list(config.band_indices)] for part in clean))
 
 
 def _half_light(batch: Batch, images: Cutouts) -> Tensor:
@@ -132,7 +140,7 @@ def mixed(first: Cutouts, second: Cutouts, rng: np.random.Generator) -> Cutouts:
     return Cutouts(*(torch.where(takes_first, a, b) for a, b in zip(first, second, strict=True)))
 
 
-def _centre(config: DiskClassifierConfig, images: Cutouts) -> Cutouts:
+def centre(config: DiskClassifierConfig, images: Cutouts) -> Cutouts:
     """Cut the square of odd size whose middle is the source's pixel, `size // 2`."""
     first = config.size // 2 - config.network_pixels // 2
     window = slice(first, first + config.network_pixels)

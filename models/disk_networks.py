@@ -25,7 +25,8 @@ class Preparation(nn.Module):
     With u the flux in units of the band's noise, "noise" gives asinh(u). "relative" gives asinh(u / s) /
     asinh(f / s), where f >= 1 is the mean of u over the bands and the central circle, and s >= 1 the
     softening times f. An object that is much brighter than the noise then gives the same image at any
-    brightness, its colours stay, and noise is not blown up where an object is faint.
+    brightness, its colours stay, and noise is not blown up where an object is faint. "band" does so with the
+    mean over the circle in each band alone.
     """
 
     noise: Tensor
@@ -35,8 +36,8 @@ class Preparation(nn.Module):
     def __init__(self, config: DiskClassifierConfig) -> None:
         super().__init__()
         self._expected = (NUM_BANDS, config.network_pixels, config.network_pixels)
-        self._bands, self._pixels = config.bands, config.pixels
-        self._is_relative, self._softening = config.stretch == "relative", config.softening
+        self._bands, self.pixels = config.bands, config.pixels
+        self._stretch, self._softening = config.stretch, config.softening
         radius = min(config.centre_pixels, config.network_pixels / 2)
         buffers = {
             "noise": torch.tensor(config.noise_njy).view(-1, 1, 1),
@@ -60,19 +61,17 @@ class Preparation(nn.Module):
                 f"images are {found}, must be {self._expected}: bands {' '.join(self._bands)}, y, x"
             )
         stretched = self._stretched(images.science / self.noise, images.usable)
-        if self._pixels != stretched.shape[-1]:
-            stretched = F.interpolate(
-                stretched, size=(self._pixels,) * 2, mode="bilinear", align_corners=True
-            )
+        if self.pixels != stretched.shape[-1]:
+            stretched = F.interpolate(stretched, size=(self.pixels,) * 2, mode="bilinear", align_corners=True)
         return stretched * self.disc
 
     def _stretched(self, flux: Tensor, usable: Tensor) -> Tensor:
         flux = flux * usable
-        if not self._is_relative:
+        if self._stretch == "noise":
             return torch.asinh(flux)
-        weights = usable * self.centre
-        brightness = (flux * weights).sum((1, 2, 3)) / weights.sum((1, 2, 3)).clamp(min=1)
-        brightness = brightness.clamp(min=1)[:, None, None, None]
+        weights, over = usable * self.centre, (2, 3) if self._stretch == "band" else (1, 2, 3)
+        brightness = (flux * weights).sum(over, keepdim=True) / weights.sum(over, keepdim=True).clamp(min=1)
+        brightness = brightness.clamp(min=1)
         unit = (self._softening * brightness).clamp(min=1)
         return torch.asinh(flux / unit) / torch.asinh(brightness / unit)
 
@@ -117,10 +116,11 @@ class InvariantHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(num_fields, NUM_CLASSES)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits [B, 2] of [B, F * G, n, n]."""
+    def forward(self, images: Tensor, with_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Return logits [B, 2] of [B, F * G, n, n], and the invariant features [B, F] if they are asked for."""
         invariant = images.unflatten(1, self._shape).amax(2).mean((2, 3))
-        return self.linear(self.dropout(invariant))
+        logits = self.linear(self.dropout(invariant))
+        return (logits, invariant) if with_features else logits
 
 
 class DiskNetwork(nn.Module):
@@ -148,10 +148,13 @@ class DiskNetwork(nn.Module):
         )
         self.head = InvariantHead(config.widths[-1], config.group_order, config.dropout)
 
-    def forward(self, images: Cutouts) -> Tensor:
-        """Return logits [B, 2], not a disk and a disk, of images [B, 3, S, S]; one call a step, for DDP."""
+    def forward(self, images: Cutouts, with_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Return logits [B, 2], not a disk and a disk, of images [B, 3, S, S]; one call a step, for DDP.
+
+        With the invariant features [B, F] that they are made of, if those are asked for.
+        """
         prepared = self.preparation(images).contiguous(memory_format=torch.channels_last)
-        return self.head(self.blocks(prepared))
+        return self.head(self.blocks(prepared), with_features)
 
 
 def _block(

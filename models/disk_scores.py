@@ -13,6 +13,7 @@ from engine.column import Column
 from engine.flags import LOW_SNR, NOT_SCORED
 from models.disk_classifier_config import DiskClassifierConfig
 from models.disk_images import DISK, LABEL, NO_DISK, UNKNOWN, classifier_input, views
+from models.disk_packed import packed
 from models.scoring.cutouts import Cutouts
 from models.scoring.probabilities import brier_score, calibration_error, fit_temperature, reliability, sigmoid
 from models.spec import Batch, Predict
@@ -115,6 +116,7 @@ def predictor(
     """
     temperature = _checked(config, fitted)["temperature"][0]
     module = module.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    module = packed(module, config.batch_rows)
 
     def predict(batch: Batch) -> dict[str, np.ndarray]:
         found = _measure(config, module, batch, device)

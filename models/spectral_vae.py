@@ -11,8 +11,8 @@ pixel shrunk by its noise. Not here: preparation (`engine.spectra`), scores (`mo
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from models.training import (
     to_floats,
     unwrapped,
     warmup_cosine,
+    worker,
 )
 
 log = logging.getLogger(__name__)
@@ -61,9 +62,9 @@ class SpectralVAE(nn.Module):
         first, *_ = config.hidden
         self.flux_in = nn.Linear(config.num_pixels, first)
         self.noise_in = nn.Linear(config.num_windows, first, bias=False)
-        self.encoder = _perceptron(config.hidden)
+        self.encoder = perceptron(config.hidden)
         self.latent_out = nn.Linear(config.hidden[-1], 2 * config.num_latent)
-        self.decoder = _perceptron((config.num_latent, *reversed(config.hidden)), activate_input=False)
+        self.decoder = perceptron((config.num_latent, *reversed(config.hidden)), activate_input=False)
         self.mean_out = nn.Linear(first, config.num_pixels)
         self.scatter_out = nn.Linear(first, config.num_windows)
         self.pixel_scatter = nn.Parameter(torch.full((config.num_pixels,), LOG_SCATTER_START))
@@ -90,12 +91,12 @@ class SpectralVAE(nn.Module):
         compressed = flux.abs().mul_(0.25).add_(1).rsqrt_().mul_(flux).mul_(trust)
         hidden = self.flux_in(compressed) + self.noise_in(window_sum(trust, self._window) / self._window)
         mean, logvar = self.latent_out(self.encoder(hidden)).float().chunk(2, dim=1)
-        return mean, _bounded(logvar, LATENT_LOGVAR_RANGE)
+        return mean, bounded(logvar, LATENT_LOGVAR_RANGE)
 
     def decode(self, latent: Tensor) -> tuple[Tensor, Scatter]:
         """Mean of each pixel, [B, L], and the intrinsic variance, for latents [B, D]."""
         hidden = self.decoder(latent)
-        window = _bounded(self.scatter_out(hidden).float(), LOG_SCATTER_RANGE)
+        window = bounded(self.scatter_out(hidden).float(), LOG_SCATTER_RANGE)
         return self.mean_out(hidden).float(), Scatter(window, self.pixel_scatter)
 
     def forward(self, flux: Tensor, ivar: Tensor, noise: Tensor) -> Output:
@@ -106,14 +107,15 @@ class SpectralVAE(nn.Module):
         return Output(mean, scatter.expand(self._window), latent, latent_mean, latent_logvar)
 
 
-def _perceptron(widths: tuple[int, ...], activate_input: bool = True) -> nn.Sequential:
+def perceptron(widths: tuple[int, ...], activate_input: bool = True) -> nn.Sequential:
+    """Linear layers of these widths, each with a LeakyReLU after it."""
     layers: list[nn.Module] = [nn.LeakyReLU()] if activate_input else []
     for width_in, width_out in itertools.pairwise(widths):
         layers += [nn.Linear(width_in, width_out), nn.LeakyReLU()]
     return nn.Sequential(*layers)
 
 
-def _bounded(values: Tensor, limit: float) -> Tensor:
+def bounded(values: Tensor, limit: float) -> Tensor:
     """Identity near 0, never beyond +-limit, with a gradient everywhere."""
     return limit * torch.tanh(values / limit)
 
@@ -154,14 +156,18 @@ def losses(output: Output, flux: Tensor, ivar: Tensor, beta: float) -> dict[str,
 class SpectralVAETask:
     """Modules, optimiser and step of the spectral VAE; see `models.spec.TrainTask`.
 
-    The noise of step n depends on (seed, n) alone, so a resumed run repeats an uninterrupted one.
+    The noise of step n depends on (seed, n) alone, so a resumed run repeats an uninterrupted one, and workers that
+    share a batch draw together what one draws for all of it.
     """
+
+    network: ClassVar[Callable[[Any], nn.Module]] = SpectralVAE
+    """What is trained; a network of other inputs overrides `_inputs` too."""
 
     def __init__(self, config: SpectralVAEConfig, seed: int) -> None:
         self._config, self._seed = config, seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.modules: dict[str, nn.Module] = {"vae": SpectralVAE(config)}
+            self.modules: dict[str, nn.Module] = {"vae": type(self).network(config)}
         parameters = list(self.modules["vae"].parameters())
         groups = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -218,11 +224,9 @@ class SpectralVAETask:
         restore_optimizer(self.optimizers["adamw"], state["adamw"])
 
     def _losses(self, batch: Batch, noise: Tensor, beta: float) -> dict[str, Tensor]:
-        flux, ivar = (
-            torch.tensor(batch[name], dtype=torch.float32, device=self._device) for name in ("flux", "ivar")
-        )
+        flux, ivar, *told = self._inputs(batch)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
-            output = self.modules["vae"](flux, ivar, noise)
+            output = self.modules["vae"](flux, ivar, *told, noise)
         parts = losses(output, flux, ivar, beta)
         if self._config.info_lambda:
             prior = self._noise(len(flux), -1)
@@ -231,9 +235,18 @@ class SpectralVAETask:
             parts["loss"] = parts["loss"] + scale * parts["mmd"]
         return parts
 
+    def _inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Flux and ivar [B, L], and what else the network is told."""
+        return tuple(
+            torch.tensor(batch[name], dtype=torch.float32, device=self._device) for name in ("flux", "ivar")
+        )
+
     def _noise(self, rows: int, step: int) -> Tensor:
+        """Draw for the rows of all workers and take those of this one: as many workers as one likes draw what one does."""
+        rank, num_workers = worker()
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step + 1)
-        return torch.randn(rows, self._config.num_latent, generator=generator).to(self._device)
+        noise = torch.randn(num_workers * rows, self._config.num_latent, generator=generator)
+        return noise[rank * rows : (rank + 1) * rows].to(self._device)
 
     def _beta(self, step: int) -> float:
         warmup = self._config.beta_warmup_fraction * self._total_steps
@@ -263,14 +276,27 @@ def _predictor(
 
 
 def _reconstruct(config: SpectralVAEConfig, module: nn.Module, batch: Batch) -> dict[str, np.ndarray]:
-    """Give the decoder's mean at the latent mean, and its intrinsic scatter as a standard deviation, [B, L]."""
     vae = _evaluating(module)
-    device = next(vae.parameters()).device
+    return reconstruction(vae, batch, config.window_pixels, next(vae.parameters()).device)
+
+
+def reconstruction(
+    network: spectral.Autoencoder, batch: Batch, window_pixels: int, device: torch.device
+) -> dict[str, np.ndarray]:
+    """Give the decoder's mean at the latent mean, and its intrinsic scatter as a standard deviation, [B, L]."""
     with torch.inference_mode():
         flux, ivar = (torch.tensor(batch[n], dtype=torch.float32, device=device) for n in ("flux", "ivar"))
-        mean, scatter = vae.decode(vae.encode(flux, ivar)[0])
-        sigma = (0.5 * scatter.expand(config.window_pixels)).exp()
+        mean, scatter = network.decode(network.encode(flux, ivar)[0])
+        sigma = (0.5 * scatter.expand(window_pixels)).exp()
         return {"recon": mean.cpu().numpy(), "sigma": sigma.cpu().numpy()}
+
+
+def _decode(config: SpectralVAEConfig, module: nn.Module, latent: np.ndarray) -> np.ndarray:  # noqa: ARG001
+    """Give the decoder's mean at latents [B, D], [B, L]."""
+    vae = _evaluating(module)
+    with torch.inference_mode():
+        mean, _ = vae.decode(torch.tensor(latent, dtype=torch.float32, device=next(vae.parameters()).device))
+        return mean.cpu().numpy()
 
 
 def _evaluating(module: nn.Module) -> SpectralVAE:
@@ -292,4 +318,5 @@ SPEC = ModelSpec(
     predictor=_predictor,
     reconstruct=_reconstruct,
     trains_on=lambda _: (TARGETID,),  # names the reference objects
+    decode=_decode,
 )

@@ -1,15 +1,22 @@
 """Small NIRCam mosaics in the layouts of STScI and the DJA, written by astropy: what sources are tested on."""
 
 import gzip
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from astropy.io import fits
 
 from engine.images.bands import BANDS
 from engine.images.wcs import Grid
+from engine.schema import matrix
+from engine.sources.nircam import NircamSource
+from engine.sources.nircam_config import CatalogueConfig, NircamConfig
+from engine.stage import UnitTable
 
+SIZE = 24
+"""Pixels of a side of the cutouts that are asked for."""
 STEP = 0.03 / 3600
 NJY = 1e15 * np.radians(STEP) ** 2
 """1 MJy/sr in nJy on a pixel of 0.03 arcsec."""
@@ -75,3 +82,59 @@ def write_catalogue(path: Path, ra: np.ndarray, dec: np.ndarray, **more: object)
 
     Table({"NUMBER": np.arange(len(ra)) + 1000, "RA": ra, "DEC": dec, **more}).write(path, overwrite=True)
     return str(path)
+
+
+def config(uri: str = "", **more: object) -> NircamConfig:
+    catalogue = CatalogueConfig(uri=uri, id="NUMBER", ra="RA", dec="DEC") if uri else None
+    return NircamConfig(**{"size": SIZE, "strip_pixels": 400 * 70, "catalogue": catalogue, **more})
+
+
+def positions(x: np.ndarray, y: np.ndarray, field: Field, **more: object) -> str:
+    ra, dec = field.grid.to_sky(x, y)
+    return write_catalogue(field.folder / "cat.ecsv", ra, dec, **more)
+
+
+def read(field: Field, settings: NircamConfig) -> UnitTable:
+    """Read all units; check that each accounts for all its objects."""
+    source = NircamSource(str(field.folder), config=settings)
+    tables = [source.read(unit) for unit in source.plan()]
+    for table in tables:
+        objects = sum(row is not None for row in table.rejected["row"].to_pylist())
+        assert table.rows_in == table.rows.num_rows + objects
+        assert table.rows.schema.names == [column.name for column in source.columns]
+    rows, rejected = (pa.concat_tables([getattr(t, name) for t in tables]) for name in ("rows", "rejected"))
+    return UnitTable(rows, rejected, sum(t.rows_in for t in tables))
+
+
+def cubes(table: UnitTable, name: str) -> np.ndarray:
+    return matrix(table.rows, name).reshape(-1, 6, SIZE, SIZE)
+
+
+def dja(field: Field, packed: bool = False) -> None:
+    """SW on half the pixel of LW, common borders; units of 10 nJy; weights beside; 2 nJy in every LW pixel's area."""
+    for path in field.folder.glob("*_i2d.fits"):
+        path.unlink()
+    ending = ".fits.gz" if packed else ".fits"
+    for i, band in enumerate(BANDS):
+        fine = i < 3
+        shape = (600, 800) if fine else (300, 400)
+        g = replace(grid(shape, step=0.02 / 3600 if fine else 0.04 / 3600))
+        rng = np.random.default_rng(i)
+        field.images[band] = rng.normal(size=shape).astype("f4")
+        cards = header(g, BUNIT="10.0*nanoJansky", ZP=28.9, PHOTFNU=1e-8)
+        stem = field.folder / f"ceers-v7.2-{band}-clear_drc_"
+        fits.PrimaryHDU(field.images[band], cards).writeto(f"{stem}sci{ending}", overwrite=True)
+        fits.PrimaryHDU(np.full(shape, 4.0, "f4"), cards).writeto(f"{stem}wht{ending}", overwrite=True)
+        fits.PrimaryHDU(np.ones((3, 3))).writeto(f"{stem}exp{ending}", overwrite=True)
+    field.grid = grid((300, 400), step=0.04 / 3600)
+
+
+def psfs(folder: Path, scale: float = 0.03) -> str:
+    folder.mkdir(exist_ok=True)
+    y, x = np.indices((41, 41)) - 20
+    for i, band in enumerate(BANDS):
+        image = np.exp(-(x**2 + y**2) / (2 * (1.5 + 0.2 * i) ** 2))
+        fits.PrimaryHDU(image, fits.Header({"PIXELSCL": scale})).writeto(
+            folder / f"psf_{band}.fits", overwrite=True
+        )
+    return str(folder)

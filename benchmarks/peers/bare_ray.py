@@ -17,15 +17,15 @@ from benchmarks.peers.scoring import load_predictor, scores_table
 class Scorer:
     """The model in an actor."""
 
-    def __init__(self, checkpoint: str, ready_file: str) -> None:
-        self.predict, _ = load_predictor(checkpoint)
+    def __init__(self, checkpoint: str, plain: bool, ready_file: str) -> None:
+        self.predict, _ = load_predictor(checkpoint, plain)
         Path(ready_file).write_text(str(time.time()))  # what came before is start-up
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Any:
         return scores_table(batch, self.predict(batch))
 
 
-def main(release: str, checkpoint: str, out: str) -> dict[str, float]:
+def main(release: str, checkpoint: str, out: str, plain: bool) -> dict[str, float]:
     started = time.time()
     ray.init(include_dashboard=False, log_to_driver=False, object_store_memory=2 << 30)
     _, prep = load_predictor(checkpoint)
@@ -37,7 +37,7 @@ def main(release: str, checkpoint: str, out: str) -> dict[str, float]:
     spectra = ray.data.from_items(coadds(release)).flat_map(read)
     scored = spectra.map_batches(
         Scorer,
-        fn_constructor_args=(checkpoint, f"{out}.ready"),
+        fn_constructor_args=(checkpoint, plain, f"{out}.ready"),
         batch_size=512,
         compute=ray.data.ActorPoolStrategy(size=1),
         num_cpus=1,
@@ -51,4 +51,4 @@ def main(release: str, checkpoint: str, out: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], sys.argv[2], sys.argv[3])))
+    print(json.dumps(main(*sys.argv[1:4], sys.argv[4] == "plain")))

@@ -37,10 +37,10 @@ def _collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {k: torch.from_numpy(v) if v.dtype.kind in "fi" else v for k, v in batch.items()}
 
 
-def main(release: str, checkpoint: str, out: str, num_workers: int) -> dict[str, float]:
+def main(release: str, checkpoint: str, out: str, plain: bool, num_workers: int) -> dict[str, float]:
     started = time.perf_counter()
     torch.set_num_threads(2)
-    predict, prep = load_predictor(checkpoint)
+    predict, prep = load_predictor(checkpoint, plain)
     loader = DataLoader(
         Spectra(coadds(release), prep), batch_size=512, num_workers=num_workers, collate_fn=_collate
     )
@@ -56,4 +56,4 @@ def main(release: str, checkpoint: str, out: str, num_workers: int) -> dict[str,
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))))
+    print(json.dumps(main(*sys.argv[1:4], sys.argv[4] == "plain", int(sys.argv[5]))))

@@ -6,21 +6,30 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from benchmarks.peers.plain_scoring import PlainScorer
 from engine.checkpoint import load
 from engine.infer import open_model
 from engine.schema import list_array
 from engine.spectra.prepare import SpectrumPrep
 from engine.storage import Storage
 from models import MODELS
+from models.scoring import spectral
 from models.spec import Predict
 
 
-def load_predictor(checkpoint: str) -> tuple[Predict, SpectrumPrep]:
-    """Return the predictor of a checkpoint on the CPU and the preparation it wants."""
+def load_predictor(checkpoint: str, plain: bool = False) -> tuple[Predict, SpectrumPrep]:
+    """Return the predictor of a checkpoint on the CPU and the preparation it wants.
+
+    `plain` takes the scores as their formulas stand, in place of our scorer.
+    """
     saved = load(checkpoint, Storage())
     spec = MODELS[saved.model]
     config, module = open_model(spec, saved, checkpoint)
-    predict = spec.predictor(config, module, saved.fitted, torch.device("cpu"))
+    if plain:
+        scorer, threads = PlainScorer(config, module), torch.get_num_threads()
+        predict = spectral.predictor(config, scorer, saved.fitted, threads)
+    else:
+        predict = spec.predictor(config, module, saved.fitted, torch.device("cpu"))
     return predict, SpectrumPrep.model_validate(saved.prepare)
 
 

@@ -1,9 +1,11 @@
 """The sink: the rows of one unit become an immutable file, then a ledger record."""
 
 import hashlib
+import os
 import secrets
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -66,8 +68,8 @@ class FragmentSink:
         table = _reject_bad_positions(table) if self._has_index else table
         _check_counts(unit, table)
         rows = _with_index(table.rows) if self._has_index else table.rows
-        rows = _sorted(conform(rows, self.columns, f"unit {unit.key}"), SORT_BY)
-        rejected = _sorted(conform(table.rejected, REJECTED, f"rejected of {unit.key}"), _names(REJECTED))
+        rows = conform(rows, self.columns, f"unit {unit.key}")
+        rejected = conform(table.rejected, REJECTED, f"rejected of {unit.key}")
         record = self._put_files(unit, table, rows, rejected)
         ledger = Ledger(self.root, self._storage)
         return record if ledger.record(record) else ledger.read(unit.id)
@@ -79,20 +81,20 @@ class FragmentSink:
     def _put_files(self, unit: Unit, table: UnitTable, rows: pa.Table, rejected: pa.Table) -> LedgerRecord:
         """Write what there is under names of this attempt and describe it."""
         attempt = secrets.token_hex(6)
-        data = parquet.to_bytes(rows) if rows.num_rows else b""
-        rejections = parquet.to_bytes(rejected) if rejected.num_rows else b""
+        fragment = self._put(f"{unit.id}-{attempt}.parquet", rows, SORT_BY)
+        rejections = self._put(f"{unit.id}-{attempt}-rejected.parquet", rejected, _names(REJECTED))
         return LedgerRecord(
             unit_id=unit.id,
             unit_key=unit.key,
             attempt=attempt,
-            fragment=self._put(f"{unit.id}-{attempt}.parquet", data),
-            rejected_fragment=self._put(f"{unit.id}-{attempt}-rejected.parquet", rejections),
+            fragment=fragment.path,
+            rejected_fragment=rejections.path,
             rows_in=table.rows_in,
             rows=rows.num_rows,
             rejected=_counts(rejected["reason"]),
             rejected_files=rejected["row"].null_count,
-            sha256=hashlib.sha256(data).hexdigest() if data else "",
-            num_bytes=len(data),
+            sha256=fragment.sha256,
+            num_bytes=fragment.num_bytes,
             pixels=pixel_counts(rows[HEALPIX.name].to_numpy()) if self._has_index else {},
             stats={name: float(value) for name, value in table.stats.items()},
             unit=unit.to_json(),
@@ -102,12 +104,21 @@ class FragmentSink:
     def _storage(self) -> Storage:
         return Storage(self.storage_options)
 
-    def _put(self, name: str, data: bytes) -> str:
-        if not data:
-            return ""
+    def _put(self, name: str, rows: pa.Table, sort_by: tuple[str, ...]) -> "_File":
+        """Write rows sorted, if there are any."""
+        if not rows.num_rows:
+            return _File("", "", 0)
         path = f"fragments/{name}"
-        self._storage.put(Storage.join(self.root, path), data)
-        return path
+        with self._storage.writing(Storage.join(self.root, path)) as local:
+            parquet.write(rows, local, _order(rows, sort_by))
+            with open(local, "rb") as file:
+                return _File(path, hashlib.file_digest(file, "sha256").hexdigest(), file.seek(0, os.SEEK_END))
+
+
+class _File(NamedTuple):
+    path: str
+    sha256: str
+    num_bytes: int
 
 
 def _reject_bad_positions(table: UnitTable) -> UnitTable:
@@ -142,9 +153,13 @@ def _check_counts(unit: Unit, table: UnitTable) -> None:
         )
 
 
-def _sorted(table: pa.Table, names: tuple[str, ...]) -> pa.Table:
+def _order(table: pa.Table, names: tuple[str, ...]) -> np.ndarray | None:
+    """Find the order of rows by these columns, as far as there are any; None if it is theirs already."""
     keys = [(name, "ascending") for name in names if name in table.column_names]
-    return table.sort_by(keys) if keys else table
+    if not keys:
+        return None
+    order = pc.call_function("sort_indices", [table], pc.SortOptions(keys)).to_numpy()
+    return order if (np.diff(order) != 1).any() else None
 
 
 def _names(columns: tuple[Column, ...]) -> tuple[str, ...]:

@@ -5,10 +5,12 @@ manifest lists every file; readers take files from it and never list folders.
 """
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from engine.errors import CommitError
+from engine.locations import NotFoundError
 from engine.storage import Storage
 
 Role = Literal["data", "rejected", "units", "metadata"]
@@ -118,8 +120,12 @@ def version_numbers(root: str, storage: Storage) -> list[int]:
 
 
 def versions(root: str, storage: Storage) -> list[Version]:
-    """All versions, oldest first; empty if nothing was published."""
-    return [read_version(root, storage, number) for number in version_numbers(root, storage)]
+    """All versions, oldest first, without those that are pruned meanwhile; empty if nothing was published."""
+    found = []
+    for number in version_numbers(root, storage):
+        with suppress(NotFoundError):
+            found.append(read_version(root, storage, number))
+    return found
 
 
 def current_version(root: str, storage: Storage) -> Version | None:

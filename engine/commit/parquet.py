@@ -1,8 +1,9 @@
-"""Parquet files as bytes: written the same way every time, read through `Storage`."""
+"""Parquet files, as bytes or streamed to a file: written the same way every time, read through `Storage`."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -14,26 +15,62 @@ ROW_GROUP_ROWS = 50_000
 ROW_GROUP_BYTES = 64 << 20
 """Where rows are images a group has fewer: who reads a part of a file holds whole groups."""
 
+PAGE_BYTES = 4 << 20
+"""Images of a page: by default pyarrow holds 1,024 rows at a time, however large they are."""
+
 
 def to_bytes(table: pa.Table, row_group_rows: int = ROW_GROUP_ROWS) -> bytes:
-    """Write a table as Parquet: equal tables give equal bytes.
+    """Return what `write` writes."""
+    sink = pa.BufferOutputStream()
+    write(table, sink, row_group_rows=row_group_rows)
+    return sink.getvalue().to_pybytes()
+
+
+def write(
+    table: pa.Table,
+    sink: str | pa.NativeFile,
+    order: np.ndarray | None = None,
+    row_group_rows: int = ROW_GROUP_ROWS,
+) -> None:
+    """Write a table as Parquet, a row group at a time: equal tables give equal bytes.
 
     Zstandard; floats are split by byte (their exponents compress, their digits do not) and the rest is dictionary
     encoded. Packed columns are written as they are: noise does not compress. Field metadata of the schema is kept.
+
+    Parameters
+    ----------
+    table
+        Rows to write.
+    sink
+        Path of a local file, or a stream.
+    order
+        Indices of the rows in the order of the file, int64 [rows]; None: as they are. Without a sorted copy of the
+        table in memory.
+    row_group_rows
+        Rows of a group, fewer where they are images.
     """
-    sink = pa.BufferOutputStream()
-    row_bytes = table.nbytes // max(table.num_rows, 1) + 1
-    group_rows = max(1, min(row_group_rows, ROW_GROUP_BYTES // row_bytes))
+    group_rows = max(1, min(row_group_rows, ROW_GROUP_BYTES // _row_bytes(table)))
+    with pq.ParquetWriter(sink, table.schema, **_encodings(table)) as writer:
+        for start in range(0, max(table.num_rows, 1), group_rows):
+            group = np.s_[start : start + group_rows]
+            rows = table.slice(start, group_rows) if order is None else table.take(pa.array(order[group]))
+            writer.write_table(rows, row_group_size=group_rows)
+
+
+def _row_bytes(table: pa.Table) -> int:
+    return table.nbytes // max(table.num_rows, 1) + 1
+
+
+def _encodings(table: pa.Table) -> dict[str, Any]:
     packed = [field.name for field in table.schema if pa.types.is_fixed_size_binary(field.type)]
     leaves = _leaves(table.schema.field(name) for name in table.column_names if name not in packed)
-    encodings: dict[str, Any] = {
+    batch_rows = {"write_batch_size": max(1, PAGE_BYTES // _row_bytes(table))} if packed else {}
+    return batch_rows | {
         "use_dictionary": [path for path, is_float in leaves if not is_float] or False,
         "use_byte_stream_split": [path for path, is_float in leaves if is_float] or False,
         "compression": {path: "zstd" for path, _ in leaves} | dict.fromkeys(packed, "none"),
         "write_statistics": [path for path, _ in leaves] if packed else True,
     }
-    pq.write_table(table, sink, row_group_size=group_rows, **encodings)
-    return sink.getvalue().to_pybytes()
 
 
 def _leaves(fields: Iterable[pa.Field]) -> list[tuple[str, bool]]:

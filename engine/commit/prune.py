@@ -1,24 +1,48 @@
-"""Remove what no kept version and no ledger record names: orphans of killed workers, old versions."""
+"""Remove what nobody needs any more: old versions, what killed workers left, fragments of units that no version has.
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+What may still be needed stays. A version goes when the one that pushed it out of the newest `keep_versions` is old
+enough that nobody reads it any more. Files of no version or record go when they are old enough that no job is still
+to record them. Fragments of units that only old versions had go in two steps, because a job that is running may have
+counted on their records: the record is retired first, and its fragment follows when that was long enough ago.
+"""
 
-from engine.commit.manifest import Version, manifest_of, read_version, version_numbers, version_uri
-from engine.ledger import Ledger
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+from time import time
+
+from engine.commit import parquet
+from engine.commit.manifest import (
+    Manifest,
+    Version,
+    manifest_of,
+    read_version,
+    version_numbers,
+    version_uri,
+)
+from engine.ledger import Ledger, LedgerRecord
+from engine.runs import RunFolder, run_names
 from engine.storage import FileInfo, Storage, canonical
+
+RETIRED = "retired"
+"""Folder of ledger records that were taken out of the ledger, until their fragments are gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What was removed (or would be): URIs and their sizes."""
+    """What was removed (or would be): URIs and their sizes; units whose fragments go with a later pruning."""
 
     uris: tuple[str, ...]
     num_bytes: int
+    retired: int = 0
 
 
 def prune(root: str, storage: Storage, keep_versions: int, min_age_s: float, dry_run: bool = False) -> Pruned:
-    """Remove orphaned fragments, unfinished publications and old versions below a catalogue root.
+    """Remove orphaned fragments, unfinished publications, old versions and old runs below a catalogue root.
+
+    It may be killed at any moment and run again, and run beside jobs and readers.
 
     Parameters
     ----------
@@ -27,8 +51,8 @@ def prune(root: str, storage: Storage, keep_versions: int, min_age_s: float, dry
     keep_versions
         How many of the newest versions stay, at least 1.
     min_age_s
-        Nothing younger is touched [s]; must be longer than any job runs, for its files have no record
-        until they are whole.
+        Grace [s]: longer than any job runs (its files have no record until they are whole) and any reader
+        reads one version.
     dry_run
         Only tell what would be removed.
 
@@ -39,47 +63,145 @@ def prune(root: str, storage: Storage, keep_versions: int, min_age_s: float, dry
     """
     if keep_versions < 1:
         raise ValueError(f"keep_versions must be at least 1 (got {keep_versions})")
+    sweep = _Sweep(root, storage, time() - min_age_s)
     # Files are listed before the records that name them: one recorded meanwhile is not an orphan.
-    files = list(storage.list(storage.join(root, "fragments"))) + list(
-        storage.list(storage.join(root, "data"))
-    )
-    numbers = version_numbers(root, storage)
-    old = [read_version(root, storage, n) for n in numbers[:-keep_versions]]
-    expired = [version for version in old if _age_s(datetime.fromisoformat(version.created)) >= min_age_s]
-    kept = [read_version(root, storage, n) for n in numbers if n not in {v.version for v in expired}]
-    orphans = list(_orphans(root, storage, files, kept, min_age_s))
-    pointers = [storage.info(version_uri(root, storage, version.version)) for version in expired]
-    doomed = pointers + orphans  # records first: a version never names what is gone
+    fragments = sweep.listed("fragments")
+    data = sweep.listed("data")
+    expired, kept = _split(sweep, keep_versions)
+    manifests = [manifest_of(root, storage, version) for version in kept]
+    retiring = _to_retire(sweep, expired, manifests)
+    doomed = [storage.info(version_uri(root, storage, version.version)) for version in expired]
+    doomed += _unnamed_data(sweep, data, manifests)
+    doomed += _unnamed_fragments(sweep, fragments, manifests)
+    doomed += _old_runs(sweep)
     if not dry_run:
-        for info in doomed:
+        _retire(sweep, retiring)
+        for info in doomed:  # version records first: a version never names what is gone
             storage.delete(info.uri)
-    return Pruned(tuple(info.uri for info in doomed), sum(info.size for info in doomed))
+    return Pruned(tuple(info.uri for info in doomed), sum(info.size for info in doomed), len(retiring))
 
 
-def _orphans(
-    root: str, storage: Storage, files: list[FileInfo], kept: list[Version], min_age_s: float
-) -> Iterator[FileInfo]:
-    named, folders = _named(root, storage, kept)
-    base = canonical(root).rstrip("/") + "/"
+@dataclass
+class _Sweep:
+    """A catalogue, and the time before which things are old [s, Unix time]."""
+
+    root: str
+    storage: Storage
+    old_s: float
+    base: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.base = canonical(self.root).rstrip("/") + "/"
+
+    def listed(self, folder: str) -> list[FileInfo]:
+        return list(self.storage.list(self.storage.join(self.root, folder)))
+
+    def is_old(self, info: FileInfo) -> bool:
+        return info.modified_s <= self.old_s
+
+    def path(self, info: FileInfo) -> str:
+        """Path relative to the root."""
+        return info.uri.removeprefix(self.base)
+
+
+def _split(sweep: _Sweep, keep_versions: int) -> tuple[list[Version], list[Version]]:
+    """Versions that go and versions that stay, oldest first.
+
+    A version is in the way of nobody while it is current; who opened it then may read on for the grace from
+    the moment when the next one came.
+    """
+    numbers = version_numbers(sweep.root, sweep.storage)
+    records = [read_version(sweep.root, sweep.storage, number) for number in numbers]
+    successors = dict(pairwise(records))
+    expired = [v for v in records[:-keep_versions] if _created_s(successors[v]) <= sweep.old_s]
+    return expired, [version for version in records if version not in expired]
+
+
+def _created_s(version: Version) -> float:
+    return datetime.fromisoformat(version.created).timestamp()
+
+
+def _to_retire(sweep: _Sweep, expired: list[Version], kept: list[Manifest]) -> list[str]:
+    """Ids of the units that only versions that go have: nothing while a job runs that may count on them.
+
+    Units that no version ever had are results of jobs that have not published yet: they stay.
+    """
+    if not expired or _is_busy(sweep):
+        return []
+    manifests = [manifest_of(sweep.root, sweep.storage, version) for version in expired]
+    return sorted(_units(sweep, manifests) - _units(sweep, kept))
+
+
+def _units(sweep: _Sweep, manifests: Iterable[Manifest]) -> set[str]:
+    found: set[str] = set()
+    for manifest in manifests:
+        (path,) = manifest.paths("units")
+        uri = sweep.storage.join(sweep.root, path)
+        found |= set(parquet.read(sweep.storage, uri, ["unit_id"])["unit_id"].to_pylist())
+    return found
+
+
+def _is_busy(sweep: _Sweep) -> bool:
+    states = (
+        RunFolder(sweep.root, sweep.storage, name).read() for name in run_names(sweep.root, sweep.storage)
+    )
+    return any(state and not state.end and not state.is_lost(time()) for state in states)
+
+
+def _retire(sweep: _Sweep, unit_ids: Iterable[str]) -> None:
+    """Move records out of the ledger: written in the new place first, so that none is lost in between."""
+    ledger = Ledger(sweep.root, sweep.storage)
+    for record in ledger.done(list(unit_ids)).values():
+        name = f"{record.unit_id}-{record.attempt}.json"
+        sweep.storage.put(sweep.storage.join(sweep.root, RETIRED, name), record.to_json().encode())
+        ledger.forget(record.unit_id)
+
+
+def _unnamed_data(sweep: _Sweep, files: list[FileInfo], manifests: list[Manifest]) -> Iterator[FileInfo]:
+    """Old files of publications that no kept version is of."""
+    folders = {manifest.path for manifest in manifests}
+    named = {file.path for manifest in manifests for file in manifest.files}
     for info in files:
-        path = info.uri.removeprefix(base)
-        is_kept = path in named or "/".join(path.split("/")[:2]) in folders
-        if not is_kept and _age_s(_modified(storage, info.uri)) >= min_age_s:
+        path = sweep.path(info)
+        if path not in named and "/".join(path.split("/")[:2]) not in folders and sweep.is_old(info):
             yield info
 
 
-def _named(root: str, storage: Storage, kept: list[Version]) -> tuple[set[str], set[str]]:
-    """Files that records and kept versions name, and the folders of these versions."""
-    records = Ledger(root, storage).done().values()
-    named = {path for record in records for path in (record.fragment, record.rejected_fragment)}
-    manifests = [manifest_of(root, storage, version) for version in kept]
-    named |= {file.path for manifest in manifests for file in manifest.files}
-    return named, {manifest.path for manifest in manifests}
+def _unnamed_fragments(sweep: _Sweep, files: list[FileInfo], manifests: list[Manifest]) -> Iterator[FileInfo]:
+    """Old fragments of attempts that do not count, and those that were retired long enough ago, with the records."""
+    retired = sweep.listed(RETIRED)
+    fresh = [info for info in retired if not sweep.is_old(info)]
+    named = {file.path for manifest in manifests for file in manifest.files}
+    named |= {path for info in fresh for path in _paths(_record(sweep, info))}
+    ledger = Ledger(sweep.root, sweep.storage)
+    recorded = ledger.ids()
+    attempts: dict[str, dict[str, list[FileInfo]]] = defaultdict(lambda: defaultdict(list))
+    for info in files:
+        unit_id, _, attempt = info.uri.rpartition("/")[2].partition("-")
+        attempts[unit_id][attempt.removesuffix(".parquet").removesuffix("-rejected")].append(info)
+    # A record is read only where several attempts left fragments: one attempt alone is the one that counts.
+    contested = [unit_id for unit_id, found in attempts.items() if unit_id in recorded and len(found) > 1]
+    named |= {path for record in ledger.done(contested).values() for path in _paths(record)}
+    for unit_id, found in attempts.items():
+        if unit_id in recorded and len(found) == 1:
+            continue
+        for info in (info for infos in found.values() for info in infos):
+            if sweep.path(info) not in named and sweep.is_old(info):
+                yield info
+    yield from (info for info in retired if sweep.is_old(info))
 
 
-def _modified(storage: Storage, uri: str) -> datetime:
-    return storage.filesystem(uri).modified(uri)
+def _record(sweep: _Sweep, info: FileInfo) -> LedgerRecord:
+    return LedgerRecord.from_json(sweep.storage.read(info.uri))
 
 
-def _age_s(time: datetime) -> float:
-    return (datetime.now(UTC) - time).total_seconds()
+def _paths(record: LedgerRecord) -> tuple[str, str]:
+    return record.fragment, record.rejected_fragment
+
+
+def _old_runs(sweep: _Sweep) -> Iterator[FileInfo]:
+    """Old objects of all runs but the last."""
+    last = run_names(sweep.root, sweep.storage)[-1:]
+    for info in sweep.listed("runs"):
+        if sweep.path(info).split("/")[1] not in last and sweep.is_old(info):
+            yield info

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.images.planes import Plane
+from engine.images.planes import Plane, window
 
 
 @dataclass(frozen=True)
@@ -51,28 +51,22 @@ def cut(
     Parameters
     ----------
     plane
-        On the reference grid; it must hold all windows whole (`planes.onto` pads with masked pixels).
+        On the reference grid; what of a window lies outside of it is masked.
     x0, y0
         Corners of the windows on the reference grid, [B].
     science, error, mask
         [B, S, S], written to; may be views of larger arrays.
-
-    Raises
-    ------
-    ValueError
-        If a window is not whole on the plane.
     """
-    if not len(x0):
-        return
     size = science.shape[-1]
     row, column = y0 - plane.y0, x0 - plane.x0
-    inside = row.max() + size <= plane.shape[0] and column.max() + size <= plane.shape[1]
-    if min(row.min(), column.min()) < 0 or not inside:
-        raise ValueError(f"windows of {size} pixels are not whole on a plane of {plane.shape}")
-    corners = list(zip(row.tolist(), column.tolist(), strict=True))
+    whole = (row >= 0) & (row + size <= plane.shape[0]) & (column >= 0) & (column + size <= plane.shape[1])
+    corners = [values[whole].tolist() for values in (np.arange(len(whole)), row, column)]
     for image, out in ((plane.science, science), (plane.error, error), (plane.mask, mask)):
-        for window, (i, j) in zip(out, corners, strict=True):  # one index array for all is slower
-            window[:] = image[i : i + size, j : j + size]
+        for k, i, j in zip(*corners, strict=True):  # one index array for all is slower
+            out[k] = image[i : i + size, j : j + size]
+    for k in np.flatnonzero(~whole).tolist():
+        part = window(plane, int(y0[k]), int(x0[k]), (size, size))
+        science[k], error[k], mask[k] = part.science, part.error, part.mask
 
 
 def coverage(mask: np.ndarray) -> np.ndarray:

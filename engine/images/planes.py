@@ -10,6 +10,9 @@ import numpy as np
 
 from engine.images.wcs import BINNED, NATIVE, REPROJECTED, Grid, Relation, outline
 
+BLOCK_PIXELS = 1 << 18
+"""Pixels that are calibrated at a time: what fits into a core's cache is read from memory once."""
+
 
 @dataclass(frozen=True)
 class Plane:
@@ -60,21 +63,31 @@ def make_plane(
     y0
         Row of the image that comes first.
     """
+    out = Plane(
+        np.empty(science.shape, np.float32), np.zeros(science.shape, np.float32), np.empty(science.shape, bool), y0
+    )  # fmt: skip
+    rows = max(1, BLOCK_PIXELS // max(science.shape[1], 1))
+    for start in range(0, science.shape[0], rows):
+        part = np.s_[start : start + rows]
+        noise, known = (None if values is None else values[part] for values in (error, weight))
+        bad = ~_holds_data(science[part], noise, known)
+        out.mask[part] = bad
+        for values, to in ((science, out.science), (error, out.error)):
+            if values is not None:
+                with np.errstate(over="ignore", invalid="ignore"):  # of what is no data
+                    np.multiply(values[part], factor, out=to[part], casting="same_kind")
+                if bad.any():
+                    to[part][bad] = 0
+    return out
+
+
+def _holds_data(science: np.ndarray, error: np.ndarray | None, weight: np.ndarray | None) -> np.ndarray:
     good = np.isfinite(science)
-    if error is None:
-        good &= science != 0
-    else:
-        with np.errstate(invalid="ignore"):
-            good &= np.isfinite(error) & (error > 0)
-    if weight is not None:
-        with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):
+        good &= science != 0 if error is None else np.isfinite(error) & (error > 0)
+        if weight is not None:
             good &= weight > 0
-    return Plane(_scaled(science, factor, good), _scaled(error, factor, good), ~good, y0)
-
-
-def _scaled(values: np.ndarray | None, factor: float, good: np.ndarray) -> np.ndarray:
-    out = np.zeros(good.shape, np.float32)
-    return out if values is None else np.multiply(values, factor, out=out, where=good, casting="same_kind")
+    return good
 
 
 def weight_to_error(weight: np.ndarray) -> np.ndarray:
@@ -90,7 +103,14 @@ def masked(y0: int, x0: int, shape: tuple[int, int]) -> Plane:
 
 
 def window(plane: Plane, y0: int, x0: int, shape: tuple[int, int]) -> Plane:
-    """Cut out a window given on the plane's own grid; what lies outside the plane is masked."""
+    """Cut out a window given on the plane's own grid; what lies outside the plane is masked.
+
+    A window that is whole on the plane is a view of it.
+    """
+    row, column = y0 - plane.y0, x0 - plane.x0
+    if min(row, column) >= 0 and row + shape[0] <= plane.shape[0] and column + shape[1] <= plane.shape[1]:
+        at = np.s_[row : row + shape[0], column : column + shape[1]]
+        return Plane(plane.science[at], plane.error[at], plane.mask[at], y0, x0)
     out = masked(y0, x0, shape)
     begin = (max(y0, plane.y0), max(x0, plane.x0))
     end = (

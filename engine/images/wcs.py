@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from astropy.io import fits
+from astropy.io.fits.verify import VerifyError
 from astropy.wcs import WCS, FITSFixedWarning
 
 from engine.errors import SourceError
@@ -127,7 +128,7 @@ def grid_of(header: fits.Header, where: str) -> Grid:
         plain = not any(key in header for key in _DISTORTED) and wcs.wcs.lonpole == 180.0
         frame = str(wcs.wcs.radesys)
         crpix, crval = (tuple(map(float, values)) for values in (wcs.wcs.crpix, wcs.wcs.crval))
-    except (ValueError, TypeError, AttributeError, MemoryError) as error:
+    except (VerifyError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise _bad(where, "WCS cannot be read", f"{type(error).__name__}: {error}") from error
     if types != ("RA---TAN", "DEC--TAN"):
         raise _bad(where, "has no celestial WCS of the form needed", ", ".join(types).strip(", ") or "none")

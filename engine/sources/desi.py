@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from engine.config import Config
 from engine.errors import SourceError
 from engine.fits import FitsContents, read_hdus
+from engine.fitsdata import decoding
 from engine.flags import LOW_COVERAGE, MISSING_B, MISSING_R, MISSING_Z
 from engine.partition import valid_position
 from engine.schema import conform, empty_table, list_array
@@ -32,6 +33,7 @@ from engine.sources.desi_rows import (
     REDSHIFT_COLUMNS,
     SCORES_COLUMNS,
     build_rows,
+    check_columns,
     survey_from_targets,
 )
 from engine.sources.spectra import SpectrumSource
@@ -84,13 +86,14 @@ class DesiSource(SpectrumSource):
         contents = None
         try:
             contents = read_hdus(self._storage, ref.uri, ref.size, IMAGES, COADD_TABLES)
-            arms = _check_layout(contents, ref.uri)
+            redshifts, faults, used = self._read_redshifts(redrock)
+            with decoding(ref.uri):
+                arms = _check_layout(contents, ref.uri)
+                table = _rows(contents, redshifts, ref.uri)
+                table = UnitTable(table.rows, rejected_table(faults), table.rows_in)
+                table = _add_spectra(_cut(table, contents, self.config.cuts), arms)
         except SourceError as error:
             return self._reject_file(ref, redrock, error, contents)
-        redshifts, faults, used = self._read_redshifts(redrock)
-        table = _rows(contents, redshifts, ref.uri)
-        table = UnitTable(table.rows, rejected_table(faults), table.rows_in)
-        table = _add_spectra(_cut(table, contents, self.config.cuts), arms)
         return table, contents.bytes_used + used
 
     def _read_redshifts(self, ref: FileRef | None) -> tuple[dict[str, np.ndarray], list[Rejection], int]:
@@ -105,6 +108,7 @@ class DesiSource(SpectrumSource):
             missing = [column for column in REDSHIFT_COLUMNS if column not in table]
             if missing:
                 raise _unsupported(f"{name} lacks {', '.join(missing)}", ref.uri, contents)
+            check_columns(table, name, ref.uri)
         except SourceError as error:
             return {}, [Rejection(ref.uri, error.reason, str(error))], 0
         return table, [], contents.bytes_used
@@ -133,9 +137,12 @@ class DesiSource(SpectrumSource):
         targetid = contents.tables.get("FIBERMAP", {}).get("TARGETID")
         if targetid is None and is_coadd(uri):
             targetid = self._read_redshifts(redrock)[0].get("TARGETID")
+        if targetid is not None and (targetid.ndim != 1 or targetid.dtype.kind not in "iu"):
+            targetid = None
         if targetid is not None and (is_coadd(uri) or any(image in contents.names for image in IMAGES)):
             return targetid.tolist()
-        length, num = (int(str(spectra.get(axis, 0))) for axis in ("NAXIS1", "NAXIS2"))
+        sizes = [spectra.get(axis, 0) for axis in ("NAXIS1", "NAXIS2")]
+        length, num = (size if isinstance(size, int) else 0 for size in sizes)
         return [None] * (num if length >= MIN_PIXELS else 0)
 
 
@@ -152,6 +159,8 @@ def _check_layout(contents: FitsContents, uri: str) -> _Arms:
     fibermap = contents.tables.get("FIBERMAP", {})
     if "TARGETID" not in fibermap:
         raise _unsupported("no FIBERMAP with TARGETID", uri, contents)
+    for name, table in contents.tables.items():
+        check_columns(table, name, uri)
     if "FIBERSTATUS" in fibermap and "COADD_FIBERSTATUS" not in fibermap:
         what = "file of exposures: its rows are not targets (FIBERSTATUS, no COADD_FIBERSTATUS)"
         raise _unsupported(what, uri, contents, "Give the coadd-*.fits made from it.")

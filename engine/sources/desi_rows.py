@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.column import Column
+from engine.errors import SourceError
 from engine.flags import NO_REDSHIFT
 from engine.schema import arrow_type
 from engine.spectra.columns import SPECTRUM_COLUMNS
@@ -35,8 +36,30 @@ MADE_FROM_PIXELS = ("flux", "ivar", "num_good_pixels", "snr")
 META_COLUMNS = tuple(column for column in SPECTRUM_COLUMNS if column.name not in MADE_FROM_PIXELS)
 """What is known of a spectrum before its pixels are looked at."""
 
+TEXT_COLUMNS = frozenset({"OBJTYPE", "SPECTYPE", "SUBTYPE"})
+"""All others hold numbers."""
+
 Table = Mapping[str, np.ndarray]
 """Column name to array, all of one length."""
+
+
+def check_columns(table: Table, name: str, uri: str) -> None:
+    """Check that the columns of a table hold one number a row, or one text.
+
+    Raises
+    ------
+    SourceError
+        `unsupported_layout`, naming the column.
+    """
+    for column, values in table.items():
+        kinds = "U" if column in TEXT_COLUMNS else "iu" if column == "TARGETID" else "biuf"
+        if values.ndim != 1 or values.dtype.kind not in kinds:
+            got, expected = (
+                f"{values.dtype}, {values.ndim} axes",
+                "one text" if kinds == "U" else "one number",
+            )
+            what = f"{name}: column {column} is of another type"
+            raise SourceError(what, uri, got, f"{expected} a row", reason="unsupported_layout")
 
 
 def survey_from_targets(fibermap: Table) -> str:

@@ -20,6 +20,7 @@ from pydantic import Field
 from engine.config import Config
 from engine.errors import SourceError
 from engine.fits import FitsContents, read_hdus
+from engine.fitsdata import decoding
 from engine.locations import FileInfo
 from engine.sources.galaxies import Galaxy, GalaxyConfig, GalaxySource, centre_crop, roles
 from engine.stage import Rejection, UnitTable
@@ -91,7 +92,7 @@ class CosmosSource(GalaxySource):
         try:
             contents = self._read_table(ref, COLUMNS)
             rows = {name: values[start:stop] for name, values in _catalogue(contents, ref.uri).items()}
-            fits = _fits(self._read_table(files[FITS], FIT_COLUMNS)) if FITS in files else {}
+            fits = self._fits(files[FITS]) if FITS in files else {}
         except SourceError as error:
             return self.unit_table([], [self.rejection(error, ref.uri)]), 0
         stamps, used = self._stamps(files, rows)
@@ -99,10 +100,15 @@ class CosmosSource(GalaxySource):
         rejected: list[Rejection] = []
         for at, ident in enumerate(rows["IDENT"].tolist()):
             try:
-                galaxies.append(self._galaxy(stamps, rows, at, ref.uri, start, fits.get(ident, {})))
+                with decoding(ref.uri):
+                    galaxies.append(self._galaxy(stamps, rows, at, ref.uri, start, fits.get(ident, {})))
             except SourceError as error:
                 rejected.append(self.rejection(error, ref.uri, start + at, ident))
         return self.unit_table(galaxies, rejected), used + contents.bytes_used
+
+    def _fits(self, ref: FileRef) -> dict[int, dict[str, float]]:
+        with decoding(ref.uri):
+            return _fits(self._read_table(ref, FIT_COLUMNS))
 
     def _galaxy(
         self,

@@ -14,6 +14,7 @@ from pydantic import Field
 from engine.config import Config
 from engine.errors import SourceError
 from engine.fits import FitsContents, read_hdus
+from engine.fitsdata import decoding
 from engine.sources.galaxies import FACT_NAMES, Galaxy, GalaxyConfig, GalaxySource, id_of
 from engine.stage import UnitTable
 from engine.units import FileRef, Unit
@@ -55,10 +56,11 @@ class CubesSource(GalaxySource):
         try:
             wanted = {PARAMETERS: (OBJECT_ID, *_COLUMNS.values())}
             contents = read_hdus(self._storage, ref.uri, ref.size, (IMAGES,), wanted)
-            images = self._images(contents, ref.uri)
+            with decoding(ref.uri):
+                galaxies = list(self._galaxies(contents, self._images(contents, ref.uri), ref.uri))
         except SourceError as error:
             return self.unit_table([], [self.rejection(error, ref.uri)]), 0
-        return self.unit_table(self._galaxies(contents, images, ref.uri)), contents.bytes_used
+        return self.unit_table(galaxies), contents.bytes_used
 
     def _images(self, contents: FitsContents, uri: str) -> np.ndarray:
         """Images [N, C, S, S], in step with the table if there is one."""

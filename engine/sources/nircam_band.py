@@ -6,6 +6,7 @@ import numpy as np
 
 from engine.errors import SourceError
 from engine.fits import FitsContents, read_headers, read_rows
+from engine.fitsdata import decoding
 from engine.images.calibration import UNIT_KEYS, unit_factor
 from engine.images.planes import Plane, make_plane, weight_to_error
 from engine.images.wcs import Grid, grid_of
@@ -48,6 +49,13 @@ def open_band(
 def describe(contents: FitsContents, ref: FileRef, weight: FileRef | None, default_unit: str) -> BandImage:
     """Find image, grid and unit from the headers; errors as `open_band`."""
     extension = "SCI" if "SCI" in contents.hdus else "PRIMARY"
+    with decoding(f"{ref.uri}[{extension}]"):
+        return _describe(contents, extension, ref, weight, default_unit)
+
+
+def _describe(
+    contents: FitsContents, extension: str, ref: FileRef, weight: FileRef | None, default_unit: str
+) -> BandImage:
     header = contents.header(extension)
     where = f"{ref.uri}[{extension}]"
     if header.get("NAXIS") != 2 and header.get("ZNAXIS") != 2:

@@ -60,7 +60,7 @@ NO_OBJECTS = Objects(*(np.empty(0, dtype) for dtype in ("i8", "f8", "f8", "f8", 
 
 
 class Cutouts:
-    """Pixels of `num` objects in all bands; a band that is never filled counts as absent.
+    """Pixels of `num` objects in all bands; a band that is never filled and described counts as absent.
 
     Attributes
     ----------
@@ -74,8 +74,8 @@ class Cutouts:
 
     def __init__(self, num: int, size: int) -> None:
         shape = (num, NUM_BANDS, size, size)
-        self.science, self.error = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        self.mask = np.ones(shape, bool)
+        self.science, self.error = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        self.mask = np.empty(shape, bool)
         self.has_error = np.zeros((num, NUM_BANDS), bool)
         self.unit_factor = np.full((num, NUM_BANDS), np.nan)
         self.resampling = np.full((num, NUM_BANDS), ABSENT, np.int16)
@@ -88,9 +88,14 @@ class Cutouts:
         self.unit_factor[at], self.resampling[at], self.has_error[at] = factor, resampling, has_error
 
     def band(self, band: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Science, error and mask of a band, [B, S, S], to be written to."""
+        """Science, error and mask of a band, [B, S, S], to be written to as a whole."""
         at = BANDS.index(band)
         return self.science[:, at], self.error[:, at], self.mask[:, at]
+
+    def mask_absent(self) -> None:
+        """Mask the bands that were never described."""
+        absent = self.resampling == ABSENT
+        self.science[absent], self.error[absent], self.mask[absent] = 0, 0, True
 
     def estimate_errors(self) -> np.ndarray:
         """Fill in noise where there is no error map; bool [B]: for which objects that was done."""
@@ -121,6 +126,7 @@ def build_table(
         Common grid and file of each object, [B].
     """
     num, size = len(objects), cutouts.science.shape[-1]
+    cutouts.mask_absent()
     estimated = cutouts.estimate_errors()
     share = coverage(cutouts.mask)
     flags = np.where((share == 0).any(axis=1), MISSING_BAND.value, 0)

@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.errors import SourceError
 from engine.images.columns import UNKNOWN_LABEL, image_columns
-from engine.images.cutouts import centres, cut, nearest_pixel
+from engine.images.cutouts import Centres, centres, cut, nearest_pixel
 from engine.images.detect import MESH, REACH, detect, stack
 from engine.images.planes import Plane, masked, onto, rows_needed, window
 from engine.images.psf import convolve
@@ -45,6 +45,14 @@ class _Box(NamedTuple):
 
     def wider(self, by: int) -> "_Box":
         return _Box(self.y0 - by, self.x0 - by, (self.shape[0] + 2 * by, self.shape[1] + 2 * by))
+
+
+def _around(where: Centres, size: int, grid: Grid) -> _Box:
+    """Find the part of a grid that holds all windows, as far as they are on it."""
+    y0, x0 = max(int(where.y0.min()), 0), max(int(where.x0.min()), 0)
+    stop = (min(int(a.max()) + size, side) for a, side in zip((where.y0, where.x0), grid.shape, strict=True))
+    rows, columns = stop
+    return _Box(y0, x0, (rows - y0, columns - x0))
 
 
 class Strip:
@@ -185,9 +193,7 @@ class Strip:
         where = centres(*grid.to_pixel(self._objects.ra, self._objects.dec), size)
         cutouts = Cutouts(num, size)
         for name, band in bands.items() if num else ():
-            y0, x0 = int(where.y0.min()), int(where.x0.min())
-            shape = int(where.y0.max()) + size - y0, int(where.x0.max()) + size - x0
-            plane, has_error = self._box(grid, name, band, _Box(y0, x0, shape))
+            plane, has_error = self._box(grid, name, band, _around(where, size, grid))
             cut(plane, where.x0, where.y0, *cutouts.band(name))
             cutouts.describe(slice(None), name, band.image.factor, band.relation.resampling, has_error)
         uris = [self._reference.uri] * num
@@ -196,8 +202,7 @@ class Strip:
     def _box(self, grid: Grid, name: str, band: _Band, box: _Box) -> tuple[Plane, bool]:
         """Take a window from what detection has read, if that is all there is of it, or read it."""
         plane, has_error = self._planes.pop(name, (None, False))
-        last = min(box.y0 + box.shape[0], grid.shape[0])
-        if plane is None or max(box.y0, 0) < plane.y0 or last > plane.y0 + plane.shape[0]:
+        if plane is None or box.y0 < plane.y0 or box.y0 + box.shape[0] > plane.y0 + plane.shape[0]:
             return self._read_box(grid, band, box)
         return window(plane, *box), has_error
 

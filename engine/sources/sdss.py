@@ -26,9 +26,10 @@ import pyarrow as pa
 from engine.column import Column
 from engine.errors import SourceError
 from engine.fits import FitsContents, read_hdus
+from engine.fitsdata import decoding
 from engine.flags import LOW_COVERAGE, NO_REDSHIFT
 from engine.partition import valid_position
-from engine.schema import arrow_schema, conform, list_array
+from engine.schema import arrow_schema, conform, empty_table, list_array
 from engine.sources.spectra import SpectrumSource
 from engine.spectra.columns import SPECTRUM_COLUMNS
 from engine.spectra.grid import NUM_PIXELS, WAVE_OBS
@@ -90,15 +91,17 @@ class SdssSource(SpectrumSource):
     def _read(self, unit: Unit) -> tuple[UnitTable, int]:
         """Read the spectra of a plate."""
         used, rejected = 0, []
-        rows: list[dict[str, Any]] = []
+        tables: list[pa.Table] = [empty_table(SPECTRUM_COLUMNS)]
         for ref in unit.files:
             try:
                 contents = read_hdus(self._storage, ref.uri, ref.size, (), _TABLES)
                 used += contents.bytes_used
-                rows.append(_row(contents, ref))
+                with decoding(ref.uri):
+                    tables.append(_table([_row(contents, ref)]))
             except SourceError as error:
                 rejected.append(_rejection(ref, error))
-        return UnitTable(_table(rows), rejected_table(rejected), len(unit.files)), used
+        rows = pa.concat_tables(tables).combine_chunks()
+        return UnitTable(rows, rejected_table(rejected), len(unit.files)), used
 
 
 _TABLES = {"COADD": SPECTRUM_TABLE} | dict.fromkeys(OBJECT_TABLES, OBJECT_COLUMNS)

@@ -23,6 +23,8 @@ class SpectrumPrep(PrepareConfig):
 
     frame: Literal["observed", "rest"] = "observed"
     """observed: the common grid of 7781 pixels, no redshift needed. rest: a log grid, needs z."""
+    need_redshift: bool = False
+    """Whether an object without redshift is rejected in the observed frame too: a model that is told z needs it."""
     rest_wave_min_angstrom: float = Field(default=2700.0, gt=0)
     """First rest-frame pixel centre; the default keeps Mg II 2799 in."""
     rest_wave_max_angstrom: float = Field(default=7000.0, gt=0)
@@ -41,6 +43,11 @@ class SpectrumPrep(PrepareConfig):
         if self.rest_wave_min_angstrom >= self.rest_wave_max_angstrom:
             raise ValueError("rest_wave_min_angstrom must be below rest_wave_max_angstrom")
         return self
+
+    @property
+    def uses_redshift(self) -> bool:
+        """Whether objects without a redshift are rejected."""
+        return self.frame == "rest" or self.need_redshift
 
     @property
     def num_pixels(self) -> int:
@@ -83,25 +90,28 @@ def prepare(
     flux, ivar
         [B, 7781] on the common grid.
     redshift
-        [B], NaN where unknown; None where the frame is "observed".
+        [B], NaN where unknown; None where `config.uses_redshift` is not.
     config
         The preparation.
 
     Returns
     -------
     Prepared
-        Spectra [B, config.num_pixels]; in the rest frame also which rows have no redshift > -1,
-        and which have no usable pixel on the rest-frame grid. Those rows are all zero.
+        Spectra [B, config.num_pixels]; where redshifts are used also which rows have none > -1, and in the rest
+        frame which have no usable pixel on the grid. Rows of the rest frame that lack either are all zero.
     """
     bad = np.zeros(len(flux), bool)
     outside = bad
-    if config.frame == "rest":
+    if config.uses_redshift:
         if redshift is None:
-            raise ValueError("the rest frame needs redshifts")
+            raise ValueError(
+                f"frame {config.frame}, need_redshift = {config.need_redshift}: redshifts are needed"
+            )
         bad = ~(np.isfinite(redshift) & (redshift > -1))
-        flux, ivar = deredshift(flux, ivar, WAVE_OBS, np.where(bad, 0.0, redshift), config.wave)
-        flux[bad], ivar[bad] = 0, 0
-        outside = ~bad & ~ivar.any(axis=1)
+        if config.frame == "rest":
+            flux, ivar = deredshift(flux, ivar, WAVE_OBS, np.where(bad, 0.0, redshift), config.wave)
+            flux[bad], ivar[bad] = 0, 0
+            outside = ~bad & ~ivar.any(axis=1)
     spectra = normalise(flux, ivar, config.floor_sigma, config.clip_min, config.clip_max)
     return Prepared(spectra, bad, outside)
 
@@ -120,8 +130,8 @@ class PrepareSpectra:
 
     @property
     def requires(self) -> tuple[Column, ...]:
-        """Spectra on the common grid; in the rest frame also `z`."""
-        return (*model_input(NUM_PIXELS), FLAGS, *((Z,) if self.config.frame == "rest" else ()))
+        """Spectra on the common grid; `z` where it is used."""
+        return (*model_input(NUM_PIXELS), FLAGS, *((Z,) if self.config.uses_redshift else ()))
 
     @property
     def provides(self) -> tuple[Column, ...]:
@@ -134,7 +144,7 @@ class PrepareSpectra:
 
     def _apply(self, table: UnitTable) -> UnitTable:
         rows = table.rows
-        z = rows["z"].to_numpy() if self.config.frame == "rest" else None
+        z = rows["z"].to_numpy() if self.config.uses_redshift else None
         flux, ivar = (matrix(rows, name) for name in ("flux", "ivar"))
         spectra, no_redshift, not_covered = prepare(flux, ivar, z, self.config)
         new = {
@@ -146,7 +156,7 @@ class PrepareSpectra:
         for column in self.provides:
             rows = set_column(rows, column, new[column.name])
         done = table.with_rows(rows)
-        done = done.reject(no_redshift, "no_redshift", "z is null or not > -1; the rest frame needs it")
+        done = done.reject(no_redshift, "no_redshift", "z is null or not > -1, and the model needs it")
         detail = (
             f"no usable pixel within rest-frame {self.config.wave[0]:.0f}-{self.config.wave[-1]:.0f} Angstrom"
         )

@@ -1,7 +1,6 @@
 """The truth table that lies beside a synthetic release."""
 
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,17 +10,29 @@ from engine.schema import arrow_schema
 from engine.storage import Storage
 
 TRUTH_NAME = "truth.parquet"
+GROUP_ROWS = 1 << 16
+"""Rows of a row group: what is held in memory while a release of any size is written."""
 
 
 def write_table(tables: Iterable[pa.Table], columns: Sequence[Column], uri: str, storage: Storage) -> str:
     """Write tables of these columns as `{uri}/truth.parquet`; return its URI.
 
-    Each table is compressed as it comes; only the compressed bytes (some 40 a row) are held.
+    The rows are streamed to a file, so that memory does not grow with the release.
     """
-    target = Storage.join(uri, TRUTH_NAME)
-    buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, arrow_schema(columns), compression="zstd") as writer:
-        for table in tables:
-            writer.write_table(table)
-    storage.put(target, buffer.getvalue())
+    target, schema = Storage.join(uri, TRUTH_NAME), arrow_schema(columns)
+    with storage.writing(target) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for group in _groups(tables):
+            writer.write_table(group)
     return target
+
+
+def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Join small tables to row groups."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(part.num_rows for part in waiting) >= GROUP_ROWS:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)

@@ -7,7 +7,6 @@ import numpy as np
 
 from engine.images.power import modes_of
 from models.evaluation.distances import (
-    PROPERTIES,
     Measured,
     average,
     colour_distances,
@@ -128,16 +127,3 @@ def _halves(
     real: SetMeasures, config: TableConfig | None, first: np.ndarray, second: np.ndarray
 ) -> dict[str, float]:
     return compare(real.take(first), real.take(second), config)
-
-
-def lines(
-    row: dict[str, float], beside: dict[str, tuple[float, float]], title: str = "generated"
-) -> list[str]:
-    """Format a row and its floor for people, in hundredths as in the publication."""
-    head = f"{'x 0.01':24}{title:>12}{'floor':>12}{'+-':>8}"
-    order = [name for name in (*PROPERTIES, *row) if name in row]
-    body = [
-        f"{name:24}{100 * row[name]:12.2f}{100 * beside[name][0]:12.2f}{100 * beside[name][1]:8.2f}"
-        for name in dict.fromkeys(order)
-    ]
-    return [head, *body]

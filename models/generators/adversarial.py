@@ -1,4 +1,4 @@
-"""What generators with a discriminator share: losses, R1, judging without its gradients, the metric of epochs."""
+"""What generators with a discriminator share: losses, R1, judging without its gradients."""
 
 # B images, C channels, S pixels a side, D latents, L styles
 
@@ -12,12 +12,8 @@ from torch.nn import functional as F
 
 from models.generators.adversarial_config import AdversarialConfig
 from models.generators.average import Averaged
-from models.generators.distances import image_distance
 from models.generators.task import GeneratorTask
 from models.training import unwrapped
-
-MIN_ROWS = 8
-"""Fewest images that are compared with as many generated ones."""
 
 Judge = TypeVar("Judge", bound=nn.Module)
 
@@ -83,16 +79,3 @@ class AdversarialTask(GeneratorTask):
             yield judge
         finally:
             judge.requires_grad_(True)
-
-
-def distance_metrics(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """Metrics of an epoch: `loss` is the distance of generated from real images.
-
-    The adversarial losses say who is ahead and not how good images are: they choose no epoch. Distances grow
-    as rows get fewer, so compare epochs with validation batches of one size. Nothing where there are fewer than
-    `MIN_ROWS`, as in the last batch of an epoch: too few for a spread that distances could be divided by.
-    """
-    if len(real) < MIN_ROWS:
-        return {}
-    found = image_distance(real, fake)
-    return {"loss": found["distance"], "distance_pixels": found["pixels"], "distance_power": found["power"]}

@@ -21,11 +21,11 @@ from models.generators.adversarial import (
     GENERATOR,
     AdversarialTask,
     discriminator_loss,
-    distance_metrics,
     generator_loss,
 )
 from models.generators.adversarial_config import AdversarialConfig
 from models.generators.average import Averaged
+from models.generators.distances import distance_metrics
 from models.generators.encoding import encoder_columns, encoder_spec
 from models.generators.images import Seen, training_rows
 from models.generators.networks import EqualLinear, Trunk, activated

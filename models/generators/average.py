@@ -5,12 +5,15 @@ no optimiser or gradient reaches them. In training mode the network itself compu
 """
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from models.spec import Weights
+from models.training import unwrapped
+
+Kind = TypeVar("Kind", bound=nn.Module)
 
 TRAINED, AVERAGE = "trained", "average"
 
@@ -43,6 +46,15 @@ class Averaged(nn.Module):
         weight = 1 - min(decay, (1 + step) / (10 + step))
         for name, parameter in self.trained.named_parameters():
             means[name].lerp_(parameter, weight)
+
+
+def average_of(module: nn.Module, kind: type[Kind]) -> Kind:
+    """Return the running mean of a network, which is a `kind`, wrapped by DDP or not."""
+    inner = unwrapped(module)
+    average = inner.average if isinstance(inner, Averaged) else inner
+    if not isinstance(average, kind):
+        raise TypeError(f"network is a {type(average).__name__}, expected {kind.__name__}")
+    return average
 
 
 def exported(config: object, weights: Weights) -> Weights:

@@ -19,6 +19,9 @@ class GeneratorConfig:
     """Pixels a side of an image; 4 times a power of 2."""
     num_channels: int = 1
     """Bands of an image, or further channels that are generated with them."""
+    image_column: str = "image"
+    """Column that holds the images to learn from: `science` of staged NIRCam cutouts, which have 6 channels. What
+    is generated is `image` whatever this is."""
     unit: str = ""
     """Unit of the pixels, for the columns."""
     stretch: Literal["asinh", "linear"] = "asinh"
@@ -81,8 +84,8 @@ class GeneratorConfig:
 
     def _check_conditions(self) -> None:
         names = self.conditions
-        check(len(set(names)) == len(names) and "image" not in names, "conditions", names,
-              "different names of columns, none of them image")  # fmt: skip
+        check(len(set(names)) == len(names) and self.image_column not in names, "conditions", names,
+              f"different names of columns, none of them {self.image_column}")  # fmt: skip
         for name in ("condition_low", "condition_high"):
             check(len(getattr(self, name)) == len(names), name, getattr(self, name),
                   f"{len(names)} values, one a condition")  # fmt: skip

@@ -1,4 +1,4 @@
-"""How far generated images are from real ones, cheaply: the loss by which adversarial checkpoints are chosen.
+"""How far generated images are from real ones, cheaply: the loss by which checkpoints are chosen.
 
 Two parts, both of one-dimensional Wasserstein distances in standard deviations of the real values, so that they
 can be added: sliced ones of pooled pixels (shape, place, brightness), and those of the radial power spectrum
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+MIN_ROWS = 8
+"""Fewest images that are compared with as many generated ones."""
 NUM_PROJECTIONS = 128
 POOLED_PIXELS = 16
 """Pixels a side at most, of the images that are projected."""
@@ -19,6 +21,20 @@ LEAST_STD = 1e-3
 """Least standard deviation that distances are divided by; images are stretched to a variance of 1."""
 LEAST_POWER = 1e-10
 """Added to the power, of images of variance 1: below it there is rounding."""
+
+
+def distance_metrics(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """Metrics of an epoch: `loss` is the distance of generated from real images.
+
+    The losses that generators are trained by choose no epoch: adversarial ones say who is ahead, an ELBO says
+    nothing of the prior, the error of a flow is mostly that of times at which nothing is decided. Distances grow
+    as rows get fewer, so compare epochs with validation batches of one size. Nothing where there are fewer than
+    `MIN_ROWS`, as in the last batch of an epoch: too few for a spread that distances could be divided by.
+    """
+    if len(real) < MIN_ROWS:
+        return {}
+    found = image_distance(real, fake)
+    return {"loss": found["distance"], "distance_pixels": found["pixels"], "distance_power": found["power"]}
 
 
 def image_distance(real: Tensor, fake: Tensor) -> dict[str, Tensor]:

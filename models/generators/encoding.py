@@ -40,6 +40,7 @@ def encoder_spec(
     task: Callable[[Any, int], TrainTask],
     writes: Callable[[Any], tuple[Column, ...]],
     family: Callable[[Any, nn.Module], Family],
+    version: int = 1,
 ) -> ModelSpec:
     """Specify a generator that encodes: `writes` as `encoder_columns`, `family` of (config, module on its device)."""
 
@@ -60,7 +61,7 @@ def encoder_spec(
         return ImageSampler(settings, family(settings, module.to(device)), device)
 
     return ModelSpec(
-        name=name, version=1, config=config, build=build, task=task, reads=columns_read, writes=writes, fit=fit,
+        name=name, version=version, config=config, build=build, task=task, reads=columns_read, writes=writes, fit=fit,
         predictor=predictor, exported=exported, sampler=sampler,
     )  # fmt: skip
 

@@ -7,30 +7,25 @@ equation is solved in few steps, and runs backwards from an image to its noise, 
 
 # B images, C channels, S pixels a side, D = C S^2 latents, K conditions
 
-from collections.abc import Callable
-from itertools import pairwise
+import math
 
 import torch
 from torch import Tensor, nn
 
 from engine.column import Column
 from models.generators.average import Averaged
+from models.generators.distances import distance_metrics
 from models.generators.encoding import encoder_columns, encoder_spec
 from models.generators.flow_config import ImageFlowConfig
 from models.generators.flow_networks import FlowNetwork
-from models.generators.images import Seen, training_rows
+from models.generators.images import Seen, bright_weights, training_rows
 from models.generators.sampling import Family
+from models.generators.solver import Velocity, integrated, step_times
 from models.generators.task import GeneratorTask, fresh
 from models.spec import Batch
 from models.training import to_floats, unwrapped, warmup_cosine
 
 NETWORK = "flow"
-
-LEAST_GAP = 0.05
-"""Least 1 - time that errors of a predicted image are divided by in training."""
-
-Velocity = Callable[[Tensor, float], Tensor]
-"""(x [B, ...], time) to dx / dt."""
 
 
 class ImageFlowTask(GeneratorTask):
@@ -50,24 +45,33 @@ class ImageFlowTask(GeneratorTask):
         seen = self._seen(batch, step)
         with self._seeded(step):
             noise = torch.randn(seen.images.shape, device=self._device)
-            logit = torch.randn(len(noise), device=self._device)
-        time = (self._config.time_mean + self._config.time_scale * logit).sigmoid()
+            time = self._times(len(noise))
         loss = self._loss(seen, noise, time)
         fraction = self._config.learning_rate_warmup_fraction
         self._update(NETWORK, loss, step, warmup_cosine(step, self._total_steps, fraction))
         return to_floats({"loss": loss})
 
     def evaluate(self, batch: Batch) -> dict[str, float]:
-        """Loss without augmentation, at times spread evenly over [0, 1], with noise of a seed of the batch.
+        """Distances of generated images from those of the batch, and the error of velocities.
 
-        On held-out images it is comparable over epochs, and grows where the network begins to memorise.
+        `loss` is the distance (`models.generators.distances`) of images drawn in `monitor_steps`. `velocity` is the
+        error at times spread evenly over [0, 1]: it grows on held-out images where the network begins to memorise.
+        All draws depend on the batch alone.
         """
         seen = training_rows(self._config, batch, self._device)
         rows = len(seen.images)
         with self._evaluating(batch):
             noise = torch.randn(seen.images.shape, device=self._device)
             time = (torch.arange(rows, device=self._device) + 0.5) / max(rows, 1)
-            return to_floats({"loss": self._loss(seen, noise, time)})
+            metrics = {"velocity": self._loss(seen, noise, time)}
+            start, times = (
+                torch.randn_like(noise),
+                step_times(self._config.monitor_steps, self._config.time_power),
+            )
+            with self._precision():
+                network = velocity_of(self._config, self.modules[NETWORK], seen.condition)
+                made = integrated(network, start, times)
+            return to_floats(metrics | distance_metrics(seen.images, made.float()))
 
     def _loss(self, seen: Seen, noise: Tensor, time: Tensor) -> Tensor:
         mixed = torch.lerp(noise, seen.images, time[:, None, None, None])
@@ -75,36 +79,20 @@ class ImageFlowTask(GeneratorTask):
             found = self.modules[NETWORK](mixed, time, seen.condition)
         if self._config.prediction == "velocity":
             return (found - (seen.images - noise)).square().mean()
-        gap = (1 - time).clamp(min=LEAST_GAP)[:, None, None, None]
-        return ((found - seen.images) / gap).square().mean()
+        gap = (1 - time).clamp(min=self._config.least_gap)[:, None, None, None]
+        return self._weighted((found - seen.images) / gap, found)
 
+    def _times(self, rows: int) -> Tensor:
+        """Draw times [B] to train: most of a logit-normal distribution, others late."""
+        logit, late, place = torch.randn(rows), torch.rand(rows), torch.rand(rows)
+        usual = (self._config.time_mean + self._config.time_scale * logit).sigmoid()
+        low, high = (math.log(gap) for gap in self._config.late_gaps)
+        gap = (low + (high - low) * place).exp()
+        return torch.where(late < self._config.late_fraction, 1 - gap, usual).to(self._device)
 
-def step_times(steps: int, power: float) -> list[float]:
-    """Give times 1 - (1 - n / steps)^power from 0 to 1, `steps` + 1 values."""
-    return [1 - (1 - n / steps) ** power for n in range(steps + 1)]
-
-
-def integrated(velocity: Velocity, x: Tensor, times: list[float]) -> Tensor:
-    """Solve dx / dt = velocity(x, t) from the first of `times` to the last by Heun's method of second order.
-
-    A step that ends at time 1 is one of Euler's, as in Karras et al. (2022, arXiv:2206.00364, Algorithm 1): it
-    ends in the mean of the image. The average with a velocity at time 1, where no noise can be seen, would leave
-    half of the noise of that step.
-
-    Parameters
-    ----------
-    velocity
-        Takes x and its time.
-    x
-        [B, ...] at the first time.
-    times
-        Growing, or falling to go back.
-    """
-    for start, stop in pairwise(times):
-        first = velocity(x, start)
-        guess = x + (stop - start) * first
-        x = guess if stop == 1 else x + (stop - start) * 0.5 * (first + velocity(guess, stop))
-    return x
+    def _weighted(self, error: Tensor, found: Tensor) -> Tensor:
+        """Mean square of errors, those of pixels that are predicted bright weighted more."""
+        return (error.square() * bright_weights(found, self._config.peak_weight)).mean()
 
 
 def velocity_of(config: ImageFlowConfig, network: nn.Module, condition: Tensor) -> Velocity:

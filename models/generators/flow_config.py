@@ -34,11 +34,23 @@ class ImageFlowConfig(GeneratorConfig):
     detail that is seen late. Lower for large images: more of the noisy times."""
     time_scale: float = 1.4
     """Its standard deviation."""
+    late_fraction: float = 0.25
+    """Part of the times that are late instead: 1 - time has a logarithm spread evenly over `late_gaps`. There the
+    last steps of the solver are, and the smallest scales of images without noise are seen nowhere else."""
+    late_gaps: tuple[float, float] = (0.003, 0.1)
+    """Least and largest 1 - time of late times."""
+    least_gap: float = 0.05
+    """Least 1 - time that errors of a predicted image are divided by in training."""
+    peak_weight: float = 1.3
+    """Exponent of the weights of errors where images are predicted bright (`models.generators.images.bright_weights`).
+    With 0 cores come out half as bright."""
     steps: int = 16
     """Steps of the solver from noise to image; it asks the network twice for each but the last."""
     time_power: float = 2.0
     """Times of the steps are 1 - (1 - n / steps)^power: above 1 they are closer near the image, where small
     scales are made."""
+    monitor_steps: int = 6
+    """Steps of the solver for the images that an epoch is judged by."""
     learning_rate: float = 1e-3
     """Peak learning rate of Adam."""
     learning_rate_warmup_fraction: float = 0.02
@@ -49,14 +61,19 @@ class ImageFlowConfig(GeneratorConfig):
     def __post_init__(self) -> None:
         """Check ranges; all messages name the field, the value and the range."""
         super().__post_init__()
+        object.__setattr__(self, "late_gaps", tuple(self.late_gaps))
         check(self.patch in (1, 2, 4), "patch", self.patch, "1 or 2 or 4")
         kinds = ("data", "velocity")
         check(self.prediction in kinds, "prediction", self.prediction, " or ".join(kinds))
-        for name in ("blocks", "steps"):
+        for name in ("blocks", "steps", "monitor_steps"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("attention_pixels", "halvings"):
             check(getattr(self, name) >= 0, name, getattr(self, name), "0 or positive")
-        for name in ("time_scale", "time_power"):
+        check(self.peak_weight >= 0, "peak_weight", self.peak_weight, "0 or positive")
+        check(0 <= self.late_fraction <= 1, "late_fraction", self.late_fraction, "in [0, 1]")
+        low, high = self.late_gaps
+        check(0 < low < high <= 1, "late_gaps", self.late_gaps, "two growing numbers in (0, 1]")
+        for name in ("time_scale", "time_power", "least_gap"):
             check(getattr(self, name) > 0, name, getattr(self, name), "positive")
         fraction = self.learning_rate_warmup_fraction
         check(0 <= fraction < 1, "learning_rate_warmup_fraction", fraction, "in [0, 1)")

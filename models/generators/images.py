@@ -13,7 +13,8 @@ from models.generators.config import GeneratorConfig
 from models.spec import Batch
 from models.symmetry import NUM_SYMMETRIES, turned
 
-IMAGE = "image"
+BRIGHTEST = 5.0
+"""Standard deviations above the mean from which on weights grow no more."""
 LARGEST_ASINH = 30.0
 """Largest asinh that is turned back: 5e12 times the softening."""
 
@@ -27,11 +28,11 @@ class Seen(NamedTuple):
 
 
 def columns_read(config: GeneratorConfig) -> tuple[Column, ...]:
-    """`image` [C * S * S], order channel, y, x, and one column for each condition."""
+    """Images [C * S * S], order channel, y, x, and one column for each condition."""
     text = "Image, order channel, y, x"
     ranges = zip(config.conditions, config.condition_low, config.condition_high, strict=True)
     return (
-        Column(IMAGE, "float32", text, config.unit, config.num_pixels, packed=True),
+        Column(config.image_column, "float32", text, config.unit, config.num_pixels, packed=True),
         *(
             Column(n, "float64", f"Condition of the generator, {low:g} to {high:g}")
             for n, low, high in ranges
@@ -158,6 +159,24 @@ def scaled_condition(
     return torch.tensor(scaled.astype(np.float32), device=device)
 
 
+def bright_weights(found: Tensor, exponent: float) -> Tensor:
+    """Weights of squared errors, mean 1, that grow with what is predicted for a pixel: exp(exponent x prediction).
+
+    Under asinh that is brightness to a power. Cores are few pixels of many, and half as bright they cost a squared
+    error little; in brightness they make the power at all small scales, concentration and Gini. As a function of the
+    prediction, without gradient, it leaves the mean of an image its best prediction.
+
+    Parameters
+    ----------
+    found
+        Predicted stretched images of any shape, in standard deviations of training pixels.
+    exponent
+        0: all weights are 1.
+    """
+    weight = (exponent * found.detach().clamp(max=BRIGHTEST)).exp()
+    return weight / weight.mean()
+
+
 def turned_at_random(images: Tensor, rng: np.random.Generator) -> Tensor:
     """Turn or flip each image [B, C, S, S] by one of the 8 symmetries of the square."""
     elements = rng.integers(NUM_SYMMETRIES, size=len(images))
@@ -166,7 +185,7 @@ def turned_at_random(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 def _pixels(config: GeneratorConfig, batch: Batch) -> np.ndarray:
     """Images [B, C, S * S]."""
-    images = np.asarray(batch[IMAGE], np.float32)
+    images = np.asarray(batch[config.image_column], np.float32)
     if images.ndim != 2 or images.shape[1] != config.num_pixels:
         raise ValueError(
             f"image is {images.shape}, must be [rows, {config.num_pixels}]: {config.num_channels} channels of "
@@ -177,7 +196,7 @@ def _pixels(config: GeneratorConfig, batch: Batch) -> np.ndarray:
 
 def _table(config: GeneratorConfig, batch: Batch) -> np.ndarray:
     columns = [np.asarray(batch[name], np.float64) for name in config.conditions]
-    return np.stack(columns, 1) if columns else np.zeros((len(batch[IMAGE]), 0))
+    return np.stack(columns, 1) if columns else np.zeros((len(batch[config.image_column]), 0))
 
 
 def _has_nan(images: np.ndarray) -> np.ndarray:

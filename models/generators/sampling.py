@@ -123,7 +123,7 @@ class ImageSampler:
         names = self._config.conditions
         check_condition(self._config, condition, len(images))
         table = dict(zip(names, np.asarray(condition).T, strict=True)) if names else {}
-        seen = training_rows(self._config, {"image": images} | table, self._device)
+        seen = training_rows(self._config, {self._config.image_column: images} | table, self._device)
         with torch.inference_mode():
             parts = (encode(*part) for part in row_parts(seen, self._config.batch_rows))
             latents = [latent.cpu().numpy() for latent in parts]

@@ -22,11 +22,11 @@ from models.generators.adversarial import (
     GENERATOR,
     AdversarialTask,
     discriminator_loss,
-    distance_metrics,
     generator_loss,
 )
 from models.generators.adversarial_config import AdversarialConfig
 from models.generators.average import Averaged, exported
+from models.generators.distances import distance_metrics
 from models.generators.encoding import not_scored
 from models.generators.images import Seen, columns_read, predicted_rows, training_rows
 from models.generators.networks import Trunk, batch_deviation

@@ -38,6 +38,12 @@ SMALL = {
         "num_pixels": 200, "num_latent": 2, "hidden": (32, 16), "wave_max_angstrom": 3759.2, "window_pixels": 64,
         "precision": "float32", "scoring": {"num_reference": 100, "num_neighbours": 5, "min_class_rows": 20},
     },
+    "redshift_vae": {
+        "num_pixels": 200, "num_latent": 2, "hidden": (32, 16), "channels": (4, 6, 8), "wave_max_angstrom": 3759.2,
+        "rest_wave_min_angstrom": 2400.0, "rest_wave_max_angstrom": 3800.0, "num_rest_pixels": 600,
+        "precision": "float32", "learning_rate": 0.003,
+        "scoring": {"num_reference": 100, "num_neighbours": 5, "min_class_rows": 20},
+    },
     "band_gan": {
         "size": 24, "width": 8, "levels": 2, "discriminator_width": 8, "precision": "float32", "learning_rate": 0.003,
         "scoring": {
@@ -75,6 +81,8 @@ def spectra(spec: ModelSpec, config, rows: int, seed: int) -> dict[str, np.ndarr
         shape = (rows, column.length) if column.length else (rows,)
         if column.dtype == "string":
             batch[column.name] = SPECTYPES[random.integers(0, len(SPECTYPES), rows)]
+        elif column.name == "z":
+            batch[column.name] = random.uniform(0, 0.5, rows)
         elif column.name == "ivar":
             batch[column.name] = (100 * (random.random(shape) > 0.1)).astype(column.dtype)
         else:
@@ -115,6 +123,7 @@ GENERATORS = ("image_vae", "image_alae", "image_stylegan", "image_flow")
 
 ROWS_OF = {
     "spectral_vae": spectra,
+    "redshift_vae": spectra,
     "band_gan": images,
     "unet_vae": pairs,
     "disk_classifier": labelled_images,
@@ -126,12 +135,14 @@ ROWS_OF = {
 NO_PIXEL = {"science": 0, "error": 0, "mask": True}
 UNUSABLE = dict.fromkeys(ROWS_OF, NO_PIXEL) | {
     "spectral_vae": {"flux": 0, "ivar": 0},
+    "redshift_vae": {"flux": 0, "ivar": 0},
     **{name: {"image": np.nan} for name in ("restorer", *GENERATORS)},
 }
 """Values of pixels that cannot be used."""
 
 VERDICT = {
     "spectral_vae": "anomaly_score",
+    "redshift_vae": "anomaly_score",
     "band_gan": "anomaly_score",
     "unet_vae": "denoised_fraction",
     "disk_classifier": "prob_disk",
@@ -141,7 +152,12 @@ VERDICT = {
 }
 """A column that is not a number where no pixel can be used."""
 
-RECONSTRUCTED_PIXELS = {"spectral_vae": 200, "band_gan": 3 * 24 * 24, "unet_vae": 6 * 24 * 24}
+RECONSTRUCTED_PIXELS = {
+    "spectral_vae": 200,
+    "redshift_vae": 200,
+    "band_gan": 3 * 24 * 24,
+    "unet_vae": 6 * 24 * 24,
+}
 
 
 def small_config(spec: ModelSpec):

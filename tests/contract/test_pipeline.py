@@ -13,21 +13,13 @@ import pytest
 from engine.commit import CatalogConfig, FragmentSink, publish
 from engine.errors import CheckpointError
 from engine.ledger import Ledger
-from engine.pipeline import (
-    Branch,
-    UnitDatasource,
-    UnitError,
-    UnitWorker,
-    map_tasks,
-    name_unit,
-    read_unit,
-    run_units,
-)
+from engine.pipeline import UnitDatasource, map_tasks, run_units
 from engine.placement import PipelineConfig
 from engine.sealed import seal, unseal
 from engine.stage import UnitTable
 from engine.storage import Storage, StorageOptions
 from engine.units import Unit, Work
+from engine.worker import Branch, UnitError, UnitWorker, name_unit, read_unit
 from tests.toy import COLUMNS, SOURCE_COLUMNS, TOY_KEY, ToySource, ToyStage, toy_units, write_all
 
 CONFIG = CatalogConfig(max_rows_per_partition=50, key=TOY_KEY)
@@ -170,6 +162,16 @@ def test_killed_worker_changes_nothing(ray_session, tmp_path, placement):
     assert {record.unit_key for record in records} == {f"toy-{i}" for i in range(6)}
     calm = ToySource(num_units=6)
     assert catalogue_files(tmp_path / "ray", source) == local_files(tmp_path / "local", calm)
+
+
+@pytest.mark.ray
+def test_worker_that_is_killed_while_it_starts_is_replaced(ray_session, tmp_path):
+    """Ray takes that for an error of the stage, and would end the job."""
+    source, stage = ToySource(num_units=3), ToyStage(kills=str(tmp_path / "killed"))
+    records = run(tmp_path / "ray", source, stages=[stage])
+    assert Path(stage.kills).exists()
+    assert {record.unit_key for record in records} == {f"toy-{i}" for i in range(3)}
+    assert catalogue_files(tmp_path / "ray", source) == local_files(tmp_path / "local", source)
 
 
 @pytest.mark.ray

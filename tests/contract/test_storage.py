@@ -101,6 +101,29 @@ class TestReading:
             place.storage.put_file(place.uri("copied"), str(tmp_path / "none"))
         assert not place.storage.exists(place.uri("copied"))
 
+    def test_what_is_written_is_there_when_the_block_ends(self, place: Place):
+        place.storage.put(place.uri("w"), b"old")
+        with place.storage.writing(place.uri("w")) as local:
+            with open(local, "wb") as file:
+                file.write(b"new" * 10_000)
+            assert place.storage.read(place.uri("w")) == b"old"
+        assert place.storage.read(place.uri("w")) == b"new" * 10_000
+        assert [f.size for f in place.storage.list(place.uri())] == [30_000]
+
+    def test_nothing_is_left_of_a_block_that_fails(self, place: Place):
+        place.storage.put(place.uri("w"), b"old")
+        for failure, told in ((KeyError("x"), KeyError), (OSError(28, "no space"), StorageError)):
+            with pytest.raises(told):
+                self.half_written(place, failure)
+        assert place.storage.read(place.uri("w")) == b"old"
+        assert [f.size for f in place.storage.list(place.uri())] == [3]
+
+    @staticmethod
+    def half_written(place: Place, failure: Exception):
+        with place.storage.writing(place.uri("w")) as local, open(local, "wb") as file:
+            file.write(b"half")
+            raise failure
+
     def test_parquet_through_open_input(self, place: Place):
         table = pa.table(
             {"targetid": np.arange(50_000) * 2**40, "z": np.random.default_rng(1).random(50_000)}

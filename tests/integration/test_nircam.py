@@ -22,6 +22,7 @@ from engine.synthetic.field.config import FieldConfig
 from jobs.__main__ import main
 from models import MODELS
 from tests.integration.conftest import manifest_of
+from tests.mosaics import Field, dja
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -155,3 +156,17 @@ def test_real_stamps_come_out_scored_or_flagged(shared_data: Path, checkpoint: P
     others = [score for i, score in scores.items() if i not in flagged]
     assert np.isfinite(others).all()
     assert not lacking or np.median(lacking) < np.quantile(others, 0.9)
+
+
+def test_plan_of_the_job_says_that_gzipped_mosaics_are_slower(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    field = Field(tmp_path / "mosaics").write()
+    dja(field, packed=True)
+    options = {"release.uri": field.folder, "output.uri": tmp_path / "catalogue"}
+    line = ["reprocess", "jobs/configs/nircam.toml", "--plan"]
+    assert main(line + [part for k, v in options.items() for part in ("-o", f"{k}={v}")]) == 0
+    captured = capsys.readouterr()
+    assert "12 gzipped mosaics" in captured.err
+    assert "slower" in captured.err
+    assert "units:      1 " in captured.out

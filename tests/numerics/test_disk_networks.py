@@ -13,6 +13,7 @@ from models.disk_classifier_config import PRESETS, DiskClassifierConfig, group_p
 from models.disk_equivariant import symmetry
 from models.disk_networks import Blur, DiskNetwork, Preparation, disc
 from models.scoring.cutouts import Cutouts
+from models.scoring.probabilities import sigmoid
 from models.symmetry import NUM_SYMMETRIES, turned
 from tests.disks import make_disks
 from tests.goldenlosses import compare
@@ -138,6 +139,23 @@ def test_quarter_turns_and_flips_change_nothing(variant: str) -> None:
     for element in range(NUM_SYMMETRIES):
         found = logits(network, Cutouts(*(turned(part, element) for part in inputs)))
         np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=0, err_msg=str(element))
+
+
+def test_averaging_over_the_symmetries_of_the_square_changes_no_probability() -> None:
+    """Test-time averaging is not needed: the network is its own average. The plain one is not."""
+
+    def averaged_and_one(network: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+        inputs = images(galaxies(8, SMALL.network_pixels))
+        turns = [
+            logits(network, Cutouts(*(turned(part, n) for part in inputs))) for n in range(NUM_SYMMETRIES)
+        ]
+        found = [sigmoid(one[:, 1] - one[:, 0]) for one in turns]
+        return np.mean(found, 0), found[0]
+
+    averaged, one = averaged_and_one(predicting(SMALL, random_network(SMALL)))
+    np.testing.assert_allclose(averaged, one, atol=1e-6)
+    averaged, one = averaged_and_one(random_network(dataclasses.replace(SMALL, architecture="plain")))
+    assert np.abs(averaged - one).max() > 1e-3
 
 
 def test_the_plain_network_has_no_such_symmetry() -> None:

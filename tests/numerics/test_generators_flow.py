@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from models.generators.flow import LEAST_GAP, ImageFlowTask, integrated, step_times, velocity_of
+from models.generators.flow import ImageFlowTask, velocity_of
 from models.generators.flow_config import ImageFlowConfig
 from models.generators.flow_networks import FlowNetwork
-from models.generators.images import Seen
+from models.generators.images import Seen, bright_weights
+from models.generators.latent_prior import LatentPrior, prior_loss
+from models.generators.solver import integrated, step_times
 from models.generators.vae import ImageVAE, ImageVAEConfig, shared_variance_nll
 from models.unet_vae_losses import latent_kl
 from models.unet_vae_networks import Output
@@ -80,7 +82,7 @@ def test_a_predicted_image_and_a_predicted_velocity_have_the_same_loss() -> None
     seen = torch.tensor(images).view(-1, 1, 16, 16).asinh()
     losses = []
     for prediction in ("data", "velocity"):
-        task = ImageFlowTask(ImageFlowConfig(**TINY, prediction=prediction), 0)
+        task = ImageFlowTask(ImageFlowConfig(**TINY, prediction=prediction, peak_weight=0), 0)
 
         class Known(torch.nn.Module):
             """Predicts the image 0, and the velocity that belongs to it."""
@@ -89,7 +91,7 @@ def test_a_predicted_image_and_a_predicted_velocity_have_the_same_loss() -> None
                 return 0 * x if prediction == "data" else -x / (1 - time)[:, None, None, None]  # noqa: B023
 
         task.modules["flow"] = Known()
-        time = torch.linspace(0, 1 - 2 * LEAST_GAP, 64)
+        time = torch.linspace(0, 1 - 2 * task._config.least_gap, 64)
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(seen.shape, generator=generator)
         rows = Seen(seen, torch.zeros(64, 0), torch.ones(64, dtype=torch.bool))
@@ -115,7 +117,7 @@ def test_loss_of_the_flow_at_the_start_is_the_variance_of_velocities() -> None:
         parameter.zero_()
     images = np.random.default_rng(0).normal(0, 0.1, (256, 256)).astype(np.float32)
     wanted = np.arcsinh(images).var() + 1
-    assert task.evaluate({"image": images})["loss"] == pytest.approx(wanted, rel=0.01)
+    assert task.evaluate({"image": images})["velocity"] == pytest.approx(wanted, rel=0.01)
 
 
 def test_velocity_depends_on_time_and_condition_and_on_no_other_row() -> None:
@@ -158,7 +160,7 @@ def test_likelihood_of_the_vae_is_that_of_torch_with_the_variance_of_the_batch()
 
 def test_scatter_of_the_vae_is_that_of_its_batch_and_has_a_least_value() -> None:
     torch.manual_seed(0)
-    network = ImageVAE(ImageVAEConfig(size=16, width=8, max_width=16, num_latent=5))
+    network = ImageVAE(ImageVAEConfig(size=16, width=8, max_width=16, num_latent=5, peak_weight=0))
     images, nothing, noise = torch.randn(6, 1, 16, 16), torch.zeros(6, 0), torch.zeros(6, 5)
     with torch.no_grad():
         output = network(images, nothing, noise)
@@ -168,4 +170,55 @@ def test_scatter_of_the_vae_is_that_of_its_batch_and_has_a_least_value() -> None
         for parameter in network.decoder.last.parameters():
             parameter.zero_()
         least = network(torch.zeros_like(images), nothing, noise).log_variance.exp()
-    assert least.item() == pytest.approx(0.09)
+    assert least.item() == pytest.approx(ImageVAEConfig().least_scatter ** 2)
+
+
+def test_weights_of_bright_pixels_leave_the_mean_of_the_image_its_least_loss() -> None:
+    """Of two images that are equally likely: a weight of what is predicted moves no optimum."""
+    task = ImageFlowTask(ImageFlowConfig(**TINY, peak_weight=1.3), 0)
+    images = 2 * torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(3))
+    mean = images.mean(0, keepdim=True)
+    losses = {}
+    for shift in (-0.01, 0.0, 0.01):
+        found = (mean + shift).requires_grad_()
+        losses[shift] = task._weighted(found - images, mean.expand_as(images))
+        losses[shift].backward()
+        assert found.grad is not None
+        assert np.sign(found.grad.sum().item()) == np.sign(shift) or found.grad.abs().max() < 1e-6
+    assert losses[0.0] < min(losses[-0.01], losses[0.01])
+    weights = bright_weights(torch.tensor([[-1.0, 0.0, 2.0, 9.0]]), 1.3)
+    assert weights.mean() == pytest.approx(1)
+    assert (weights[0, 2] / weights[0, 1]).item() == pytest.approx(math.exp(2.6), rel=1e-5)
+    assert (weights[0, 3] / weights[0, 1]).item() == pytest.approx(math.exp(6.5), rel=1e-5), (
+        "no more from 5 on"
+    )
+    assert (bright_weights(images, 0.0) == 1).all()
+
+
+def test_late_times_are_late_and_as_many_as_asked_for() -> None:
+    task = ImageFlowTask(ImageFlowConfig(**TINY, late_fraction=0.3, late_gaps=(0.001, 0.002)), 0)
+    torch.manual_seed(0)
+    gap = 1 - task._times(20_000)
+    assert ((gap >= 0) & (gap <= 1)).all()
+    late = (gap >= 0.001) & (gap <= 0.002)
+    assert late.float().mean() == pytest.approx(0.3, abs=0.02)
+
+
+def test_a_prior_learns_where_latents_are() -> None:
+    """Latents on a ring of radius 2, where N(0, 1) has few: samples lie on it."""
+    torch.manual_seed(0)
+    prior = LatentPrior(2, 0, 32, 2)
+    optimizer = torch.optim.Adam(prior.parameters(), 5e-3)
+    for _ in range(500):
+        angle = 2 * math.pi * torch.rand(64)
+        latent = 2 * torch.stack([angle.cos(), angle.sin()], 1) + 0.05 * torch.randn(64, 2)
+        loss = prior_loss(prior, latent, torch.zeros(64, 0))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        drawn = prior.drawn(torch.randn(2000, 2), torch.zeros(2000, 0))
+    radius = drawn.norm(dim=1)
+    assert radius.median() == pytest.approx(2.0, abs=0.1)
+    assert (radius - 2).abs().quantile(0.9) < 0.5, "of N(0, 1) it is 1.5"
+    assert drawn.mean(0).abs().max() < 0.2

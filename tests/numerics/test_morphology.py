@@ -50,6 +50,36 @@ def test_noiseless_sersic_galaxy_comes_back(galaxy: np.ndarray) -> None:
     )
 
 
+@pytest.mark.parametrize("sigma", [6.0, 10.0])
+def test_measures_of_a_gaussian_are_the_closed_forms(sigma: float) -> None:
+    """With x = (r / sigma)^2 / 2 brightness is exp(-x), and x is uniform over an area.
+
+    The Petrosian radius, where brightness is a fifth of its mean within, has x / (exp(x) - 1) = 0.2. Gini of values
+    that are uniform in their logarithm, from exp(-x) to 1, is their mean difference over twice their mean.
+    """
+    y, x = np.mgrid[:128, :128] - 63.5
+    found = measure([1000 * np.exp(-(x**2 + y**2) / 2 / sigma**2)], [1], MorphologyConfig())
+    edge = 2.6603990584636996
+    assert edge / np.expm1(edge) == pytest.approx(0.2)
+    values = np.linspace(np.exp(-edge), 1, 100_001)
+    share = 1 + np.log(values) / edge
+    mean_difference = 2 * np.trapezoid(share * (1 - share), values)
+    gini = mean_difference / (2 * (1 - np.exp(-edge)) / edge)
+    assert found["gini"][0] == pytest.approx(gini, abs=0.005)
+    assert found["concentration"][0] == pytest.approx(2.5 * np.log10(np.log(5) / np.log(1.25)), abs=0.01)
+    assert found["rhalf_circ"][0] == pytest.approx(sigma * (2 * np.log(2)) ** 0.5, rel=0.002)
+    assert found["asymmetry"][0] == pytest.approx(0, abs=1e-4)
+    assert found["sersic_n"][0] == pytest.approx(0.5, abs=0.01)
+
+
+def test_gini_of_a_disc_of_one_brightness_is_0() -> None:
+    y, x = np.mgrid[:96, :96] - 47.5
+    disc = np.where(np.hypot(x, y) < 30, 100.0, 0.0)
+    assert measure([disc], [1], MorphologyConfig())["gini"][0] == pytest.approx(0, abs=0.06), (
+        "but for its edge"
+    )
+
+
 def test_images_without_a_galaxy_are_flagged_and_counted(galaxy: np.ndarray) -> None:
     nothing = np.zeros((SIZE, SIZE))
     broken = np.full((SIZE, SIZE), np.nan)

@@ -4,15 +4,12 @@ import itertools
 import duckdb
 import numpy as np
 import pytest
-from scipy import stats
 
 from catalogs.spectral_anomaly import SPEC
 from catalogs.statistics import (
-    binomial_interval,
     flag_counts,
     histogram,
     latent_sample,
-    outlier_rates,
     quantile,
     trend,
 )
@@ -64,48 +61,6 @@ def test_trend_is_that_of_numpy_in_each_bin(con):
             expected = np.quantile(inside, [0.16, 0.5, 0.84])
             np.testing.assert_allclose([found.low[i], found.median[i], found.high[i]], expected)
     assert np.isnan(found.median[3])
-
-
-def test_interval_agrees_with_scipys_exact_test():
-    hits, trials = np.array([0, 1, 3, 50, 7]), np.array([10, 1000, 10, 50, 7])
-    low, high = binomial_interval(hits, trials)
-    for i, (k, n) in enumerate(zip(hits.tolist(), trials.tolist(), strict=True)):
-        exact = stats.binomtest(k, n).proportion_ci(0.95, method="exact")
-        assert (low[i], high[i]) == pytest.approx((exact.low, exact.high), abs=1e-12)
-
-
-def test_interval_covers_at_least_as_often_as_promised():
-    """Monte Carlo: exact intervals never cover less than 95 %."""
-    rng = np.random.default_rng(1)
-    for rate, trials in ((0.01, 200), (0.3, 25)):
-        hits = rng.binomial(trials, rate, 4000)
-        low, high = binomial_interval(hits, np.full(hits.shape, trials))
-        assert ((low <= rate) & (rate <= high)).mean() > 0.95 - 0.01
-
-
-def test_rates_count_outliers_by_group(con):
-    rates = outlier_rates(con, "petal", "score", 899.5)
-    assert [rate.group for rate in rates] == list(range(10))
-    assert all((rate.num_rows, rate.num_outliers) == (100, 10) for rate in rates)
-    assert rates[0].rate == 0.1
-    assert rates[0].low < 0.1 < rates[0].high
-    assert rates[0].p_value == 1.0
-
-
-def test_a_bad_group_stands_out_after_correction(con):
-    con.execute(
-        "CREATE OR REPLACE VIEW worse AS SELECT * REPLACE (IF(petal = 3, 1000, score) AS score) FROM catalog"
-    )
-    con.execute("CREATE TABLE copied AS FROM worse")
-    con.execute("CREATE OR REPLACE VIEW catalog AS FROM copied")
-    rates = outlier_rates(con, "petal", "score", 989)
-    assert [rate.group for rate in rates if rate.p_value < 1e-10] == [3]
-
-
-def test_rates_leave_out_null_groups(con):
-    con.execute("CREATE TABLE copied AS SELECT * REPLACE (NULL::SMALLINT AS petal) FROM catalog")
-    con.execute("CREATE OR REPLACE VIEW catalog AS FROM copied")
-    assert outlier_rates(con, "petal", "score", 10) == ()
 
 
 def test_sample_is_the_same_on_every_run_and_spread_over_the_rows(con):

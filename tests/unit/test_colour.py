@@ -1,4 +1,4 @@
-"""Folders of colour pictures, and contaminated realisations of them."""
+"""Folders of colour pictures and stamps of one band, and contaminated realisations of them."""
 
 import io
 from pathlib import Path
@@ -12,6 +12,7 @@ from engine.config import validate
 from engine.errors import ConfigError
 from engine.schema import matrix, to_arrays
 from engine.sources.galaxy_colour import ColourConfig, ColourSource
+from engine.sources.galaxy_cosmos import CosmosConfig, CosmosSource
 from engine.stage import UnitTable
 from engine.synthetic.contaminate.rows import Realisations, RealisationsConfig
 from models.unet_vae import SPEC
@@ -80,6 +81,24 @@ def test_realisations_of_pictures_are_what_the_published_denoiser_learns_from(tm
     np.testing.assert_array_equal(matrix(one, "clean"), matrix(rows, "image"))
     assert (matrix(one, "science") != matrix(other, "science")).any(axis=1).all()
     assert 0 <= matrix(one, "science").min() <= matrix(one, "science").max() <= 1
+    task = SPEC.task(config, 0)
+    task.start(torch.device("cpu"), 2)
+    assert np.isfinite(task.step(to_arrays(one, names), 0)["loss"])
+
+
+def test_realisations_of_cosmos_stamps_are_what_a_denoiser_of_one_band_learns_from(shared_data):
+    settings = CosmosConfig(size=32, catalogue="real_galaxy_catalog_26_extension_example.fits", unit_rows=6)
+    source = CosmosSource(str(shared_data / "cosmos_f814w"), config=settings)
+    rows = source.read(next(iter(source.plan()))).rows
+    make = Realisations(validate(RealisationsConfig, {"images": "stamps", "snr": [5.0]}, "here"))
+    one, other = make(rows, 0), make(rows, 1)
+    np.testing.assert_array_equal(matrix(one, "clean"), matrix(rows, "image"))
+    assert (matrix(one, "science") != matrix(other, "science")).any(axis=1).all()
+    small = {"size": 32, "num_bands": 1, "scale_njy": (0.003,), "levels": 2, "width": 4, "num_latent": 4,
+             "skip_levels": (0, 1)}  # fmt: skip
+    config = SPEC.config(**small)
+    names = [column.name for column in SPEC.learns_from(config)]
+    assert set(make.reads(names)) == {"pixel_scale", "field", "object_id", "image"}
     task = SPEC.task(config, 0)
     task.start(torch.device("cpu"), 2)
     assert np.isfinite(task.step(to_arrays(one, names), 0)["loss"])

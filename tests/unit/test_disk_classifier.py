@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from engine.checkpoint import Checkpoint, save
+from engine.checkpoint import Checkpoint, load, save
+from engine.errors import CheckpointError
 from engine.flags import LOW_SNR, NOT_SCORED
-from engine.infer import InferStage, model_config
+from engine.infer import InferStage, model_config, open_model
 from engine.schema import list_array, to_arrays
 from engine.stage import UnitTable, rejected_table
 from engine.storage import Storage
@@ -250,6 +251,46 @@ def test_bad_settings_are_refused_by_name(settings: dict, message: str) -> None:
 def test_cutouts_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match=r"science is \(2, 3456\), must be \[rows, 6144\]: 32 pixels"):
         views(CONFIG, make_disks(2, 24), CPU)
+
+
+def test_cutouts_of_another_number_of_bands_are_refused() -> None:
+    batch = make_disks(2, S)
+    for num_bands in (3, 4):
+        fewer = {
+            n: batch[n].reshape(2, 6, -1)[:, :num_bands].reshape(2, -1) for n in ("science", "error", "mask")
+        }
+        with pytest.raises(
+            ValueError, match=rf"science is \(2, {num_bands * S * S}\), must be \[rows, 6144\]"
+        ):
+            views(CONFIG, batch | fewer, CPU)
+
+
+def test_an_image_without_a_usable_pixel_has_no_probability_and_a_flag(trained) -> None:
+    _, module, fitted = trained
+    predict = SPEC.predictor(CONFIG, module, fitted, CPU)
+    batch = make_disks(4, S, 7)
+    wanted = predict(batch)
+    batch["mask"][1] = True
+    batch["science"][2] = np.nan
+    batch["error"][3] = 0
+    out = predict(batch)
+    assert out["flags"].tolist() == [0, NOT_SCORED.value, NOT_SCORED.value, NOT_SCORED.value]
+    assert out["disk_class"].tolist() == [wanted["disk_class"][0], UNKNOWN, UNKNOWN, UNKNOWN]
+    for name in ("logit_disk", "prob_disk_raw", "prob_disk", "half_light_radius"):
+        assert np.isnan(out[name][1:]).all(), name
+    assert out["prob_disk"][0] == pytest.approx(wanted["prob_disk"][0], rel=1e-5)
+
+
+def test_a_checkpoint_of_another_group_is_refused_with_what_was_expected(tmp_path) -> None:
+    """Settings of 4 rotations and weights of 8: such a checkpoint is whole, and no network of ours."""
+    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in SETTINGS.items()}
+    module = SPEC.build(dataclasses.replace(CONFIG, rotations=8))
+    weights = {name: value.numpy() for name, value in module.state_dict().items()}
+    uri = str(tmp_path / "checkpoint")
+    save(Checkpoint(SPEC.name, SPEC.version, settings, {}, weights, {}), uri, Storage())
+    with pytest.raises(CheckpointError, match=r"blocks.0.convolution.* \(32, .*\(16, ") as raised:
+        open_model(SPEC, load(uri, Storage(), SPEC.name, SPEC.version), uri)
+    assert uri in str(raised.value)
 
 
 def test_published_sees_what_pandya_et_al_see_after_their_first_block() -> None:

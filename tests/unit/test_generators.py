@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from engine.flags import NOT_SCORED
+from engine.images.columns import pixel_columns
 from engine.train.epochs import module_weights
 from models import MODELS
 from models.generators import alae, stylegan, vae
@@ -21,6 +22,7 @@ from models.generators.sampling import MAX_CONDITIONS, drawn_conditions, fit_con
 from models.spec import ModelSpec, Sampler
 from models.training import unwrapped
 from tests.blobs import CONDITIONS, make_blobs
+from tests.cutouts import make_cutouts
 
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).parents[1] / "golden" / "generators.json"
@@ -234,6 +236,35 @@ def test_a_channel_may_hold_one_number() -> None:
     batch = blobs(config, 4)
     batch["image"].reshape(4, 2, -1)[:, 1] = 0.3
     assert np.isfinite(started("image_vae", config).step(batch, 0)["loss"])
+
+
+@families
+def test_staged_cutouts_are_learned_from_as_they_are(name: str) -> None:
+    six = {"num_channels": 6, "stretched_mean": (0.0,) * 6, "stretched_std": (1.0,) * 6, "softening": 30.0}
+    config = tiny(name, image_column="science", **six)
+    (column,) = MODELS[name].reads(config)
+    staged = pixel_columns(config.size)[0]
+    assert (column.name, column.dtype, column.length, column.packed) == (
+        staged.name, staged.dtype, staged.length, staged.packed,
+    )  # fmt: skip
+    batch = make_cutouts(8, config.size)
+    task = started(name, config)
+    assert np.isfinite(task.step(batch, 0)["loss"])
+    assert np.isfinite(task.evaluate(batch)["loss"])
+    assert sampler(name, config).sample(np.arange(2))["image"].shape == (2, 6 * config.size**2)
+
+
+@families
+def test_epochs_are_chosen_by_the_distance_of_samples(name: str) -> None:
+    """The loss of `evaluate` is that of images drawn from the mean weights, whatever is trained by."""
+    config = tiny(name)
+    task, batch = started(name, config), blobs(config, 32, 1)
+    before = task.evaluate(batch)
+    assert {"loss", "distance_pixels", "distance_power"} <= before.keys()
+    assert before["loss"] == pytest.approx(before["distance_pixels"] + before["distance_power"])
+    for step in range(20):
+        task.step(blobs(config, 16, 2 + step), step)
+    assert task.evaluate(batch)["loss"] < before["loss"]
 
 
 @families

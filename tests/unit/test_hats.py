@@ -80,6 +80,19 @@ def test_equal_tables_give_equal_bytes_however_they_are_chunked():
     assert back.equals(rows)
 
 
+def test_order_of_rows_is_that_of_a_sorted_table(tmp_path):
+    images = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(64), 100, [None, pa.py_buffer(np.random.default_rng(1).bytes(6400))]
+    )
+    for rows in (make_rows(100), make_rows(100).append_column("images", images)):
+        order = np.random.default_rng(2).permutation(100)
+        parquet.write(rows, str(tmp_path / "x.parquet"), order, 30)
+        data = (tmp_path / "x.parquet").read_bytes()
+        assert data == parquet.to_bytes(rows.take(order), 30)
+        assert parquet.from_bytes(data).equals(rows.take(order))
+        assert pq.read_metadata(tmp_path / "x.parquet").num_row_groups == 4
+
+
 def test_skymap_is_read_by_hats(tmp_path):
     from hats.io.file_io import read_fits_image
 

@@ -18,9 +18,8 @@ def plane(shape: tuple[int, int] = (40, 50), seed: int = 0, bad: float = 0.02) -
 
 def cut_all(image: Plane, x: np.ndarray, y: np.ndarray, size: int) -> tuple[np.ndarray, ...]:
     where = centres(x, y, size)
-    padded = window(image, -size, -size, (image.shape[0] + 2 * size, image.shape[1] + 2 * size))
-    out = tuple(np.zeros((len(x), size, size), dtype) for dtype in ("f4", "f4", "?"))
-    cut(padded, where.x0, where.y0, *out)
+    out = tuple(np.full((len(x), size, size), 7, dtype) for dtype in ("f4", "f4", "?"))
+    cut(image, where.x0, where.y0, *out)
     return out
 
 
@@ -52,11 +51,29 @@ def test_source_lies_within_half_a_pixel_of_the_middle() -> None:
     assert nearest_pixel(np.array([-0.5, 0.499, 0.5, 1.5])).tolist() == [0, 0, 1, 2]
 
 
-def test_window_off_the_plane_is_refused() -> None:
-    out = [np.zeros((1, 8, 8), dtype) for dtype in ("f4", "f4", "?")]
-    for x0, y0 in ((-1, 0), (0, -1), (43, 0), (0, 33)):
-        with pytest.raises(ValueError, match="not whole"):
-            cut(plane(), np.array([x0]), np.array([y0]), *out)
+def test_what_a_window_has_outside_of_the_plane_is_masked() -> None:
+    image = plane(bad=0)
+    out = [np.full((5, 8, 8), 7, dtype) for dtype in ("f4", "f4", "?")]
+    cut(image, np.array([-1, 0, 43, 0, 99]), np.array([0, -1, 0, 33, 99]), *out)
+    outside = np.zeros((5, 8, 8), bool)
+    outside[0, :, 0] = outside[1, 0] = outside[2, :, 7] = outside[3, 7] = outside[4] = True
+    np.testing.assert_array_equal(out[2], outside)
+    np.testing.assert_array_equal(out[0][outside], 0)
+    np.testing.assert_array_equal(out[0][0, :, 1:], image.science[:8, :7])
+
+
+def test_window_is_a_view_only_where_it_is_whole() -> None:
+    image = plane()
+    assert np.shares_memory(window(image, 3, 4, (5, 6)).science, image.science)
+    assert not np.shares_memory(window(image, -1, 4, (5, 6)).science, image.science)
+
+
+def test_blocks_of_an_image_are_calibrated_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = plane((41, 50), bad=0.1)
+    monkeypatch.setattr("engine.images.planes.BLOCK_PIXELS", 130)
+    parts = plane((41, 50), bad=0.1)
+    for name in ("science", "error", "mask"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
 
 
 def test_pixels_without_data_are_masked_and_zero() -> None:

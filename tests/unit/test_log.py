@@ -1,5 +1,13 @@
 import io
+import json
+import logging
+import os
+from collections.abc import Iterator
+from datetime import datetime
 
+import pytest
+
+from engine import log
 from engine.log import ProgressLine
 
 
@@ -21,3 +29,57 @@ def test_nothing_to_do_says_nothing() -> None:
     with ProgressLine("infer", 0, stream):
         pass
     assert stream.getvalue() == ""
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Put the handlers back that a test has replaced."""
+    root, before = logging.getLogger(), logging.getLogger().handlers[:]
+    yield
+    root.handlers[:] = before
+
+
+def test_json_lines_tell_run_unit_and_stage(capsys) -> None:
+    log.setup(form="json")
+    assert log.current_format() == "json"
+    logger = logging.getLogger("engine.test")
+    with log.context(run="r1"), log.context(unit="main-dark-1", stage="read"):
+        logger.info("slow: %s", "3 s")
+    try:
+        raise ValueError("no")
+    except ValueError:
+        logger.exception("broke")
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert {name: first[name] for name in ("run", "unit", "stage", "message", "level", "logger")} == {
+        "run": "r1", "unit": "main-dark-1", "stage": "read", "message": "slow: 3 s", "level": "INFO",
+        "logger": "engine.test",
+    }  # fmt: skip
+    assert datetime.fromisoformat(first["time"]).tzinfo is not None
+    assert "ValueError: no" in second["exception"]
+    assert "run" not in second
+
+
+def test_text_lines_tell_it_too(capsys) -> None:
+    log.setup()
+    with log.context(run="r1", unit="u"):
+        logging.getLogger("engine.test").warning("late")
+    assert capsys.readouterr().err == "WARNING:engine.test: late [run=r1 unit=u]\n"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_secrets_never_reach_a_line(capsys, monkeypatch, form: log.LogFormat) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", 'wJalr"XUtnFEMI/K7MDENG')
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "tok-123456")
+    log.setup(form=form)
+    logger = logging.getLogger("engine.test")
+    logger.warning(
+        "env %s at https://me:hunter2@host/x?X-Amz-Signature=deadbeef", os.environ["AWS_SECRET_ACCESS_KEY"]
+    )
+    try:
+        raise ValueError(f"token {os.environ['RAY_AUTH_TOKEN']}")
+    except ValueError:
+        logger.exception("broke")
+    text = capsys.readouterr().err
+    for secret in ("XUtnFEMI", "tok-123456", "hunter2", "deadbeef"):
+        assert secret not in text
+    assert "***@host" in text

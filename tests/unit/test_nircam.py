@@ -1,7 +1,5 @@
-"""Mosaics to cutouts: nothing is lost or cut twice, wherever the strips' borders are, and faults are told."""
+"""Mosaics to cutouts: nothing is lost or cut twice, wherever the strips' borders are."""
 
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,48 +7,30 @@ import pyarrow as pa
 import pytest
 from astropy.io import fits
 
-from engine.errors import ConfigError
 from engine.flags import ERROR_ESTIMATED, MISSING_BAND, PARTIAL_BAND
 from engine.images.bands import BANDS
 from engine.partition import healpix_29
 from engine.schema import matrix
 from engine.sources.nircam import NircamSource
-from engine.sources.nircam_config import CatalogueConfig, NircamConfig, PsfConfig
-from engine.stage import UnitTable
-from tests.mosaics import NJY, Field, grid, header, write_catalogue
-
-SIZE = 24
+from engine.sources.nircam_config import CatalogueConfig, PsfConfig
+from tests.mosaics import (
+    NJY,
+    SIZE,
+    Field,
+    config,
+    cubes,
+    dja,
+    grid,
+    positions,
+    psfs,
+    read,
+    write_catalogue,
+)
 
 
 @pytest.fixture
 def field(tmp_path: Path) -> Field:
     return Field(tmp_path / "mosaics").write()
-
-
-def config(uri: str = "", **more: object) -> NircamConfig:
-    catalogue = CatalogueConfig(uri=uri, id="NUMBER", ra="RA", dec="DEC") if uri else None
-    return NircamConfig(**{"size": SIZE, "strip_pixels": 400 * 70, "catalogue": catalogue, **more})
-
-
-def positions(x: np.ndarray, y: np.ndarray, field: Field, **more: object) -> str:
-    ra, dec = field.grid.to_sky(x, y)
-    return write_catalogue(field.folder / "cat.ecsv", ra, dec, **more)
-
-
-def read(field: Field, settings: NircamConfig) -> UnitTable:
-    """Read all units; check that each accounts for all its objects."""
-    source = NircamSource(str(field.folder), config=settings)
-    tables = [source.read(unit) for unit in source.plan()]
-    for table in tables:
-        objects = sum(row is not None for row in table.rejected["row"].to_pylist())
-        assert table.rows_in == table.rows.num_rows + objects
-        assert table.rows.schema.names == [column.name for column in source.columns]
-    rows, rejected = (pa.concat_tables([getattr(t, name) for t in tables]) for name in ("rows", "rejected"))
-    return UnitTable(rows, rejected, sum(t.rows_in for t in tables))
-
-
-def cubes(table: UnitTable, name: str) -> np.ndarray:
-    return matrix(table.rows, name).reshape(-1, 6, SIZE, SIZE)
 
 
 def expected_cutout(image: np.ndarray, x: float, y: float) -> np.ndarray:
@@ -137,59 +117,6 @@ def test_source_without_data_is_rejected_and_partial_cover_is_flagged(field: Fie
     assert matrix(table.rows, "resampling")[row].tolist() == [0] * 6
 
 
-def test_absent_band_is_a_flag_or_a_rejection(field: Field) -> None:
-    field.path("f444w").unlink()
-    uri = positions(np.array([50.0, 60]), np.array([50.0, 250]), field)
-    table = read(field, config(uri))
-    assert table.rows["flags"].to_pylist() == [MISSING_BAND.value] * 2
-    assert matrix(table.rows, "resampling")[0].tolist() == [0, 0, 0, 0, 0, -9]
-    assert "f356w" in table.rows["source_uri"][0].as_py()
-    strict = read(field, config(uri, require_all_bands=True))
-    assert strict.rejected["reason"].to_pylist() == ["missing_band"] * 2
-    assert strict.rejected["object_id"].to_pylist() == [1000, 1001]
-
-
-def _truncate(field: Field) -> None:
-    path = field.path("f277w")
-    path.write_bytes(path.read_bytes()[:600_000])
-
-
-def _truncate_reference(field: Field) -> None:
-    path = field.path("f444w")
-    path.write_bytes(path.read_bytes()[:300_000])
-
-
-def _drop_sci(field: Field) -> None:
-    with fits.open(field.path("f277w")) as hdus:
-        data = fits.HDUList([hdus[0].copy(), hdus["WHT"].copy()])
-        data.writeto(field.path("f277w"), overwrite=True)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (_truncate, "truncated_file"),
-        (_truncate_reference, "truncated_file"),
-        (_drop_sci, "unsupported_layout"),
-        (lambda f: f.write(("f277w",), CTYPE1=None, CTYPE2=None), "bad_wcs"),
-        (lambda f: f.write(("f277w",), CRVAL1=10.0), "bad_wcs"),
-        (lambda f: f.write(("f444w",), CTYPE1="GLON-TAN", CTYPE2="GLAT-TAN"), "bad_wcs"),
-        (lambda f: f.write(("f277w",), BUNIT=None), "bad_unit"),
-        (lambda f: f.write(("f277w",), BUNIT="DN/s"), "bad_unit"),
-        (lambda f: f.write(("f277w",), PIXAR_SR=1.0e-13), "bad_unit"),
-        (lambda f: f.path("f277w").write_text("no"), "not_fits"),
-    ],
-)
-def test_fault_of_a_file_rejects_its_sources(field: Field, spoil: Callable, reason: str) -> None:
-    spoil(field)
-    table = read(field, config(positions(np.array([50.0, 60, 70]), np.array([50.0, 100, 250]), field)))
-    assert table.rejected["reason"].to_pylist() == [reason] * 3
-    assert sorted(table.rejected["object_id"].to_pylist()) == [1000, 1001, 1002]
-    assert set(table.rejected["field"].to_pylist()) == {"nircam1"}
-    detected = read(field, config(detection_bands=("f115w",)))
-    assert set(detected.rejected["reason"].to_pylist()) == {reason}
-
-
 def test_mosaic_without_error_map_has_its_noise_estimated(field: Field) -> None:
     for band in BANDS:
         with fits.open(field.path(band)) as hdus:
@@ -197,25 +124,6 @@ def test_mosaic_without_error_map_has_its_noise_estimated(field: Field) -> None:
     table = read(field, config(positions(np.array([200.0]), np.array([150.0]), field)))
     assert table.rows["flags"].to_pylist() == [ERROR_ESTIMATED.value]
     np.testing.assert_allclose(cubes(table, "error"), NJY, rtol=0.25)
-
-
-def dja(field: Field, packed: bool = False) -> None:
-    """SW on half the pixel of LW, common borders; units of 10 nJy; weights beside; 2 nJy in every LW pixel's area."""
-    for path in field.folder.glob("*_i2d.fits"):
-        path.unlink()
-    ending = ".fits.gz" if packed else ".fits"
-    for i, band in enumerate(BANDS):
-        fine = i < 3
-        shape = (600, 800) if fine else (300, 400)
-        g = replace(grid(shape, step=0.02 / 3600 if fine else 0.04 / 3600))
-        rng = np.random.default_rng(i)
-        field.images[band] = rng.normal(size=shape).astype("f4")
-        cards = header(g, BUNIT="10.0*nanoJansky", ZP=28.9, PHOTFNU=1e-8)
-        stem = field.folder / f"ceers-v7.2-{band}-clear_drc_"
-        fits.PrimaryHDU(field.images[band], cards).writeto(f"{stem}sci{ending}", overwrite=True)
-        fits.PrimaryHDU(np.full(shape, 4.0, "f4"), cards).writeto(f"{stem}wht{ending}", overwrite=True)
-        fits.PrimaryHDU(np.ones((3, 3))).writeto(f"{stem}exp{ending}", overwrite=True)
-    field.grid = grid((300, 400), step=0.04 / 3600)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -238,15 +146,6 @@ def test_dja_layout_is_binned_to_the_coarse_grid(field: Field, packed: bool) -> 
                 np.where(mask[i, b], np.nan, science[i, b]), wanted, rtol=1e-4, atol=1e-5
             )
             assert np.unique(error[i, b][~mask[i, b]]) == pytest.approx([10.0 if b < 3 else 5.0])
-
-
-def test_gzipped_mosaics_are_said_to_be_slower(field: Field, caplog: pytest.LogCaptureFixture) -> None:
-    list(NircamSource(str(field.folder)).plan())
-    assert not caplog.records
-    dja(field, packed=True)
-    list(NircamSource(str(field.folder)).plan())
-    assert "12 gzipped mosaics" in caplog.text
-    assert "slower" in caplog.text
 
 
 def test_band_on_another_grid_is_reprojected(field: Field) -> None:
@@ -312,17 +211,6 @@ def test_detection_on_a_stack_and_without_its_band(field: Field) -> None:
     assert table.rejected["row"].to_pylist() == [None] * 4
 
 
-def psfs(folder: Path, scale: float = 0.03) -> str:
-    folder.mkdir(exist_ok=True)
-    y, x = np.indices((41, 41)) - 20
-    for i, band in enumerate(BANDS):
-        image = np.exp(-(x**2 + y**2) / (2 * (1.5 + 0.2 * i) ** 2))
-        fits.PrimaryHDU(image, fits.Header({"PIXELSCL": scale})).writeto(
-            folder / f"psf_{band}.fits", overwrite=True
-        )
-    return str(folder)
-
-
 def test_point_sources_of_all_bands_look_alike_after_matching(field: Field, tmp_path: Path) -> None:
     y, x = np.indices(field.grid.shape)
     for i, band in enumerate(BANDS):
@@ -340,19 +228,6 @@ def test_point_sources_of_all_bands_look_alike_after_matching(field: Field, tmp_
         assert science[b].sum() == pytest.approx(NJY, rel=5e-3)
         assert error[b].max() < 0.6 * NJY
     assert error[5] == pytest.approx(NJY)
-
-
-def test_psf_of_another_pixel_scale_is_told_with_both_scales(field: Field, tmp_path: Path) -> None:
-    uri = positions(np.array([200.0]), np.array([150.0]), field)
-    with pytest.raises(ConfigError, match=r"0\.063 arcsec for the PSF; expected 0\.03 arcsec"):
-        read(field, config(uri, psf=PsfConfig(uri=psfs(tmp_path / "psf", 0.063), kernel_size=31)))
-
-
-def test_catalogue_without_positions_names_its_columns(field: Field) -> None:
-    path = field.folder / "cat.csv"
-    path.write_text("NUMBER,flux\n1,2\n")
-    with pytest.raises(ConfigError, match="got NUMBER, flux"):
-        list(NircamSource(str(field.folder), config=config(str(path))).plan())
 
 
 @pytest.mark.parametrize("ending", ["parquet", "fits", "ecsv", "csv"])

@@ -45,9 +45,10 @@ def test_stage_gives_what_it_declares(config: SpectrumPrep) -> None:
     assert np.median(matrix(out, "flux"), axis=1) == pytest.approx(1.0, abs=0.02)
 
 
-def test_rows_without_redshift_are_rejected_in_the_rest_frame_only() -> None:
+@pytest.mark.parametrize("config", [REST, SpectrumPrep(need_redshift=True)])
+def test_rows_without_redshift_are_rejected_where_it_is_used(config: SpectrumPrep) -> None:
     table = unit_table([0.1, None, np.nan, -1.0, 0.2])
-    rest = run_local([PrepareSpectra(REST)], table)
+    rest = run_local([PrepareSpectra(config)], table)
     assert rest.rows["targetid"].to_pylist() == [2**60, 2**60 + 4]
     assert rest.rejected["reason"].to_pylist() == ["no_redshift"] * 3
     assert rest.rejected["targetid"].to_pylist() == [2**60 + 1, 2**60 + 2, 2**60 + 3]

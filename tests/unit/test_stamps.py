@@ -224,6 +224,30 @@ def test_unit_must_be_said_where_files_do_not(folder: Folder) -> None:
     assert "settings" in table.rejected["detail"][0].as_py()
 
 
+def test_stamps_of_different_units_come_out_in_one(folder: Folder) -> None:
+    fits.PrimaryHDU(folder.images["f150w", 10], header(GRID, BUNIT="nJy")).writeto(
+        folder.file("f150w", 10), overwrite=True
+    )
+    table = read(folder)
+    assert matrix(table.rows, "unit_factor")[0].tolist() == pytest.approx([NJY, 1, *[NJY] * 4])
+    wanted = folder.images["f150w", 10][18:82, 18:82]
+    np.testing.assert_allclose(cubes(table, "science")[0, 1], wanted, rtol=1e-6)
+
+
+def test_stamp_of_nan_is_a_band_without_data(folder: Folder) -> None:
+    folder.images["f356w", 11][:] = np.nan
+    folder.write()
+    table = read(folder)
+    assert [bool(f & MISSING_BAND.value) for f in table.rows["flags"].to_pylist()] == [
+        False,
+        True,
+        *[False] * 3,
+    ]
+    assert matrix(table.rows, "coverage")[1].tolist() == [1, 1, 1, 1, 0, 1]
+    assert cubes(table, "mask")[1, 4].all()
+    assert not cubes(table, "error")[1, 4].any()
+
+
 def test_folder_without_index_is_told_and_an_empty_one_has_no_unit(tmp_path: Path, folder: Folder) -> None:
     (folder.path / "index.csv").unlink()
     with pytest.raises(ConfigError, match="no index"):

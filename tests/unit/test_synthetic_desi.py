@@ -1,6 +1,7 @@
 """The files of a synthetic release: real layout, true truth, faults as ordered."""
 
 import io
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 from astropy.io import fits
 from cdshealpix.nested import lonlat_to_healpix
 
+from engine.column import Column
 from engine.config import validate
 from engine.errors import ConfigError
-from engine.schema import arrow_schema, matrix
+from engine.schema import arrow_schema, conform, matrix
 from engine.sources.desi import DesiConfig, DesiSource
 from engine.sources.desi_config import DesiCuts
 from engine.spectra.grid import CAMERA_SLICES, WAVE_OBS
@@ -27,6 +29,7 @@ from engine.synthetic.release import (
     task_count,
 )
 from engine.synthetic.templates import load_bases
+from engine.synthetic.truth import write_table
 
 SMALL = SynthesizeConfig(
     num_spectra=70, spectra_per_file=30, anomaly_fraction=0.2, bad_fiber_fraction=0.1, sky_fraction=0.1
@@ -273,3 +276,25 @@ def test_real_bases_give_spectra_of_their_class(shared_data, tmp_path):
     optical = np.abs(galaxies.grid.wave - 5300) < 200
     breaks = [(flux[:, window].mean(1) / flux[:, optical].mean(1)).mean() for flux in (red, blue)]
     assert breaks[0] < 0.5 * breaks[1]
+
+
+def test_truth_of_a_large_release_is_not_held_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.synthetic.truth.GROUP_ROWS", 40_000)
+    num_files, num_rows, held = 50, 20_000, []
+    key = [Column("targetid", "int64", "Key")]
+
+    def files():
+        for index in range(num_files):
+            held.append(tracemalloc.get_traced_memory()[0] + pa.total_allocated_bytes())
+            ids = pa.array(np.random.default_rng(index).integers(0, 2**62, num_rows))
+            yield conform(pa.table({"targetid": ids}), key, "truth")
+
+    tracemalloc.start()
+    try:
+        target = write_table(files(), key, str(tmp_path), STORAGE)
+    finally:
+        tracemalloc.stop()
+    assert max(held[10:]) - max(held[:10]) < 8 * num_rows * 4  # four of fifty files
+    written = pq.ParquetFile(target.removeprefix("file://"))
+    assert written.metadata.num_rows == num_files * num_rows
+    assert written.metadata.num_row_groups == num_files // 2

@@ -270,6 +270,9 @@ def test_bad_batches_are_refused_with_what_was_expected() -> None:
         started(small()).step(batch | {"clean": batch["clean"][:, :5]}, 0)
     with pytest.raises(ValueError, match=r"science is \(2, 3456\), must be \[rows, 6144\]"):
         started(small(size=32)).step(batch, 0)
+    fewer = {n: by_band(batch[n], S)[:, :4].reshape(2, -1) for n in ("science", "error", "mask")}
+    with pytest.raises(ValueError, match=r"science is \(2, 2304\), must be \[rows, 3456\]"):
+        SPEC.predictor(small(), network(small()), {}, CPU)(batch | fewer)
     with pytest.raises(TypeError, match="module is a Linear, expected UNetVAE"):
         SPEC.predictor(small(), torch.nn.Linear(1, 1), {}, CPU)
 

@@ -1,7 +1,8 @@
 """Contaminated images of staged clean ones, made anew as a training reads them.
 
-Two kinds are known by their columns: cutouts of six NIRCam bands in nJy (`science`, `error`, `mask`, of sources of
-images), and pictures in [0, 1] (`image`, of source `colour`), which get those three columns here.
+Three kinds are known: cutouts of six NIRCam bands in nJy (columns `science`, `error`, `mask`, of sources of images);
+pictures in [0, 1] (`image`, of source `colour`) and stamps of one band (`image`, of source `cosmos`), which get those
+three columns here.
 """
 
 import math
@@ -25,6 +26,8 @@ CLEAN = "clean"
 SEEN: dict[str, DType] = {"science": "float32", "error": "float32", "mask": "bool", CLEAN: "float32"}
 """Columns of images that are made."""
 NUM_COLOURS = 3
+ACS_BAND = "f115w"
+"""Band of `engine.images.bands` whose colours contaminants of ACS F814W stamps take: the nearest that there is."""
 PLACES = ("dx", "dy")
 
 
@@ -33,8 +36,9 @@ class RealisationsConfig(ContaminateConfig):
 
     realisations: int = Field(default=10, ge=1)
     """Contaminated images of each clean one in an epoch; 10 as in arXiv:2511.21207."""
-    images: Literal["nircam", "colour"] = "nircam"
-    """nircam: cutouts in six bands, nJy. colour: pictures in [0, 1], red, green, blue."""
+    images: Literal["nircam", "colour", "stamps"] = "nircam"
+    """nircam: cutouts in six bands, nJy. colour: pictures in [0, 1], red, green, blue. stamps: one band in any unit,
+    such as COSMOS F814W."""
     psf_uri: str = ""
     """Folder of PSFs that contaminants of NIRCam images are seen through, one a band; empty: from the pupil."""
     colour_noise: float = Field(default=0.01, gt=0)
@@ -43,6 +47,13 @@ class RealisationsConfig(ContaminateConfig):
     """Width of the PSF of pictures; 3.5 pixels are SDSS's 1.4 arcsec."""
     colour_pixel_arcsec: float = Field(default=0.396, gt=0)
     """Side of a pixel of pictures: it sets how large contaminants are."""
+
+    stamp_noise: float = Field(default=0.003, gt=0)
+    """Noise of stamps a pixel, in their unit; `snr` scales it. 0.003 is COSMOS's (electrons a second)."""
+    stamp_fwhm_px: float = Field(default=3.5, gt=0)
+    """Width of the PSF of stamps; 3.5 pixels are 0.1 arcsec of ACS."""
+    stamp_pixel_arcsec: float = Field(default=0.03, gt=0)
+    """Side of a pixel of stamps."""
 
     @model_validator(mode="after")
     def _pictures_saturate(self) -> "RealisationsConfig":
@@ -81,7 +92,7 @@ class Realisations:
         """Contaminate images: `science`, `error`, `mask`, and `clean` as they were."""
         if not table.num_rows:
             return table
-        if self.config.images == "colour":
+        if self.config.images != "nircam":
             for name in PLACES:
                 column = Column(name, "float32", "The galaxy is in the middle", "pixel")
                 table = set_column(table, column, pa.array(np.zeros(table.num_rows, np.float32)))
@@ -99,9 +110,10 @@ class Realisations:
 
     def _clean(self, table: pa.Table) -> tuple[np.ndarray, ...]:
         """Images, their noise to come, and where they are masked, [B, C, S, S] each."""
-        if self.config.images == "colour":
-            image = _square(matrix(table, "image"), NUM_COLOURS)
-            return image, np.full_like(image, self.config.colour_noise), np.zeros(image.shape, bool)
+        noise = {"colour": self.config.colour_noise, "stamps": self.config.stamp_noise}
+        if self.config.images in noise:
+            image = _square(matrix(table, "image"), NUM_COLOURS if self.config.images == "colour" else 1)
+            return image, np.full_like(image, noise[self.config.images]), np.zeros(image.shape, bool)
         return tuple(_square(matrix(table, name), len(BANDS)) for name in ("science", "error", "mask"))
 
 
@@ -121,5 +133,10 @@ def _contaminator(rows: Realisations) -> Any:
     if config.images == "colour":
         fwhm, noise = [config.colour_fwhm_px] * NUM_COLOURS, [config.colour_noise] * NUM_COLOURS
         return Contaminator(config, gaussian_optics(fwhm, noise, config.colour_pixel_arcsec))
+    if config.images == "stamps":
+        optics = gaussian_optics(
+            [config.stamp_fwhm_px], [config.stamp_noise], config.stamp_pixel_arcsec, [ACS_BAND]
+        )
+        return Contaminator(config, optics)
     psfs = load_psfs(config.psf_uri, Storage(rows.storage)) if config.psf_uri else None
     return Contaminator(config, nircam_optics(psfs=psfs))

@@ -1,0 +1,62 @@
+"""Scores of the test spectra under a trained method, all methods scored in the same way."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from benchmarks.ablation.methods import Trained
+from benchmarks.ablation.metrics import Values, measure
+from benchmarks.ablation.reduction import Reduction, chi2_per_pixel
+from benchmarks.ablation.sample import Batch, Sample
+from models.scoring import spectral
+from models.spec import Predict
+
+RANKED = ("anomaly_score", "off_manifold_score", "on_manifold_score")
+REFERENCE_ROWS = 6_144
+"""Training spectra that neighbours and densities are learned from: enough for ten latents, and fast."""
+PLAIN = ("chi2", "distance")
+"""Scores as they come, without calibration: reduced chi2 of the noise alone, distance to the nearest in latent space."""
+
+
+def score(trained: Trained, frame: str, reference: Sample, held_out: Sample, test: Sample) -> Batch:
+    """Scores [N] of the test spectra, high = anomalous: ours (`RANKED`), and `PLAIN`.
+
+    `models.scoring` knows nothing of the method but how it encodes and decodes: it fits neighbours on the reference
+    and calibrates on the held-out normal spectra, the same for all.
+    """
+    config, reduction = trained.config, trained.reduction
+    scorer = spectral.Scorer(config, reduction, torch.device("cpu"))
+    samples = (told(reduction, sample, frame) for sample in (reference.first(REFERENCE_ROWS), held_out))
+    predict = spectral.predictor(config, scorer, spectral.fit(config, scorer, *samples, 1), 1)
+    parts = [scored(lambda b: predict(reduction.tell(b)), reduction, batch) for batch in test.batches(frame)]
+    return stacked(parts)
+
+
+def scored(predict: Predict, reduction: Reduction, batch: Batch) -> Batch:
+    """`RANKED` and `PLAIN` of a batch."""
+    out = predict(batch)
+    plain = {"distance": out["latent_distance"], "chi2": chi2_per_pixel(reduction, batch)}
+    return {name: out[name] for name in RANKED} | plain
+
+
+def stacked(parts: list[Batch]) -> Batch:
+    """Concatenate batches."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def told(reduction: Reduction, sample: Sample, frame: str) -> Iterator[Batch]:
+    """Batches, each announced before it is used."""
+    return (reduction.tell(batch) for batch in sample.batches(frame))
+
+
+def results(scores: Batch, truth: Batch) -> dict[str, Values | dict[str, float]]:
+    """All metrics by score, and how well normal spectra are reconstructed."""
+    chi2 = scores["chi2"][truth["anomaly"] == ""]
+    usable = chi2[np.isfinite(chi2)]
+    fit = {
+        "median": float(np.median(usable)),
+        "mean": float(np.mean(usable)),
+        "90 %": float(np.quantile(usable, 0.9)),
+    }
+    return {"chi2 of normals": fit, **{name: measure(scores[name], truth) for name in scores}}

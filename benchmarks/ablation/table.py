@@ -1,0 +1,127 @@
+"""The tables of the ablation, from cached results: means over seeds with 95 % intervals."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.ablation.metrics import FALSE_POSITIVE_RATES, interval, snr_bins
+
+METRICS = ("AUROC", "average precision", *FALSE_POSITIVE_RATES)
+HEADLINE = "recall at 1 %"
+MARK = "<!-- below this line: what the command printed -->"
+GOAL = 1.3
+Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
+"""Method to seed to what `evaluate.results` gave."""
+
+
+def values_of(
+    by_seed: Mapping[int, Mapping[str, Any]], score: str, metric: str, kind: str = "mean", snr: str = "all"
+) -> list[float]:
+    """One number a seed; NaN where there were too few objects."""
+    found = (by_seed[seed][score][metric][kind][snr] for seed in sorted(by_seed))
+    return [float("nan") if value is None else value for value in found]
+
+
+def cell(values: Sequence[float], digits: int = 3) -> str:
+    """Mean and half width of the interval; the mean alone where there is one seed."""
+    mean, half = interval(values)
+    if np.isnan(mean):
+        return "-"
+    return f"{mean:.{digits}f}" + ("" if np.isnan(half) else f" ± {half:.{digits}f}")
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Format a table for a page."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write_below(page: Path, text: str) -> None:
+    """Replace what stands below `MARK` on a page.
+
+    Raises
+    ------
+    ValueError
+        If the page has no such line: it is then not one of these pages.
+    """
+    above, mark, _ = page.read_text().partition(MARK)
+    if not mark:
+        raise ValueError(f"{page} has no line {MARK}: give a page that tables belong on")
+    page.write_text(f"{above}{MARK}\n\n{text}\n")
+
+
+def overview(results: Results, titles: Mapping[str, str], score: str) -> str:
+    """All methods by one score, averaged over kinds, and the chi2 of normal spectra."""
+    rows = []
+    for name, by_seed in results.items():
+        fit = [by_seed[seed]["chi2 of normals"]["median"] for seed in sorted(by_seed)]
+        numbers = [cell(values_of(by_seed, score, metric)) for metric in METRICS]
+        rows.append([titles[name], *numbers, cell(fit), str(len(by_seed))])
+    return markdown(["method", *METRICS, "chi2 per pixel", "seeds"], rows)
+
+
+def by_kind(results: Results, score: str, metric: str) -> str:
+    """Kinds down, methods across."""
+    kinds = next(iter(next(iter(results.values())).values()))[score][metric]
+    rows = [[kind, *(cell(values_of(s, score, metric, kind), 2) for s in results.values())] for kind in kinds]
+    return markdown(["", *results], rows)
+
+
+def one_kind(results: Results, kind: str, metric: str) -> str:
+    """Methods down, scores across, for one kind of anomaly."""
+    scores = ("chi2", "distance", "on_manifold_score", "off_manifold_score", "anomaly_score")
+    rows = [
+        [n, *(cell(values_of(s, score, metric, kind), 2) for score in scores)] for n, s in results.items()
+    ]
+    return markdown(["", *scores], rows)
+
+
+def by_snr(results: Results, score: str, metric: str) -> str:
+    """Bins of S/N across, methods down, averaged over kinds."""
+    rows = [
+        [name, *(cell(values_of(by_seed, score, metric, snr=snr), 2) for snr in snr_bins())]
+        for name, by_seed in results.items()
+    ]
+    return markdown(["", *snr_bins()], rows)
+
+
+def by_kind_and_snr(by_seed: Mapping[int, Mapping[str, Any]], score: str, metric: str) -> str:
+    """One method: kinds down, bins across."""
+    kinds = next(iter(by_seed.values()))[score][metric]
+    rows = [
+        [kind, *(cell(values_of(by_seed, score, metric, kind, snr), 2) for snr in snr_bins())]
+        for kind in kinds
+    ]
+    return markdown(["", *snr_bins()], rows)
+
+
+def best_simple(
+    results: Results, simple: Sequence[str], scores: Sequence[str]
+) -> tuple[str, str, list[float]]:
+    """Which simple method with which plain score finds most at 1 %, and its recall by seed."""
+    found = [
+        (float(np.mean(values)), name, score, values)
+        for name in simple
+        for score in scores
+        for values in [values_of(results[name], score, HEADLINE)]
+    ]
+    _, name, score, values = max(found)
+    return name, score, values
+
+
+def ratios(results: Results, baseline: Sequence[float], score: str) -> str:
+    """Recall at 1 % of each method's rank over the best simple baseline's; the goal is `GOAL`."""
+    reference = float(np.mean(baseline))
+    rows = []
+    for name, by_seed in results.items():
+        ours = values_of(by_seed, score, HEADLINE)
+        paired = len(ours) == len(baseline)
+        parts = (
+            [a / b for a, b in zip(ours, baseline, strict=True)] if paired else [np.mean(ours) / reference]
+        )
+        mean, half = interval(parts)
+        low = mean - (0 if np.isnan(half) else half)
+        rows.append([name, cell(parts, 2), "yes" if low >= GOAL else "not shown" if mean >= GOAL else "no"])
+    return markdown(["", "times the baseline", f"at least {GOAL:g}"], rows)

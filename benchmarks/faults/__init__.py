@@ -1,0 +1,1 @@
+"""Faults made on purpose: damaged files, storage that fails, processes and nodes that die."""

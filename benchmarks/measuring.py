@@ -1,0 +1,63 @@
+"""Morphology and power spectra of sets of images, measured on many cores: by Ray, as jobs do, or without."""
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from engine.images.morphology import MorphologyConfig, failures, measure
+from engine.images.power import radial_amplitude
+from models.evaluation.distances import g_minus_i, keep
+from models.evaluation.table import SetMeasures, cuts_for
+
+SKIRT_G, SKIRT_R, SKIRT_I = 0, 1, 2
+
+Piece = tuple[list[int], np.ndarray]
+"""Identifiers and images [B, C, S, S]."""
+
+Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+"""Calls a function on each item somewhere, and gives the results in order."""
+
+
+@contextmanager
+def mapper(workers: int, by_ray: bool) -> Iterator[Mapper]:
+    """Give what shares work between `workers` processes: of Ray (a cluster's, if RAY_ADDRESS names one), or of a pool."""
+    if not by_ray:
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            yield pool.imap
+        return
+    from engine import cluster
+    from engine.pipeline import map_tasks
+
+    with cluster.connect(cluster.ClusterConfig(num_cpus=workers)):
+        yield map_tasks
+
+
+def measures_of(
+    pieces: Iterable[Piece], settings: MorphologyConfig, mapped: Mapper, name: str, size: int
+) -> SetMeasures:
+    """Measure a set, and say how fast it was, and how many images failed and are left out."""
+    began = time.monotonic()
+    parts = list(mapped(partial(measure_piece, settings), pieces))
+    if not parts:
+        raise SystemExit(f"{name}: no image in it")
+    morphology = {key: np.concatenate([part[0][key] for part in parts]) for key in parts[0][0]}
+    spectra = np.concatenate([part[1] for part in parts])
+    kept = keep(morphology, cuts_for(size))
+    print(f"{name}: {len(spectra)} images, {len(spectra) / (time.monotonic() - began):.2f} a second")
+    print(f"  flags: {failures(morphology)}")
+    print(f"  kept {kept.num_kept}; undefined {kept.undefined}; outliers {kept.outliers}", flush=True)
+    return SetMeasures(morphology, spectra)
+
+
+def measure_piece(settings: MorphologyConfig, piece: Piece) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Morphology and power spectra of some images."""
+    ids, images = piece
+    measured = measure(images[:, settings.channel], ids, settings)
+    if images.shape[1] > SKIRT_I:
+        measured |= {"g_minus_i": g_minus_i(images[:, SKIRT_G], images[:, SKIRT_I])}
+    return measured, radial_amplitude(images[:, SKIRT_R if images.shape[1] > 1 else 0])

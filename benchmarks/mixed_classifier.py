@@ -1,0 +1,189 @@
+"""Does mixing generated images into the training of the disk classifier help it? One small case, with labels known.
+
+    python -m benchmarks.mixed_classifier [--num-real 64] [--seeds 5] [--generator image_vae] [--json FILE]
+
+Disks are Sersic profiles with an index below 2.5, spheroids the others; they differ in nothing else. A generator that
+is told the index learns from the few real images, is asked for indices over the whole range, and so labels its own
+samples. Classifiers learn from batches that are generated with probability alpha and real otherwise
+(`engine.train.mixing`, as `[mix]` of `python -m jobs train`), each alpha with the same seeds, steps and noise. Printed:
+accuracy on real images that neither has seen, with the noise of training and with five times as much, and what alpha
+changes, paired by seed, with the 95 % interval of Student's t. `--generator truth` takes new galaxies of the recipe: what
+a perfect generator could do.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from benchmarks.sersic_generators import CHECK_ROWS, batches_of, settings_for, trained
+from catalogs.sample_robustness import mean_of
+from engine.images.bands import BANDS
+from engine.schema import list_array
+from engine.synthetic.sersic_render import RANGES
+from engine.synthetic.sersic_torch import draw_parameters, render_batch
+from engine.train.mixing import mixed_batches
+from engine.train.plan import EpochPlan, MixPlan
+from models.disk_classifier import DiskClassifierTask
+from models.disk_classifier_config import DiskClassifierConfig
+
+CPU = torch.device("cpu")
+INDEX = list(RANGES).index("sersic_n")
+BOUNDARY = 2.5
+UNIT = 1000.0
+"""Counts of the set that count as 1 here."""
+REAL_SEED, TEST_SEED, MORE_SEED = 41, 42, 43
+NOISE = {"noise x1": 1.0, "noise x5": 5.0}
+
+Set = tuple[np.ndarray, np.ndarray]
+"""Images [N, S * S] and their Sersic indices [N]."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--num-real", type=int, default=64, help="labelled images that there are")
+    parser.add_argument("--num-generated", type=int, default=1024)
+    parser.add_argument("--num-test", type=int, default=512)
+    parser.add_argument("--alphas", type=float, nargs="+", default=[0.0, 0.5, 1.0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=200, help="of each classifier")
+    parser.add_argument("--batch-rows", type=int, default=32)
+    parser.add_argument("--noise-sigma", type=float, default=2.0, help=f"in units of {UNIT:g} counts")
+    parser.add_argument("--generator", default="image_vae", help="a family, or truth")
+    parser.add_argument("--generator-core-s", type=float, default=120.0, help="seconds of CPU cores")
+    parser.add_argument("--num-threads", type=int, default=2)
+    parser.add_argument("--json", default="", help="write the numbers here too")
+    args = parser.parse_args()
+    if 0.0 not in args.alphas:
+        parser.error("--alphas must hold 0: the others are compared with it")
+    torch.set_num_threads(args.num_threads)
+    real = centred(args.num_real, args.size, REAL_SEED)
+    made, test = generated(args, real), centred(args.num_test, args.size, TEST_SEED)
+    found = {
+        alpha: [accuracies(args, alpha, seed, real, made, test) for seed in range(args.seeds)]
+        for alpha in args.alphas
+    }
+    print("\n".join(table(found)))
+    if args.json:
+        Path(args.json).write_text(json.dumps({"accuracy": found, "options": vars(args)}, indent=1) + "\n")
+
+
+def centred(num: int, size: int, seed: int) -> Set:
+    """Draw galaxies of the Sersic set, all in the middle."""
+    parameters = draw_parameters(num, torch.Generator().manual_seed(seed))
+    parameters[:, :2] = 0
+    return render_batch(parameters, size).flatten(1).numpy(), parameters[:, INDEX].numpy()
+
+
+def generated(args: argparse.Namespace, real: Set) -> Set:
+    """Images of a generator that was told the index and has seen the real ones alone."""
+    if args.generator == "truth":
+        return centred(args.num_generated, args.size, MORE_SEED)
+    began, (low, high) = time.perf_counter(), RANGES["sersic_n"]
+    told = {"conditions": ("sersic_n",), "condition_low": (low,), "condition_high": (high,)}
+    images, index = real
+    held_out = CHECK_ROWS // 4
+    model = trained(
+        args.generator, settings_for(args.size, **told), batches_of(images[held_out:], 32, sersic_n=index[held_out:]),
+        {"image": images[:held_out], "sersic_n": index[:held_out]}, CPU, core_s=args.generator_core_s,
+    )  # fmt: skip
+    wanted = np.random.default_rng(MORE_SEED).uniform(low, high, args.num_generated)
+    made = model.sampler.sample(np.arange(args.num_generated), wanted[:, None])["image"]
+    print(f"{args.generator}: {model.steps} steps, {time.perf_counter() - began:.0f} s", flush=True)
+    return np.maximum(made, 0), wanted
+
+
+def accuracies(
+    args: argparse.Namespace, alpha: float, seed: int, real: Set, made: Set, test: Set
+) -> dict[str, float]:
+    """Train a classifier, and give its accuracy at each noise."""
+    config, began = classifier_config(args), time.perf_counter()
+    task = DiskClassifierTask(config, seed)
+    task.start(CPU, args.steps)
+    for step, (images, label) in enumerate(batches(args, alpha, seed, real, made)):
+        task.step(observed(args, images, label, [seed, step], 1.0), step)
+    label = (test[1] < BOUNDARY).astype(np.int8)
+    found = {
+        name: task.evaluate(observed(args, test[0], label, [TEST_SEED, n], factor))["accuracy"]
+        for n, (name, factor) in enumerate(NOISE.items())
+    }
+    shown = "  ".join(f"{name} {value:.3f}" for name, value in found.items())
+    print(f"alpha {alpha:g} seed {seed}: {shown}  ({time.perf_counter() - began:.0f} s)", flush=True)
+    return found
+
+
+def classifier_config(args: argparse.Namespace) -> DiskClassifierConfig:
+    """Plain network for small images."""
+    return DiskClassifierConfig(
+        size=args.size,
+        network_pixels=17,
+        fields=(2, 3, 4),
+        halvings=(1, 2),
+        architecture="plain",
+        dropout=0.0,
+    )
+
+
+def batches(
+    args: argparse.Namespace, alpha: float, seed: int, real: Set, made: Set
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield images and labels of `steps` batches, epoch after epoch over the real set."""
+    rows = min(args.batch_rows, args.num_real)
+    steps = max(1, args.num_real // rows)
+    passes = 1.5 * steps * rows / args.num_generated
+    plan = EpochPlan(
+        ("image", "label"),
+        rows,
+        args.num_real,
+        0.0,
+        0.0,
+        seed,
+        MixPlan(alpha, steps, (1.0, min(1.0, passes))),
+    )
+    first, other = (
+        pa.table({"image": list_array(images), "label": (index < BOUNDARY).astype(np.int8)})
+        for images, index in (real, made)
+    )
+    epochs = (mixed_batches([first], [other] * math.ceil(passes), plan, epoch) for epoch in itertools.count())
+    for batch in itertools.islice(itertools.chain.from_iterable(epochs), args.steps):
+        yield batch["image"], batch["label"]
+
+
+def observed(
+    args: argparse.Namespace, images: np.ndarray, label: np.ndarray, seed: list[int], factor: float
+) -> dict[str, np.ndarray]:
+    """Cutouts as the classifier takes them: the same galaxy in all bands, each with noise of its own."""
+    rows, sigma = len(images), factor * args.noise_sigma
+    noise = np.random.default_rng(seed).normal(0, sigma, (rows, len(BANDS), images.shape[1]))
+    science = (images[:, None] / UNIT + noise).astype(np.float32).reshape(rows, -1)
+    place = np.full(rows, -0.5, np.float32)  # between the four pixels of the middle
+    return {
+        "science": science, "error": np.full_like(science, sigma), "mask": np.zeros_like(science, bool),
+        "dx": place, "dy": place, "pixel_scale": np.full(rows, 10.24 / args.size, np.float32), "label": label,
+    }  # fmt: skip
+
+
+def table(found: dict[float, list[dict[str, float]]]) -> list[str]:
+    """Format accuracies at alpha = 0, and differences of the others from it."""
+    others = [alpha for alpha in found if alpha]
+    lines = [f"{'test':12}{'alpha 0':>10}" + "".join(f"{f'alpha {alpha:g}':>20}" for alpha in others)]
+    for name in NOISE:
+        base = np.array([one[name] for one in found[0.0]])
+        gains = [mean_of(np.array([one[name] for one in found[alpha]]) - base) for alpha in others]
+        cells = (f"{gain.mean:+.3f} +- {gain.half:.3f}" for gain in gains)
+        lines.append(f"{name:12}{base.mean():10.3f}" + "".join(f"{cell:>20}" for cell in cells))
+    return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""How long new ranks from labels take at release scale, and whether they are Astronomaly's.
+
+    python -m benchmarks.rerank [--rows 10000000] [--latents 10] [--labels 50] [--method astronomaly] [--folder DIR]
+
+A catalogue of random latent coordinates with some clusters in it is written as partitions, as `publish` leaves them
+(not timed). Then it is ranked as `jobs rerank` does it: both passes over the partitions, scores written as
+Parquet. Beside it, on `--compare` rows, the formula taken straight: scikit-learn's forest row by row of the whole
+matrix and a k-d tree, with the sums of these rows alone; Spearman's rank correlation with ours on the same rows.
+"""
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy.spatial import KDTree
+from scipy.stats import spearmanr
+
+from catalogs.release import Release
+from catalogs.spectral_anomaly import SPEC
+from engine.column import Column
+from engine.commit.manifest import DataFile, Manifest
+from engine.rows import DEC, RA
+from engine.schema import list_array
+from engine.storage import Storage
+from jobs.catalogue import RerankConfig
+from jobs.rerank import learned, rerank_files
+from models.reranking.labelled import Labelled
+
+PARTITION_ROWS = 500_000
+NUM_CLUSTERS = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--latents", type=int, default=10)
+    parser.add_argument("--labels", type=int, default=50)
+    parser.add_argument("--method", choices=("astronomaly", "protege"), default="astronomaly")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compare", type=int, default=50_000, help="rows of the straight implementation")
+    parser.add_argument(
+        "--folder", default="", help="where the catalogue is written (default: a temporary one)"
+    )
+    parser.add_argument("--json", default="", help="write the numbers here too")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.folder or None) as folder:
+        numbers = measure(args, folder)
+    for name, value in numbers.items():
+        print(f"{name:34} {value:.6g}" if isinstance(value, float) else f"{name:34} {value}")
+    if args.json:
+        Path(args.json).write_text(json.dumps(numbers, indent=1) + "\n")
+
+
+def measure(args: argparse.Namespace, folder: str) -> dict[str, float | int | str]:
+    release = write_catalogue(args, folder)
+    labelled = judge(args, release)
+    config = RerankConfig(method=args.method, num_threads=args.threads)
+    before = peak_gib()
+    start, start_cpu = time.perf_counter(), time.process_time()
+    reranker = learned(labelled, config)
+    files = rerank_files(release, SPEC, Storage(), reranker, config)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+    numbers: dict[str, float | int | str] = {
+        "rows": sum(file.rows for file in files), "latents": args.latents, "labels": args.labels, "method": args.method,
+        "seconds": seconds, "CPU seconds": cpu, "peak memory before [GiB]": before, "peak memory [GiB]": peak_gib(),
+        "written [MB]": sum(file.num_bytes for file in files) / 1e6,
+    }  # fmt: skip
+    return numbers | (compare(args, release, labelled) if args.method == "astronomaly" else {})
+
+
+def peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def draw(num_rows: int, num_latents: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Latents in clusters of different width, and a score that grows with the distance from the middle of each."""
+    centres = np.random.default_rng(0).normal(size=(NUM_CLUSTERS, num_latents))
+    rng = np.random.default_rng([1, seed])
+    offset = rng.normal(size=(num_rows, num_latents)) * rng.gamma(4, 0.1, (num_rows, 1))
+    latent = (centres[rng.integers(0, NUM_CLUSTERS, num_rows)] + offset).astype(np.float32)
+    score = np.linalg.norm(offset, axis=1) + rng.exponential(0.3, num_rows)
+    return latent, score.astype(np.float32)
+
+
+def write_catalogue(args: argparse.Namespace, folder: str) -> Release:
+    columns = (
+        Column("targetid", "int64", ""), Column("survey", "string", ""), Column("program", "string", ""), RA, DEC,
+        Column("latent_mean", "float32", "", length=args.latents), Column("anomaly_score", "float32", ""),
+    )  # fmt: skip
+    files = []
+    for number, first in enumerate(range(0, args.rows, PARTITION_ROWS)):
+        num_rows = min(PARTITION_ROWS, args.rows - first)
+        latent, score = draw(num_rows, args.latents, number)
+        table = pa.table({
+            "targetid": np.arange(num_rows) + first + 2**60, "survey": pa.array(["main"] * num_rows),
+            "program": pa.array(["dark"] * num_rows), "latent_mean": list_array(latent), "anomaly_score": score,
+        })  # fmt: skip
+        path = f"{number:06d}.parquet"
+        pq.write_table(table, f"{folder}/{path}", row_group_size=50_000, compression="zstd")
+        files.append(DataFile(path=path, role="data", rows=num_rows, num_bytes=0, sha256=""))
+    return Release(folder, manifest_of_files(files), columns, SPEC)
+
+
+def manifest_of_files(files: list[DataFile]) -> Manifest:
+    """Make a manifest that names the files; nothing else of it is read here."""
+    rows = sum(file.rows for file in files)
+    return Manifest("0", "spectral_anomaly", "hats", "", "", (), 0, tuple(files), rows, rows, {}, 0)
+
+
+def judge(args: argparse.Namespace, release: Release) -> Labelled:
+    """Labels of the rows with the highest scores of the first partition: interesting in some clusters only."""
+    latent, score = next(rows_of(release))
+    top = np.argsort(-score)[: args.labels]
+    cluster = np.argmin(
+        ((latent[top, None] - np.random.default_rng(0).normal(size=(NUM_CLUSTERS, args.latents))) ** 2).sum(
+            2
+        ),
+        1,
+    )
+    return Labelled(latent[top], np.where(cluster % 3 == 0, 5.0, cluster % 2).astype(float))
+
+
+def rows_of(release: Release) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for uri in release.uris("data"):
+        table = pq.read_table(uri, columns=["latent_mean", "anomaly_score"])
+        latent = table["latent_mean"].combine_chunks().flatten().to_numpy()
+        yield latent.reshape(table.num_rows, -1), table["anomaly_score"].to_numpy()
+
+
+def compare(args: argparse.Namespace, release: Release, labelled: Labelled) -> dict[str, float]:
+    """Time the formula taken straight, and ours, on the first rows alone."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    latent, score = next(rows_of(release))
+    latent, score = latent[: args.compare], score[: args.compare]
+    start = time.process_time()
+    forest = RandomForestRegressor(200, random_state=0).fit(labelled.features, labelled.labels)
+    user = np.clip(forest.predict(latent), 0.1, 5)
+    distance, _ = KDTree(labelled.features).query(latent)
+    raw = 5 * (score - score.min()) / (score.max() - score.min())
+    straight = raw * np.tanh(np.exp(distance / distance.mean()) - 1 + np.arctanh(0.1 + 0.85 * user / 5))
+    seconds = time.process_time() - start
+    config = RerankConfig()
+    start = time.process_time()
+    ours = learned(labelled, config)
+    found = ours.apply(latent, score, ours.totals(latent, score))["rerank_score"]
+    return {
+        "straight [CPU s per million rows]": seconds / len(latent) * 1e6,
+        "ours [CPU s per million rows]": (time.process_time() - start) / len(latent) * 1e6,
+        "Spearman with straight": float(spearmanr(found, straight).statistic),
+        "Spearman with raw score": float(spearmanr(found, score).statistic),
+        "largest difference": float(np.abs(found - straight).max()),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Labels as Astronomaly keeps them: CSV with an unnamed index, `score` and `human_label`, -1 where there is none.
+
+The index of ours is the key with slashes (`main/dark/39627835576420141`), which no spreadsheet takes for a number. A
+bare TARGETID or object id does as well, and so do columns of the key instead of an index.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from catalogs.labels import MAX_LABEL, MIN_LABEL
+from engine.errors import ConfigError
+
+UNLABELLED = -1.0
+SEPARATOR = "/"
+MAX_PROBLEMS = 5
+"""Problems that are told at once."""
+INTEGERS = ("targetid", "object_id")
+"""Columns of keys that are integers; the others are text."""
+
+
+@dataclass(frozen=True)
+class GivenLabel:
+    """A label as it was given.
+
+    Parameters
+    ----------
+    line
+        In the file, from 1.
+    key
+        Column to value; only the last column of the key where the index is a bare number.
+    label
+        0 to 5.
+    """
+
+    line: int
+    key: dict[str, Any]
+    label: float
+
+
+def read_csv(text: str, key: Sequence[str], where: str) -> list[GivenLabel]:
+    """Read labels; rows without one are passed over.
+
+    Parameters
+    ----------
+    text
+        Of the file.
+    key
+        Columns that name a row of the catalogue.
+    where
+        Name of the file, for messages.
+
+    Raises
+    ------
+    ConfigError
+        If there is no column `human_label`, nothing that names rows, or lines that cannot be used: the first
+        `MAX_PROBLEMS` of them are named.
+    """
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    names = list(reader.fieldnames or ())
+    if "human_label" not in names:
+        raise ConfigError("no column 'human_label'", where, ", ".join(names), "CSV in Astronomaly's layout")
+    given: list[GivenLabel] = []
+    problems: list[str] = []
+    for row in reader:
+        try:
+            label = _label(row["human_label"])
+            if label != UNLABELLED:
+                given.append(GivenLabel(reader.line_num, _key(row, key, names[0]), label))
+        except ValueError as problem:
+            problems.append(f"line {reader.line_num}: {problem}")
+    problems = problems or _duplicates(given)
+    if problems:
+        told, more = problems[:MAX_PROBLEMS], len(problems) - MAX_PROBLEMS
+        raise ConfigError(
+            "labels cannot be used",
+            where,
+            "\n  ".join(["", *told, *([f"and {more} more"] if more > 0 else [])]),
+        )
+    return given
+
+
+def write_csv(rows: Iterable[Mapping[str, Any]], key: Sequence[str]) -> Iterator[str]:
+    """Yield lines of rows with the columns of the key, `score` and `human_label` (None: there is none)."""
+    yield ",score,human_label\n"
+    for row in rows:
+        label = UNLABELLED if row["human_label"] is None else row["human_label"]
+        line = io.StringIO()
+        index = SEPARATOR.join(str(row[name]) for name in key)
+        csv.writer(line, lineterminator="\n").writerow([index, repr(float(row["score"])), f"{label:g}"])
+        yield line.getvalue()
+
+
+def _label(text: str | None) -> float:
+    if text is None or not text.strip():
+        return UNLABELLED
+    try:
+        label = float(text)
+    except ValueError:
+        raise ValueError(f"human_label is {text!r}, no number") from None
+    if label != UNLABELLED and not (math.isfinite(label) and MIN_LABEL <= label <= MAX_LABEL):
+        raise ValueError(f"human_label is {text}, expected {MIN_LABEL:g} to {MAX_LABEL:g}, or -1 for none")
+    return label
+
+
+def _key(row: Mapping[str, Any], key: Sequence[str], index: str) -> dict[str, Any]:
+    if all(row.get(name) for name in key):
+        return {name: _value(name, row[name]) for name in key}
+    parts = str(row.get(key[-1]) or row[index]).split(SEPARATOR)
+    if len(parts) not in (1, len(key)):
+        raise ValueError(f"index is {row[index]!r}, expected {SEPARATOR.join(key)} or {key[-1]}")
+    return {name: _value(name, part) for name, part in zip(key[-len(parts) :], parts, strict=True)}
+
+
+def _value(name: str, text: str) -> Any:
+    if name not in INTEGERS:
+        return text.strip()
+    try:
+        return int(text)
+    except ValueError:
+        rounded = "; a spreadsheet has rounded it" if set(text) & set(".eE") else ""
+        raise ValueError(f"{name} is {text!r}, no integer{rounded}") from None
+
+
+def _duplicates(given: Sequence[GivenLabel]) -> list[str]:
+    first: dict[tuple[Any, ...], int] = {}
+    problems = []
+    for one in given:
+        name = tuple(one.key.items())
+        if name in first:
+            shown = SEPARATOR.join(str(value) for value in one.key.values())
+            problems.append(f"line {one.line}: {shown} has a label already, in line {first[name]}")
+        first.setdefault(name, one.line)
+    return problems

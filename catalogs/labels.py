@@ -1,0 +1,102 @@
+"""What people think of the objects of a catalogue: a table that only grows, one file a submission.
+
+`labels/000007.parquet` below the root of the catalogue holds the rows of the seventh submission; it is created with a
+put-if-absent and never changed, so that submissions of several people at once are all kept. A later label of the same
+person takes the place of an earlier one where labels are used; the earlier one stays on record.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from catalogs.release import Release
+from catalogs.spec import CatalogSpec
+from engine.column import Column
+from engine.commit import parquet
+from engine.errors import CommitError
+from engine.schema import arrow_schema
+from engine.storage import Storage, canonical
+
+FOLDER = "labels"
+MIN_LABEL, MAX_LABEL = 0.0, 5.0
+"""Of a label: 0 is of no interest, 5 is what is looked for."""
+
+FACTS = (
+    Column("human_label", "float64", "Interest in the object, 0 to 5"),
+    Column("score", "float64", "Score of the catalogue when it was labelled", nullable=True),
+    Column("labelled_by", "string", "Who labelled it"),
+    Column("labelled_at", "string", "When, UTC, ISO 8601"),
+    Column("reason", "string", "Why"),
+    Column("label_version", "int32", "Number of the submission, from 1"),
+)
+
+
+@dataclass(frozen=True)
+class LabelVersion:
+    """A submission: its number and where its rows are."""
+
+    number: int
+    uri: str
+
+
+def label_columns(release: Release, spec: CatalogSpec) -> tuple[Column, ...]:
+    """Columns of the labels of a catalogue: its key, and `FACTS`."""
+    named = {column.name: column for column in release.columns}
+    return (*(named[name] for name in spec.key), *FACTS)
+
+
+def label_versions(root: str, storage: Storage) -> list[LabelVersion]:
+    """Submissions, oldest first."""
+    found = storage.list(storage.join(canonical(root), FOLDER), ".parquet")
+    numbered = [(file.uri.rpartition("/")[2].removesuffix(".parquet"), file.uri) for file in found]
+    return [LabelVersion(int(name), uri) for name, uri in numbered if name.isdigit()]
+
+
+def read_labels(release: Release, spec: CatalogSpec, storage: Storage) -> pa.Table:
+    """All labels ever given, oldest first."""
+    schema = arrow_schema(label_columns(release, spec))
+    parts = [parquet.read(storage, version.uri) for version in label_versions(release.root, storage)]
+    return pa.concat_tables([schema.empty_table(), *(part.cast(schema) for part in parts)])
+
+
+def append_labels(release: Release, spec: CatalogSpec, storage: Storage, rows: pa.Table) -> int:
+    """Add labels that have been checked (`catalogs.label_rows`).
+
+    Parameters
+    ----------
+    release, spec, storage
+        The catalogue.
+    rows
+        Columns of `label_columns` but `label_version`.
+
+    Returns
+    -------
+    number
+        Of the submission.
+
+    Raises
+    ------
+    CommitError
+        If a hundred others were quicker each time.
+    """
+    columns = label_columns(release, spec)
+    number = max((version.number for version in label_versions(release.root, storage)), default=0)
+    for _ in range(100):
+        number += 1
+        numbers = pa.array([number] * rows.num_rows, pa.int32())
+        table = rows.append_column("label_version", numbers).select([column.name for column in columns])
+        uri = storage.join(release.root, FOLDER, f"{number:06d}.parquet")
+        if storage.put_if_absent(uri, parquet.to_bytes(table.cast(arrow_schema(columns)))):
+            return number
+    raise CommitError("labels could not be added: others were quicker each time", release.root)
+
+
+def current_labels_sql(key: Sequence[str]) -> str:
+    """Return SQL of the labels in force in a view `labels`: of each person the last one, their mean over people."""
+    keys = ", ".join(key)
+    last = f"row_number() OVER (PARTITION BY {keys}, labelled_by ORDER BY label_version DESC) = 1"
+    return (
+        f"SELECT {keys}, avg(human_label) AS human_label FROM "  # noqa: S608 - names of our own
+        f"(SELECT * FROM labels QUALIFY {last}) GROUP BY {keys}"
+    )

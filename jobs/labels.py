@@ -1,0 +1,96 @@
+"""Labels of people in and out of a catalogue, as CSV in Astronomaly's layout; without a file: what there is."""
+
+import getpass
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from catalogs.label_csv import read_csv, write_csv
+from catalogs.label_rows import label_rows
+from catalogs.labels import append_labels, current_labels_sql, read_labels
+from catalogs.query import open_catalog
+from catalogs.release import Release, load_release
+from catalogs.reranks import newest_rerank
+from catalogs.spec import CatalogSpec
+from engine.errors import ConfigError
+from engine.storage import Storage, canonical
+from jobs import catalogue
+from jobs.config import Place
+from jobs.job import JobResult, Options
+
+DEFAULT_ROWS = 200
+"""Objects without a label in a file to be filled in."""
+
+
+def run(options: Options) -> JobResult:
+    """Add the labels of `--labels`, write those in force to `--out`, or list the submissions."""
+    place, _ = catalogue.load(options)
+    if options.labels:
+        return add(place, options)
+    return export(place, options) if options.out else overview(place, options)
+
+
+def opened(place: Place, version: int | None) -> tuple[Release, CatalogSpec]:
+    """Look up a version of a catalogue that objects can be labelled in."""
+    release = load_release(place.uri, Storage(place.storage), version)
+    if release.spec is None:
+        raise ConfigError("has no scores", place.uri, expected="a catalogue, not staged spectra")
+    return release, release.spec
+
+
+def add(place: Place, options: Options) -> JobResult:
+    """Add the labels of a file; all of them or, if one cannot be used, none."""
+    release, spec = opened(place, options.version)
+    storage = Storage(place.storage)
+    given = read_csv(_text(options.labels, storage), spec.key, options.labels)
+    who = options.who or getpass.getuser()
+    rows = label_rows(release, spec, storage, given, who, options.why, options.labels)
+    number = append_labels(release, spec, storage, rows)
+    summary = {"catalogue": place.uri, "labels": rows.num_rows, "label_version": number}
+    return JobResult(summary, [f"labels: {rows.num_rows} of {who}, submission {number}"])
+
+
+def export(place: Place, options: Options) -> JobResult:
+    """Write the labels in force, and the first objects that have none, by their newest rank."""
+    release, spec = opened(place, options.version)
+    storage = Storage(place.storage)
+    view, rank = ("reranked", "rerank") if newest_rerank(release, storage) else ("ranked", spec.rank)
+    keys, limit = ", ".join(spec.key), options.limit or DEFAULT_ROWS
+    columns = f"{', '.join(f'c.{name}' for name in spec.key)}, c.{spec.score} AS score"
+    in_force = current_labels_sql(spec.key)
+    labelled = f"SELECT {columns}, l.human_label FROM ({in_force}) l JOIN catalog c USING ({keys})"  # noqa: S608
+    fresh = (
+        f"SELECT {columns}, NULL::DOUBLE FROM {view} c ANTI JOIN labels l USING ({keys}) "  # noqa: S608
+        f"ORDER BY c.{rank} LIMIT {limit}"
+    )
+    with open_catalog(place.uri, place.storage, options.version) as con:
+        rows = con.sql(f"({labelled}) UNION ALL ({fresh})").to_arrow_table().to_pylist()
+    storage.put(canonical(options.out), "".join(write_csv(rows, spec.key)).encode())
+    summary = {"catalogue": place.uri, "rows": len(rows), "labels": options.out}
+    return JobResult(summary, [f"labels: {options.out} ({len(rows)} rows)"])
+
+
+def overview(place: Place, options: Options) -> JobResult:
+    """List the submissions."""
+    release, spec = opened(place, options.version)
+    found = submissions(read_labels(release, spec, Storage(place.storage)))
+    lines = [
+        f"{s['label_version']:6}  {s['labelled_at']}  {s['labels']:6} by {s['labelled_by']}  {s['reason']}"
+        for s in found
+    ]
+    return JobResult({"catalogue": place.uri, "submissions": found}, lines or ["no labels"])
+
+
+def submissions(labels: pa.Table) -> Sequence[dict[str, Any]]:
+    """One row a submission, oldest first."""
+    names = ["label_version", "labelled_by", "labelled_at", "reason"]
+    counted = labels.group_by(names).aggregate([("human_label", "count")]).sort_by("label_version")
+    return counted.rename_columns([*names, "labels"]).to_pylist()
+
+
+def _text(uri: str, storage: Storage) -> str:
+    try:
+        return storage.read(canonical(uri)).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"is not text ({error.reason})", uri) from None

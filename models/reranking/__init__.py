@@ -1,0 +1,1 @@
+"""New ranks of a catalogue from a few labels of people: plain numpy and numba, no files."""

@@ -1,0 +1,175 @@
+"""Pruning beside publishers, readers and running jobs: nothing goes that somebody still needs."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.commit import CatalogConfig, Manifest, prune, publish, read_manifest, versions
+from engine.ledger import Ledger
+from engine.runs import Recorder, RunFolder, run_names
+from engine.storage import Storage
+from tests.toy import COLUMNS, TOY_CATALOG, ToyCatalogue
+
+DAY = 86400.0
+FLAT = CatalogConfig(kind="flat")
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> ToyCatalogue:
+    return ToyCatalogue(tmp_path)
+
+
+def backdate(root: str, days: float, only: str = "") -> None:
+    """Make everything below a root older, the times in version records as well."""
+    for path in Path(root, only).rglob("*"):
+        if path.is_file():
+            then = path.stat().st_mtime - days * DAY
+            if path.parent.name == "versions":
+                told = json.loads(path.read_text())
+                told["created"] = (datetime.fromisoformat(told["created"]) - timedelta(days=days)).isoformat()
+                path.write_text(json.dumps(told))
+            os.utime(path, (then, then))
+
+
+def is_whole(catalogue: ToyCatalogue, manifest: Manifest) -> bool:
+    return all(Path(catalogue.root, file.path).is_file() for file in manifest.files)
+
+
+def test_version_goes_when_its_successor_is_old_not_when_itself_is(catalogue: ToyCatalogue) -> None:
+    first = catalogue.publish(ids=catalogue.ids[:2])
+    backdate(catalogue.root, 30)
+    second = catalogue.publish()  # a reader that opened version 1 a minute ago is still reading it
+    assert prune(catalogue.root, catalogue.storage, 1, DAY).uris == ()
+    assert is_whole(catalogue, first)
+    backdate(catalogue.root, 2)
+    gone = prune(catalogue.root, catalogue.storage, 1, DAY).uris
+    assert sum("/versions/" in uri for uri in gone) == 1
+    assert not is_whole(catalogue, first)
+    assert is_whole(catalogue, second)
+
+
+def test_fragments_of_units_that_only_old_versions_had_go_in_two_steps(catalogue: ToyCatalogue) -> None:
+    catalogue.publish()
+    later = catalogue.publish(ids=catalogue.ids[:2])
+    backdate(catalogue.root, 3)
+    fragments = set(Path(catalogue.root, "fragments").iterdir())
+
+    assert prune(catalogue.root, catalogue.storage, 1, DAY, dry_run=True).retired == 2
+    assert Ledger(catalogue.root, catalogue.storage).ids() == set(catalogue.ids)
+    assert prune(catalogue.root, catalogue.storage, 1, DAY).retired == 2
+    assert Ledger(catalogue.root, catalogue.storage).ids() == set(catalogue.ids[:2])
+    assert set(Path(catalogue.root, "fragments").iterdir()) == fragments, "a job may have read the records"
+
+    assert prune(catalogue.root, catalogue.storage, 1, DAY).uris == ()
+    backdate(catalogue.root, 2, "retired")
+    gone = prune(catalogue.root, catalogue.storage, 1, DAY).uris
+    assert sum("/fragments/" in uri for uri in gone) == 4
+    assert not list(Path(catalogue.root, "retired").iterdir())
+    assert is_whole(catalogue, later)
+    assert prune(catalogue.root, catalogue.storage, 1, 0).uris == ()
+
+
+def test_job_that_counted_on_retired_records_publishes_a_whole_version(catalogue: ToyCatalogue) -> None:
+    catalogue.publish(FLAT)
+    records = list(
+        Ledger(catalogue.root, catalogue.storage).done().values()
+    )  # as a job reads them at its start
+    catalogue.publish(FLAT, ids=catalogue.ids[:2])
+    backdate(catalogue.root, 3)
+    assert prune(catalogue.root, catalogue.storage, 1, DAY).retired == 2
+    manifest = catalogue.publish(FLAT, records=records)  # names the fragments themselves
+    backdate(catalogue.root, 9, "retired")
+    prune(catalogue.root, catalogue.storage, 1, DAY)
+    assert is_whole(catalogue, manifest)
+
+
+def test_units_that_were_never_published_and_those_of_a_running_job_stay(catalogue: ToyCatalogue) -> None:
+    catalogue.publish(ids=catalogue.ids[:2])
+    catalogue.publish(ids=catalogue.ids[:1])
+    backdate(catalogue.root, 3)
+    recorder = Recorder("infer", (RunFolder(catalogue.root, catalogue.storage, "run"),), 60)
+    recorder.begin([(4, catalogue.units)])
+    assert prune(catalogue.root, catalogue.storage, 1, DAY, dry_run=True).retired == 0
+    recorder.end(None)
+    assert prune(catalogue.root, catalogue.storage, 1, DAY).retired == 1
+    assert Ledger(catalogue.root, catalogue.storage).ids() == {catalogue.ids[i] for i in (0, 2, 3)}
+
+
+def test_only_the_losing_attempt_of_a_unit_is_an_orphan(catalogue: ToyCatalogue, monkeypatch) -> None:
+    unit, table = catalogue.unit_table(1)
+    before = set(Path(catalogue.root, "fragments").iterdir())
+    catalogue.sink.write(unit, table)
+    orphans = set(Path(catalogue.root, "fragments").iterdir()) - before
+    read: list[str] = []
+    plain = Ledger.read
+    monkeypatch.setattr(
+        Ledger, "read", lambda ledger, unit_id: read.append(unit_id) or plain(ledger, unit_id)
+    )
+    assert {Path(uri) for uri in prune(catalogue.root, catalogue.storage, 1, 0).uris} == orphans
+    assert read == [unit.id], "records of units with one attempt need not be read"
+
+
+def test_old_runs_are_forgotten_but_the_last(catalogue: ToyCatalogue) -> None:
+    for name in ("20260101T000000Z-a", "20260102T000000Z-b", "20260103T000000Z-c"):
+        recorder = Recorder("infer", (RunFolder(catalogue.root, catalogue.storage, name),), 60)
+        recorder.begin([(4, catalogue.units)])
+        recorder.end(None)
+    backdate(catalogue.root, 2, "runs/20260101T000000Z-a")
+    backdate(catalogue.root, 2, "runs/20260103T000000Z-c")
+    prune(catalogue.root, catalogue.storage, 1, DAY)
+    assert run_names(catalogue.root, catalogue.storage) == ["20260102T000000Z-b", "20260103T000000Z-c"]
+
+
+class Interrupted(Storage):
+    """Calls something before each operation of a publisher."""
+
+    def __init__(self, before: Callable[[str], None]) -> None:
+        super().__init__()
+        self.before = before
+
+    def _backend(self, uri: str, is_folder: bool = False) -> Any:
+        self.before(uri)
+        return super()._backend(uri, is_folder)
+
+
+@pytest.mark.parametrize("config", [TOY_CATALOG, FLAT], ids=["hats", "flat"])
+def test_pruning_between_any_two_steps_of_a_publisher_takes_nothing_of_it(
+    catalogue: ToyCatalogue, config: CatalogConfig
+) -> None:
+    for count in (3, 1, 2):
+        catalogue.publish(config, ids=catalogue.ids[:count])
+    unit, table = catalogue.unit_table(0)
+    catalogue.sink.write(unit, table)
+    backdate(catalogue.root, 5)
+    steps: list[str] = []
+
+    def pruned(uri: str) -> None:
+        steps.append(uri)
+        prune(catalogue.root, catalogue.storage, 1, DAY)
+        current = read_manifest(catalogue.root, catalogue.storage)
+        assert is_whole(catalogue, current), f"a reader finds version {current.version} damaged"
+
+    manifest = publish(
+        catalogue.root, Interrupted(pruned), catalogue.ids[:1] + catalogue.ids[3:], COLUMNS, config
+    )
+    assert len(steps) > 10
+    assert manifest.version == 4
+    assert is_whole(catalogue, manifest)
+    assert [v.version for v in versions(catalogue.root, catalogue.storage)] == [3, 4]
+
+
+def test_age_is_that_of_the_storage_on_s3(moto_server) -> None:
+    storage, root = Storage(moto_server.options), moto_server.make_bucket()
+    storage.put(f"{root}/fragments/unit-attempt.parquet", b"data")
+    (listed,) = storage.list(f"{root}/fragments")
+    assert abs(listed.modified_s - datetime.now(UTC).timestamp()) < 60
+    assert storage.info(listed.uri).modified_s == listed.modified_s
+    assert prune(root, storage, 1, DAY).uris == ()
+    time.sleep(1.1)  # S3 tells whole seconds
+    assert prune(root, storage, 1, 0).uris == (listed.uri,)

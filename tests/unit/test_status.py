@@ -1,0 +1,259 @@
+"""What runs write of themselves, and what `status` makes of it and of the ledger."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.errors import CommitError, StorageError
+from engine.runs import Beat, Begin, InHand, Pulse, Recorder, RunFolder, RunState, run_names
+from engine.storage import Storage
+from engine.units import Work
+from engine.worker import Branch, UnitError, UnitWorker, Watch, name_unit
+from jobs.__main__ import main
+from jobs.status import rates
+from tests.toy import ToyCatalogue, ToySource, ToyStage
+
+BEGIN = Begin("run", "infer", "host", 7, began_s=1000.0, units=4, pending=4, beat_every_s=30.0)
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> ToyCatalogue:
+    return ToyCatalogue(tmp_path / "catalogue")
+
+
+def recorder_of(catalogue: ToyCatalogue, name: str = "20260101T000000Z-a", every_s: float = 60) -> Recorder:
+    return Recorder("infer", (RunFolder(catalogue.root, catalogue.storage, name),), every_s)
+
+
+def say(capsys, *words: str) -> str:
+    assert main(["status", *words]) == 0
+    return capsys.readouterr().out
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+# --- what is written ---
+
+
+def test_run_is_read_as_it_was_told(catalogue: ToyCatalogue) -> None:
+    recorder = recorder_of(catalogue)
+    (folder,) = recorder.folders
+    assert folder.read() is None
+    recorder.begin([(9, catalogue.units)])
+    recorder.counts[0].add(rows=20, rejected=3)
+    state = folder.read()
+    assert state is not None
+    assert (state.begin.units, state.begin.pending, state.begin.job) == (9, 4, "infer")
+    table = folder.units()
+    assert table["unit_id"].to_pylist() == catalogue.ids
+    assert table["num_bytes"].to_pylist() == [unit.num_bytes for unit in catalogue.units]
+    recorder.end(None)
+    state = folder.read()
+    assert state is not None
+    assert state.end is not None
+    assert (state.end.state, state.end.done, state.end.rows, state.end.rejected) == ("done", 1, 20, 3)
+    assert list(Path(folder.uri("beats")).glob("*")) == []
+    assert run_names(catalogue.root, catalogue.storage) == [folder.run]
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (None, "done"),
+        (KeyboardInterrupt(), "interrupted"),
+        (SystemExit(1), "interrupted"),
+        (OSError("x"), "failed"),
+    ],
+)
+def test_end_says_how(catalogue: ToyCatalogue, error: BaseException | None, state: str) -> None:
+    recorder = recorder_of(catalogue)
+    recorder.begin([(4, catalogue.units)])
+    recorder.end(error)
+    told = recorder.folders[0].read()
+    assert told is not None
+    assert told.end is not None
+    assert told.end.state == state
+    assert told.end.error == ("x" if state == "failed" else "")
+
+
+def test_each_beat_is_a_new_object_and_takes_the_one_before_away(catalogue: ToyCatalogue) -> None:
+    folder = RunFolder(catalogue.root, catalogue.storage, "run")
+    numbers = iter(range(100))
+    pulse = Pulse([folder], 0.01, "driver", lambda _: {"done": next(numbers)})
+    pulse.start()
+    wait_for(lambda: next(numbers) > 50)
+    pulse.stop()
+    (last,) = Path(folder.uri("beats")).glob("*.json")
+    assert int(last.stem.rpartition("-")[2]) > 3
+
+
+def test_storage_that_refuses_beats_does_not_stop_the_work(catalogue: ToyCatalogue, caplog) -> None:
+    class Full(Storage):
+        def put(self, uri: str, data: bytes) -> None:
+            raise StorageError("no space left", uri)
+
+    pulse = Pulse([RunFolder(catalogue.root, Full(), "run")], 0.001, "driver", lambda _: {})
+    pulse.start()
+    time.sleep(0.05)
+    pulse.stop()
+    assert [record.levelname for record in caplog.records] == ["WARNING"], "told once"
+    assert "the run goes on" in caplog.text
+
+
+def test_silence_of_the_driver_counts_not_that_of_workers() -> None:
+    driver = Beat("driver", "host", 7, time_s=2000.0)
+    worker = Beat("worker-1", "other", 8, time_s=9000.0)
+    state = RunState(BEGIN, (worker, driver))
+    assert not state.is_lost(2100.0)
+    assert state.is_lost(2121.0)
+    assert RunState(BEGIN).is_lost(1121.0)
+    assert not RunState(BEGIN).is_lost(1119.0)
+
+
+def test_damaged_record_is_named(catalogue: ToyCatalogue) -> None:
+    folder = RunFolder(catalogue.root, catalogue.storage, "run")
+    catalogue.storage.put(folder.uri("begin.json"), b'{"run": 3}')
+    with pytest.raises(CommitError, match=r"begin\.json: not a record of a run"):
+        folder.read()
+    catalogue.storage.put(folder.uri("units.arrow"), b"no Arrow")
+    with pytest.raises(CommitError, match=r"units\.arrow: not the units of a run"):
+        folder.units()
+
+
+# --- what is made of it ---
+
+
+def test_rates_are_those_of_the_last_minutes() -> None:
+    at = np.array([0.0, 5000.0, 5001.0, 5002.0, 5004.0])
+    sizes = np.array([1e9, 10.0, 20.0, 30.0, 40.0])
+    assert rates(at[::-1], sizes[::-1]) == (0.75, 22.5)
+    assert rates(at[:1], sizes[:1]) == (0.0, 0.0)
+    assert rates(np.zeros(3), sizes[:3]) == (0.0, 0.0)
+    assert rates(np.zeros(0), np.zeros(0)) == (0.0, 0.0)
+
+
+def test_nothing_has_run(tmp_path: Path, capsys) -> None:
+    assert say(capsys, str(tmp_path / "empty")) == "nothing has run yet\n"
+
+
+def test_running_run_with_what_is_in_hand_rate_and_time_left(catalogue: ToyCatalogue, capsys) -> None:
+    recorder = recorder_of(catalogue)
+    recorder.begin([(6, catalogue.units)])
+    (folder,) = recorder.folders
+    ledger = sorted(
+        Path(catalogue.root, "ledger").glob("*.json"), key=lambda path: catalogue.ids.index(path.stem)
+    )
+    ledger[3].unlink()
+    now = time.time()
+    for seconds, path in zip((40, 30, 20), ledger[:3], strict=True):
+        os.utime(path, (now - seconds, now - seconds))
+    in_hand = (InHand("toy-3", "infer toy", time.time() - 75),)
+    folder.beat(Beat("worker-ab", "node", 12, time.time(), in_hand=in_hand), 0)
+    told = json.loads(say(capsys, catalogue.root, "--json"))["runs"][0]
+    assert (told["state"], told["done"], told["pending"], told["units"]) == ("running", 3, 4, 6)
+    assert told["units_per_s"] == pytest.approx(0.1, rel=1e-3)
+    assert told["eta_s"] == pytest.approx(10, rel=1e-3)
+    text = say(capsys, catalogue.root)
+    assert "nothing is published yet" in text
+    assert "3/4 done, 1 running, 0 failed (6 in the release)" in text
+    assert "toy-3: in 'infer toy' for 1m15s on node:12" in text
+    assert "ETA 10s" in text
+    recorder.end(UnitError("unit toy-3 (abc) failed: ValueError: no"))
+    text = say(capsys, catalogue.root)
+    assert "failed, ended" in text
+    assert "0 running, 1 failed" in text
+    assert "error: unit toy-3 (abc) failed: ValueError: no" in text
+
+
+def test_killed_run_is_told_as_lost_until_another_takes_over(catalogue: ToyCatalogue, capsys) -> None:
+    dead = RunFolder(catalogue.root, catalogue.storage, "20260101T000000Z-a")
+    dead.begin(Begin(dead.run, "infer", "host", 7, time.time() - 500, 4, 4, 30.0), catalogue.units)
+    dead.beat(Beat("driver", "host", 7, time.time() - 300, done=2, rows=40), 0)
+    text = say(capsys, catalogue.root)
+    assert "infer on host:7: lost, last heard 5m00s ago" in text
+    assert "run the same line again" in text
+    assert "4/4 done" in text, "the ledger knows more than the last beat"
+    recorder = recorder_of(catalogue, "20260102T000000Z-b")
+    recorder.begin([(4, [])])
+    recorder.end(None)
+    text = say(capsys, catalogue.root)
+    assert "lost" not in text
+    assert "20260102T000000Z-b: infer" in text
+
+
+def test_two_runs_at_once_are_both_told(catalogue: ToyCatalogue, capsys) -> None:
+    first, second = recorder_of(catalogue, "20260101T000000Z-a"), recorder_of(catalogue, "20260102T000000Z-b")
+    for recorder in (first, second):
+        recorder.begin([(4, catalogue.units)])
+    runs = json.loads(say(capsys, catalogue.root, "--json"))["runs"]
+    assert [run["state"] for run in runs] == ["running", "running"]
+    first.end(None)
+    second.end(None)
+
+
+def test_configuration_tells_of_all_that_it_writes(catalogue: ToyCatalogue, tmp_path: Path, capsys) -> None:
+    catalogue.publish()
+    config = tmp_path / "job.toml"
+    places = f'output.uri = "{catalogue.root}"\nstaged.uri = "{tmp_path / "none"}"\n'
+    config.write_text(f'release.uri = "x"\n{places}')
+    assert "version 1, " in say(capsys, str(config))
+
+
+def test_status_on_object_storage(moto_server, capsys) -> None:
+    root = f"{moto_server.make_bucket()}/catalogue"
+    storage = Storage(moto_server.options)
+    recorder = Recorder("ingest", (RunFolder(root, storage, "20260101T000000Z-a"),), 60)
+    recorder.begin([(4, [])])
+    endpoint = f"storage.endpoint_url={moto_server.endpoint_url}"
+    assert "running, last heard" in say(capsys, root, "-o", endpoint)
+    recorder.end(None)
+    assert "ingest" in say(capsys, root, "-o", endpoint)
+
+
+# --- what workers tell ---
+
+
+class Notes:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, float, dict[str, str]]] = []
+
+    def add(self, metric, amount: float, **labels: str) -> None:
+        assert set(labels) == set(metric.labels)
+        self.told.append((metric.name, amount, labels))
+
+    def total(self, name: str) -> float:
+        return sum(amount for told, amount, _ in self.told if told == name)
+
+
+def test_worker_tells_numbers_stages_and_beats(tmp_path: Path) -> None:
+    catalogue, notes = ToyCatalogue(tmp_path / "like"), Notes()
+    folder = RunFolder(str(tmp_path / "watched"), Storage(), "run")
+    source = ToySource()
+    sink = type(catalogue.sink)(folder.root, catalogue.sink.storage_options, catalogue.sink.columns)
+    watch = Watch((folder,), 0.01, None, lambda: notes)
+    worker = UnitWorker(source, [], [Branch((ToyStage(),), sink)], watch)
+    unit = catalogue.units[0]
+    (record,) = worker(name_unit(Work(unit, (unit.id,))))["record"].to_pylist()
+    assert (notes.total("trawl_units"), notes.total("trawl_rows")) == (1, 20)
+    assert notes.total("trawl_rejected") == 2
+    assert notes.total("trawl_bytes_fetched") == 7
+    assert {labels["stage"] for name, _, labels in notes.told if name == "trawl_stage_seconds"} == {
+        "read", "toy", "write",
+    }  # fmt: skip
+    assert {"read_seconds", "toy_seconds", "worker_seconds"} <= set(json.loads(record)["stats"])
+    wait_for(lambda: list(Path(folder.uri("beats")).glob("worker-*.json")))
+    broken = UnitWorker(ToySource(broken="toy-0"), [], [Branch((), sink)], watch)
+    with pytest.raises(UnitError):
+        broken(name_unit(Work(unit, (unit.id,))))
+    assert broken._steps.in_hand() == ()

@@ -1,0 +1,164 @@
+"""What is said of a generator beside its distances: intervals, coverage, copies, Frechet distances."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import mannwhitneyu
+from torch import Tensor, nn
+
+from models.evaluation.frechet import frechet_distance, inception, kernel_distance, pictures
+from models.evaluation.intervals import bootstrap
+from models.evaluation.neighbours import copying, precision_recall
+from models.evaluation.verdict import UNITS, Value, shown, verdict
+from models.evaluation.wasserstein import wasserstein
+from tests.unit.test_evaluation import measures
+
+
+def normal(shape: tuple[int, ...], seed: int, shift: float = 0.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(shift, 1.0, shape)
+
+
+def test_intervals_cover_the_true_distance_about_as_often_as_they_say() -> None:
+    """Of normals that are 0.5 sigma apart; the bootstrap of 60 values is a little too narrow."""
+    hits = 0
+    for seed in range(60):
+        first, second = normal((60,), 2 * seed), normal((60,), 2 * seed + 1, 0.5)
+        ends = bootstrap(
+            lambda a, b: {"x": wasserstein(first[a], second[b])}, 60, 60, 100, seed  # noqa: B023
+        )  # fmt: skip
+        hits += ends["x"][0] <= 0.5 <= ends["x"][1]
+    assert 49 <= hits <= 60
+
+
+def test_intervals_are_the_same_again_and_not_below_0() -> None:
+    first, second = normal((50,), 1), normal((40,), 2)
+
+    def distance(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+        return {"x": wasserstein(first[a], second[b])}
+
+    ends = bootstrap(distance, 50, 40, 50)
+    assert ends == bootstrap(distance, 50, 40, 50)
+    assert 0 <= ends["x"][0] < ends["x"][1]
+
+
+@pytest.mark.parametrize("sizes", [(0, 5, 10), (5, 0, 10), (5, 5, 1)])
+def test_intervals_of_nothing_are_refused(sizes: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="are needed"):
+        bootstrap(lambda a, b: {"x": 0.0}, *sizes)
+
+
+def test_a_set_covers_itself_and_not_what_is_far() -> None:
+    real = normal((200, 4), 1)
+    assert precision_recall(real, real) == (1.0, 1.0)
+    assert precision_recall(real, real + 100) == (0.0, 0.0)
+
+
+def test_one_mode_is_precise_and_covers_half() -> None:
+    real = np.concatenate([normal((300, 3), 1), normal((300, 3), 2, 50.0)])
+    precision, recall = precision_recall(real, normal((600, 3), 3))
+    assert precision > 0.9
+    assert recall == pytest.approx(0.5, abs=0.05)
+
+
+def test_precision_is_that_of_a_loop_over_all_pairs() -> None:
+    real, made = normal((30, 2), 1), normal((25, 2), 2, 0.5)
+
+    def reach(values: np.ndarray, k: int) -> np.ndarray:
+        return np.array([sorted(np.linalg.norm(values - one, axis=1))[k] for one in values])
+
+    inside = [any(np.linalg.norm(one - real, axis=1) <= reach(real, 3)) for one in made]
+    covered = [any(np.linalg.norm(one - made, axis=1) <= reach(made, 3)) for one in real]
+    assert precision_recall(real, made) == pytest.approx((np.mean(inside), np.mean(covered)))
+
+
+def test_features_that_say_nothing_are_refused() -> None:
+    real = normal((40, 3), 1)
+    with pytest.raises(ValueError, match="19 values, at least 20"):
+        precision_recall(real, real[:19])
+    with pytest.raises(ValueError, match="generated set are not all finite"):
+        precision_recall(real, np.where(np.arange(40)[:, None] == 3, [[0, np.nan, 0]], real))
+    with pytest.raises(ValueError, match=r"expected \[N, F\]"):
+        precision_recall(real, real[:, :2])
+
+
+def test_copies_are_nearer_than_held_out_images() -> None:
+    pairs = [(normal((50,), 2 * n), normal((40,), 2 * n + 1)) for n in range(40)]
+    alike = [copying(*pair) for pair in pairs]
+    for found, pair in zip(alike, pairs, strict=True):
+        assert found.nearer == pytest.approx(1 - mannwhitneyu(*pair).statistic / 2000)
+    assert np.std([one.nearer for one in alike]) == pytest.approx(alike[0].error, rel=0.35)
+    assert np.mean([one.nearer for one in alike]) == pytest.approx(0.5, abs=0.03)
+    copies = copying(np.zeros(50), np.ones(50))
+    assert (copies.nearer, copies.generated, copies.held_out) == (1.0, 0.0, 1.0)
+    assert copying(np.ones(50), np.ones(50)).nearer == 0.5
+    with pytest.raises(ValueError, match="held-out images: 3 values"):
+        copying(np.ones(50), np.ones(3))
+
+
+def test_frechet_distance_of_gaussians_is_the_closed_form() -> None:
+    """Independent features: squared difference of means and of standard deviations, added."""
+    draws = normal((40_000, 2), 1)
+    first, second = draws, draws * [2.0, 0.5] + [1.0, -3.0]
+    assert frechet_distance(first, second) == pytest.approx(10 + 1.0 + 0.25, rel=0.02)
+    assert frechet_distance(first, first) == pytest.approx(0, abs=1e-9)
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+    assert frechet_distance(first @ turn, second @ turn) == pytest.approx(frechet_distance(first, second))
+
+
+def test_kernel_distance_is_0_on_average_and_grows() -> None:
+    same = [
+        kernel_distance(normal((100, 5), n), normal((100, 5), 100 + n), subsets=5, rows=80) for n in range(10)
+    ]
+    assert abs(np.mean(same)) < 3 * np.std(same) / 10**0.5 + 0.02
+    assert kernel_distance(normal((100, 5), 1), normal((100, 5), 2, 1.0), subsets=5) > 1
+    with pytest.raises(ValueError, match="at least 20"):
+        kernel_distance(normal((100, 5), 1), normal((10, 5), 2))
+
+
+def test_pictures_are_scaled_one_by_one_and_coloured() -> None:
+    ramp = np.linspace(0, 1, 256)
+    colours = np.stack([ramp, 1 - ramp, np.zeros(256)], 1)
+    images = np.arange(2 * 64 * 64, dtype=np.float32).reshape(2, 64, 64)
+    made = pictures(images, colours)
+    assert made.shape == (2, 3, 256, 256)
+    assert made.dtype == np.uint8
+    np.testing.assert_array_equal(made[0], made[1], "each has its own scale")
+    assert (made[0, 0].min(), made[0, 0].max(), made[0, 2].max()) == (0, 255, 0)
+    np.testing.assert_allclose(made[0, 0].astype(int) + made[0, 1], 255, atol=1)
+    for bad in (np.ones((1, 8, 8)), np.where(np.eye(8) > 0, np.nan, 1.0)[None]):
+        with pytest.raises(ValueError, match="makes no picture"):
+            pictures(bad, colours)
+
+
+class Stand(nn.Module):
+    """Has the interface of the seed's archive: means of channels, in the place of 2,048 features."""
+
+    def forward(self, x: Tensor, return_features: bool = False) -> Tensor:
+        assert return_features
+        return x.to(torch.float32).mean(dim=(2, 3))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_the_seeds_network_is_asked_for_features_where_its_file_is_given(tmp_path: Path) -> None:
+    torch.jit.script(Stand()).save(str(tmp_path / "network.pt"))
+    extract = inception(str(tmp_path / "network.pt"), rows=3)
+    shown_images = np.random.default_rng(0).integers(0, 256, (7, 3, 16, 16), np.uint8)
+    np.testing.assert_allclose(extract(shown_images), shown_images.mean((2, 3)), rtol=1e-5)
+
+
+def test_a_verdict_has_intervals_and_coverage_beside_distances() -> None:
+    real, made = measures(60, 1), measures(50, 2, scale=10.0)
+    found = verdict(real, made, (normal((60, 4), 1), normal((50, 4), 2)), repeats=20)
+    assert [*found][-3:] == [*UNITS]
+    assert found["power"].low < found["power"].value < found["power"].high
+    assert found["power"].low > 0.9
+    assert np.isnan(found["precision"].low)
+    assert 0.3 < found["precision"].value <= 1
+    assert [*verdict(real, made, repeats=0)] == [name for name in found if name not in UNITS]
+
+
+def test_values_are_shown_in_hundredths_with_their_intervals() -> None:
+    assert shown(Value(0.0719, 0.06, 0.08)) == "7.19 [6.00, 8.00]"
+    assert shown(Value(0.5), 1.0) == "0.50"
