@@ -125,7 +125,7 @@ def _masked_once(flow: nn.Module) -> nn.Module:
     for module in list(flow.modules()):
         for name, child in module.named_children():
             if isinstance(child, MaskedLinear):
-                child.weight.data.mul_(child.mask)
+                child.weight.data.mul_(child.get_buffer("mask"))
                 plain = nn.Linear(child.in_features, child.out_features, device="meta")
                 plain.weight, plain.bias = child.weight, child.bias
                 setattr(module, name, plain)
