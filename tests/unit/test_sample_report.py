@@ -1,5 +1,7 @@
 """The report of samples, written from what was found; and what it says where nothing could be."""
 
+import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +14,7 @@ from catalogs.sample_report import sample_report
 from catalogs.sample_robustness import Robustness
 from catalogs.sample_sets import Findings, ImageSet
 from engine.images.galaxies import image_column
-from engine.images.morphology import MEASURES
+from engine.images.morphology import MEASURES, MORPHOLOGY
 from engine.schema import column_array, matrix, set_column
 from jobs import sample_report as job
 from jobs.config import AugmentConfig, JobConfig, Place
@@ -97,3 +99,27 @@ def test_samples_are_compared_with_training_rows_beside_held_out_ones(
     else:
         assert found is None
         assert "distances of held-out images: 6 values, at least 20" in why
+
+
+def test_a_report_is_written_beside_the_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what the files hold given by hand: all that lies between reading and HTML."""
+    monkeypatch.setattr(job, "rows_of", lambda place, *_: measured_rows(80, len(place.uri)))
+    monkeypatch.setattr(job.cluster, "connect", lambda _: nullcontext())
+    monkeypatch.setattr(job, "path_of", lambda *_: str(tmp_path / "report.html"))
+    place = Place(uri=str(tmp_path / "generated"))
+    settings = replace(SETTINGS, size=32, softening=1.0)
+    path = job.write(config(tmp_path, 0.5), place, MANIFEST, settings)  # pyright: ignore[reportArgumentType]
+    html = Path(path).read_text()
+    assert re.search(r"<td>average</td><td class=.n.>0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]</td>", html)
+    assert re.search(r"<td>recall</td><td class=.n.>[01]\.\d{4}</td>", html)
+    assert "The median sample is" in html
+
+
+def measured_rows(rows: int, seed: int) -> pa.Table:
+    """Images with a sky, so that all modes have power, and properties well within the cuts."""
+    rng, column = np.random.default_rng(seed), image_column(32)
+    images = make_blobs(rows, 32, seed)["image"] + rng.normal(1, 0.1, (rows, 32 * 32))
+    values = {one.name: rng.uniform(0.01, 0.1, rows) for one in MORPHOLOGY if one.dtype == "float64"}
+    values |= {"morph_flag": np.zeros(rows, np.int16), "morph_flag_sersic": np.zeros(rows, np.int16)}
+    facts = {"split_hash": np.linspace(0, 0.999, rows), "object_id": np.arange(rows)}
+    return set_column(pa.table(facts | values), column, column_array(column, images.astype(np.float32)))
