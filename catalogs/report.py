@@ -31,7 +31,7 @@ PERCENTILE_BINS = 25
 MAX_SCORE_SHOWN = 12.0
 WORST_GROUPS = 6
 SIGMA_RANGE, SIGMA_BINS = (-6.0, 6.0), 48
-SNR_EDGES = np.geomspace(3.0, 1000.0, 11)
+SNR_EDGES = np.geomspace(3.0, 10_000.0, 13)
 PROBABILITY_BINS = 25
 REDSHIFT_BINS = 8
 
@@ -164,7 +164,12 @@ def _render(context: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "percent": _percent, "sky_url": _sky_url}
+    environment.filters |= {
+        "number": _number,
+        "decimals": _decimals,
+        "percent": _percent,
+        "sky_url": _sky_url,
+    }
     return environment.get_template("report.html.j2").render(context)
 
 
@@ -172,6 +177,11 @@ def _number(value: Any, digits: int = 4) -> str:
     if value is None or (isinstance(value, float) and not np.isfinite(value)):
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
+
+
+def _decimals(value: float | None, digits: int) -> str:
+    """Write with so many decimals, so that numbers of a column stand below each other."""
+    return "–" if value is None or not np.isfinite(value) else f"{value:,.{digits}f}"
 
 
 def _percent(value: float) -> str:

@@ -29,6 +29,7 @@ JOBS: dict[str, JobEntry] = {
     "status": JobEntry("jobs.status", "catalogue", "how far the runs of a catalogue or configuration are"),
     "query": JobEntry("jobs.query", "catalogue", "SQL on a catalogue: views catalog, rejected, versions"),
     "check": JobEntry("jobs.check", "catalogue", "prove that a catalogue is whole and consistent"),
+    "crossmatch": JobEntry("jobs.crossmatch", "catalogue", "neighbours in another HATS catalogue, by LSDB"),
     "report": JobEntry("jobs.report", "catalogue", "one HTML file about a catalogue"),
     "labels": JobEntry("jobs.labels", "catalogue", "what people said of objects: CSV in and out"),
     "rerank": JobEntry("jobs.rerank", "catalogue", "labels -> new ranks beside a catalogue"),

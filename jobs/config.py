@@ -103,6 +103,8 @@ class InferConfig(Config):
     """CPUs (and torch threads) of one worker."""
     num_gpus: float = Field(default=0.0, ge=0)
     """GPUs of one worker; fractions share a card. 0 computes on CPUs, also where there are GPUs."""
+    memory_gib: float = Field(default=0.0, ge=0)
+    """Memory that one worker reserves on its node [GiB]; 0: none. Fewer workers are started where it is scarce."""
 
 
 def _known_catalog(catalog: CatalogConfig) -> CatalogConfig:
