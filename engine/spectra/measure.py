@@ -88,7 +88,7 @@ def colour_temperature(wave: np.ndarray, flux: np.ndarray, ivar: np.ndarray) -> 
     """
     means = [_window_means(wave, flux, ivar, window) for window in TEMPERATURE_WINDOWS]
     grid = np.geomspace(2000.0, 50_000.0, 400)
-    blue, red = (_planck(np.mean(window), grid) for window in TEMPERATURE_WINDOWS)
+    blue, red = (_planck(float(np.mean(window)), grid) for window in TEMPERATURE_WINDOWS)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where((means[0] > 0) & (means[1] > 0), means[0] / means[1], np.nan)
     return np.interp(ratio, blue / red, grid, left=np.nan, right=np.nan)
