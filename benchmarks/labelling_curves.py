@@ -35,13 +35,13 @@ from models import MODELS
 from models.reranking.labelled import Labelled
 
 UNSEEN = "wrong_redshift"
+NEAR = 0.2
+"""Smaller alpha: labels are believed further away, as distances in many dimensions are all about the same."""
+NEAR_NAME = f"astronomaly, alpha {NEAR}"
 COLOURS = {
-    "best possible": "#333333",
-    "astronomaly": BLUE,
-    "protege": GREEN,
-    "raw score": VERMILION,
+    "best possible": "#333333", NEAR_NAME: BLUE, "astronomaly": SKY, "protege": GREEN, "raw score": VERMILION,
     "random": GREY,
-}
+}  # fmt: skip
 Order = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
