@@ -78,7 +78,9 @@ def _columns(root: str, storage: Storage, manifest: Manifest, *names: str) -> pa
 
 def _texts(root: str, storage: Storage, manifest: Manifest, ids: Collection[str]) -> Mapping[str, str]:
     table = _columns(root, storage, manifest, "unit_id", "unit")
-    chosen = table.filter(pc.call_function("is_in", [table["unit_id"]], pc.SetLookupOptions(pa.array(list(ids)))))
+    chosen = table.filter(
+        pc.call_function("is_in", [table["unit_id"]], pc.SetLookupOptions(pa.array(list(ids))))
+    )
     return dict(zip(chosen["unit_id"].to_pylist(), chosen["unit"].to_pylist(), strict=True))
 
 

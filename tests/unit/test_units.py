@@ -30,7 +30,9 @@ def test_file_by_role() -> None:
 
 
 def test_ids_are_hashes_of_what_the_unit_is_and_the_salt() -> None:
-    unit = Unit("kéy", (FileRef("s3://b/ä", 3, "f"), FileRef("s3://b/c", 4, "g", "redrock")), missing=("s3://b/d",))
+    unit = Unit(
+        "kéy", (FileRef("s3://b/ä", 3, "f"), FileRef("s3://b/c", 4, "g", "redrock")), missing=("s3://b/d",)
+    )
     salt = {"settings": {"b": 1, "a": [1.5, None]}, "model": "x"}
     (made,) = with_ids([unit], salt)
     assert made.id == content_hash([asdict(unit), salt])
