@@ -18,6 +18,9 @@ JOBS: dict[str, JobEntry] = {
     "synthesize": JobEntry("jobs.synthesize", "config", "write a synthetic release in the real file layout"),
     "ingest": JobEntry("jobs.ingest", "config", "release -> staged Parquet for training"),
     "train": JobEntry("jobs.train", "config", "staged Parquet -> checkpoint"),
+    "tune": JobEntry(
+        "jobs.tune", "config", "staged Parquet -> the best of many settings, as a file for train"
+    ),
     "infer": JobEntry("jobs.infer", "config", "release + checkpoint -> fragments, not yet published"),
     "publish": JobEntry("jobs.publish", "config", "fragments -> a new version of the catalogue"),
     "reprocess": JobEntry("jobs.reprocess", "config", "the main job: infer what is new, then publish"),

@@ -17,6 +17,7 @@ from engine.images.nearest import NearestConfig
 from engine.infer import Device, Precision, model_config
 from engine.locations import NotFoundError, is_object
 from engine.placement import PipelineConfig
+from engine.search import TuneConfig
 from engine.sources import SOURCES
 from engine.sources.base import Source
 from engine.sources.seeds import SeedsConfig
@@ -173,6 +174,8 @@ class ReportConfig(Config):
     """Whether a publication writes one."""
     gallery: int = Field(default=20, ge=0, le=200)
     """Objects drawn with their reconstruction, most anomalous first."""
+    track_objects: int = Field(default=3000, ge=0)
+    """Spectra read again to measure lines and to draw tracks through latent space, at 3 ms each; 0: none."""
     options: ReportOptions = ReportOptions()
     """Tables and figures."""
 
@@ -204,6 +207,8 @@ class JobConfig(Config):
     """What `train` trains."""
     train: TrainConfig = TrainConfig()
     """How it is trained."""
+    tune: TuneConfig | None = None
+    """Which settings `tune` tries."""
     scoring: FitConfig = FitConfig()
     """How many objects percentiles and neighbours are learned from after training."""
     checkpoint: Place | None = None

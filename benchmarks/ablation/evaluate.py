@@ -13,6 +13,8 @@ from models.scoring import spectral
 from models.spec import Predict
 
 RANKED = ("anomaly_score", "off_manifold_score", "on_manifold_score")
+REFERENCE_ROWS = 6_144
+"""Training spectra that neighbours and densities are learned from: enough for ten latents, and fast."""
 PLAIN = ("chi2", "distance")
 """Scores as they come, without calibration: reduced chi2 of the noise alone, distance to the nearest in latent space."""
 
@@ -25,7 +27,7 @@ def score(trained: Trained, frame: str, reference: Sample, held_out: Sample, tes
     """
     config, reduction = trained.config, trained.reduction
     scorer = spectral.Scorer(config, reduction, torch.device("cpu"))
-    samples = (told(reduction, sample, frame) for sample in (reference, held_out))
+    samples = (told(reduction, sample, frame) for sample in (reference.first(REFERENCE_ROWS), held_out))
     predict = spectral.predictor(config, scorer, spectral.fit(config, scorer, *samples, 1), 1)
     parts = [scored(lambda b: predict(reduction.tell(b)), reduction, batch) for batch in test.batches(frame)]
     return stacked(parts)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from benchmarks.ablation.evaluate import score
-from benchmarks.ablation.linear import fit_weighted_pca
+from benchmarks.ablation.linear import fit_weighted_pca, pixel_weights
 from benchmarks.ablation.methods import METHODS, Settings
 from benchmarks.ablation.sample import Sample, joined, sample_chunks
 from benchmarks.ablation.shipped import open_shipped, score_shipped
@@ -94,6 +94,6 @@ def real_components(real: Sample) -> Verdicts:
         model = fit_weighted_pca(flux[learn], ivar[learn], NUM_COMPONENTS, ITERATIONS, 0)
         residual = flux[here] - model.decode(model.encode(flux[here], ivar[here]))
         # 10 % of the continuum beside the noise, as in the fit: else brightness alone would rank.
-        weight = ivar[here] / (1 + 0.01 * ivar[here])
+        weight = pixel_weights(ivar[here])
         chi2[fold_of == index] = (residual.square() * weight).sum(1) / (ivar[here] > 0).sum(1)
     return Verdicts(chi2, float("nan"))
