@@ -1,186 +1,201 @@
-"""Kill a reprocessing at random moments, run it again, and compare the catalogue with an undisturbed one.
+"""Let things go wrong at random moments of a reprocessing, run it again, and compare the catalogue with an undisturbed one.
 
-`python -m benchmarks.chaos [--moments N] [--seed N]`: each moment kills, with SIGKILL, either the driver with its
-Ray or one of its worker processes; the same line is run again until it ends with 0, then checked. Exit code 1 if
-anything was lost, doubled or wrong.
+`python -m benchmarks.chaos [--moments N] [--seed N] [--faults NAME,...]`: the faults take turns (those of
+`benchmarks.faults.inflict.FAULTS`). After each the same line is run again until it ends with 0; then every row is
+compared, `check` is run, and a reader that has polled all the while says whether it saw a version that was not
+whole. Exit code 1 if anything was lost, doubled, wrong or partial.
 """
 
 import argparse
 import os
 import random
-import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
+from benchmarks.faults.inflict import FAULTS, Fault, Scene
+from benchmarks.faults.nodes import Nodes, has_faketime
+from benchmarks.faults.proxy import FAULTS as HTTP_FAULTS
+from benchmarks.faults.proxy import FaultProxy, running
+from benchmarks.faults.s3server import make_bucket, moto, set_keys
+from benchmarks.faults.site import Comparison, Site, compare
+from benchmarks.faults.watching import Watcher
 
-from benchmarks.small_model import make_checkpoint
-from engine.commit.manifest import read_manifest, version_numbers
-from engine.storage import Storage
-from engine.synthetic.desi import SynthesizeConfig, task_count, write_task
-
-KEY = ("survey", "program", "targetid")
-VICTIMS = ("driver", "worker")
-CONFIG = """
-[release]
-uri = "{folder}/release"
-[checkpoint]
-uri = "{folder}/checkpoint"
-[report]
-enabled = false
-[pipeline]
-workers = 2
-[cluster]
-address = "local"
-num_cpus = 3
-object_store_memory_gib = 0.3
-"""
+MAX_RERUNS = 5
+LONGEST = 20
+"""A run that takes so many times as long as an undisturbed one, and two minutes, hangs."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of one disturbed catalogue."""
 
-    victim: str
-    after_s: float
+    fault: str
     was_hit: bool
     reruns: int
+    hung: bool
     recovery_s: float
-    lost: int
-    doubled: int
-    is_equal: bool
-    checked: bool
+    looks: int
+    partial: tuple[str, ...]
+    comparison: Comparison
 
     @property
     def ok(self) -> bool:
-        return not self.lost and not self.doubled and self.is_equal and self.checked
+        """Whether it is as if nothing had happened."""
+        return self.comparison.ok and not self.partial and not self.hung
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     line = argparse.ArgumentParser("python -m benchmarks.chaos", description=__doc__)
-    line.add_argument("--moments", type=int, default=10)
+    line.add_argument("--moments", type=int, default=len(FAULTS))
     line.add_argument("--seed", type=int, default=1)
     line.add_argument("--files", type=int, default=12, help="coadds of the release, of 30 spectra each")
+    line.add_argument("--faults", default="", help="only these, e.g. driver,node")
+    line.add_argument(
+        "--endpoint", default="", help="S3 server to use (keys: AWS_*); default: an emulator of our own"
+    )
     arguments = line.parse_args(argv)
+    wanted = arguments.faults.split(",") if arguments.faults else [fault.name for fault in FAULTS]
+    faults = [fault for fault in FAULTS if fault.name in wanted]
     rng = random.Random(arguments.seed)
-    with tempfile.TemporaryDirectory(prefix="trawl-chaos-") as name:
-        folder = prepare(Path(name), arguments.files)
-        began = time.monotonic()
-        if run_to_the_end(folder, "plain"):
-            raise SystemExit("the undisturbed run failed")
-        usual = time.monotonic() - began
-        print(
-            f"undisturbed: {usual:.0f} s\n\n| killed | after s | hit | reruns | recovery s | lost | doubled | equal | check |"
-        )
-        print("|---|---|---|---|---|---|---|---|---|")
-        outcomes = [disturb(folder, f"moment-{n}", rng, usual) for n in range(arguments.moments)]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trawl-chaos-")))
+        stage = _Stage(stack, folder, arguments.files, arguments.endpoint)
+        outcomes = [
+            stage.disturb(f"moment-{n}", faults[n % len(faults)], rng) for n in range(arguments.moments)
+        ]
+    print("\n".join(["", *table(outcomes)]))
     return 0 if all(outcome.ok for outcome in outcomes) else 1
 
 
-def prepare(folder: Path, num_files: int) -> Path:
-    """Write a release, a model and the configuration."""
-    wanted = SynthesizeConfig(num_spectra=30 * num_files, spectra_per_file=30, seed=7)
-    for index in range(task_count(wanted)):
-        write_task(wanted, index, str(folder / "release"), Storage())
-    make_checkpoint(folder / "checkpoint")
-    (folder / "job.toml").write_text(CONFIG.format(folder=folder))
-    return folder
+class _Stage:
+    """Places where faults happen, each set up when it is first needed."""
+
+    def __init__(self, stack: ExitStack, folder: Path, num_files: int, endpoint: str) -> None:
+        self._stack, self._folder, self._num_files, self._endpoint = stack, folder, num_files, endpoint
+        self._sites: dict[str, tuple[Site, float]] = {}
+        self._nodes: Nodes | None = None
+        self._proxy: FaultProxy | None = None
+        self._clock = folder / "clock"
+        self._clock.write_text("+0")
+
+    def disturb(self, name: str, fault: Fault, rng: random.Random) -> Outcome:
+        """Let something go wrong once, then run to the end."""
+        site, usual = self._site(fault.place)
+        after_s, limit_s = rng.uniform(0, usual), LONGEST * usual + 120
+        endpoint = self._misbehave(fault, rng)
+        with Watcher(site, name) as watcher:
+            driver = site.start(name, *fault.overrides, endpoint=endpoint)
+            scene = Scene(driver, rng, self._nodes if fault.place == "nodes" else None, self._proxy)
+            with suppress(subprocess.TimeoutExpired):
+                driver.wait(after_s)
+            hit = fault.inflict(scene)
+            struck = time.monotonic()
+            code, reruns = _wait(driver, limit_s), 0
+            while code and reruns < MAX_RERUNS:
+                code = _wait(site.start(name, *fault.overrides, endpoint=endpoint), limit_s)
+                reruns += 1
+            recovery_s = max(0.0, time.monotonic() - struck - max(usual - after_s, 0))
+        self._calm()
+        hung = code == HUNG
+        outcome = Outcome(
+            fault.name,
+            hit,
+            reruns,
+            hung,
+            recovery_s,
+            watcher.looks,
+            tuple(watcher.partial),
+            compare(site, name),
+        )
+        told = ", ".join(scene.told)
+        print(f"{fault.name} ({told}) after {after_s:.1f} of {usual:.1f} s: {outcome}", flush=True)
+        if reruns or not outcome.ok:
+            print("\n".join(f"  | {text}" for text in site.log(name).splitlines()[-6:]), flush=True)
+        return outcome
+
+    def _misbehave(self, fault: Fault, rng: random.Random) -> str:
+        """Begin with what goes wrong all the while; return the endpoint to use."""
+        if fault.name == "clock jumps":
+            self._clock.write_text(rng.choice(("+3600", "-3600", "+86400")))
+        if self._proxy is None or fault.place != "s3":
+            return ""
+        waits = {name: 0.002 if "stall" in name else 0.03 for name in HTTP_FAULTS}
+        self._proxy.rates = waits if fault.name == "server misbehaves" else {}
+        return self._proxy.url
+
+    def _calm(self) -> None:
+        self._clock.write_text("+0")
+        if self._proxy is not None:
+            self._proxy.rates, self._proxy.is_down = {}, False
+
+    def _site(self, place: str) -> tuple[Site, float]:
+        """Return a site, and how long an undisturbed run takes there [s]."""
+        if place not in self._sites:
+            site = {"own": self._own, "nodes": self._on_nodes, "s3": self._on_s3}[place]()
+            began = time.monotonic()
+            name = "plain" if place != "nodes" else "plain-nodes"
+            if site.start(name).wait():
+                raise SystemExit(f"the undisturbed run failed:\n{site.log(name)}")
+            self._sites[place] = site, time.monotonic() - began
+            print(f"undisturbed, {place}: {self._sites[place][1]:.1f} s", flush=True)
+        return self._sites[place]
+
+    def _own(self) -> Site:
+        return Site(self._folder, str(self._folder)).prepare(self._num_files)
+
+    def _on_nodes(self) -> Site:
+        site, _ = self._site("own")
+        clock = self._clock if has_faketime() else None
+        self._nodes = self._stack.enter_context(Nodes(2, num_cpus=2, clock=clock))
+        return replace(site, address=self._nodes.address)
+
+    def _on_s3(self) -> Site:
+        set_keys()
+        endpoint = self._endpoint or self._stack.enter_context(moto())
+        self._proxy = self._stack.enter_context(running(FaultProxy(endpoint, seed=5)))
+        folder = self._folder / "s3"
+        folder.mkdir()
+        return Site(folder, make_bucket(endpoint), endpoint).prepare(self._num_files)
 
 
-def disturb(folder: Path, name: str, rng: random.Random, usual: float) -> Outcome:
-    """Kill something once at a moment of the usual length of a run, then run to the end."""
-    victim, after_s = rng.choice(VICTIMS), rng.uniform(0, usual)
-    driver = start(folder, name)
-    with suppress(subprocess.TimeoutExpired):
-        driver.wait(after_s)
-    hit = kill(driver, victim, rng)
-    killed = time.monotonic()
-    code = driver.wait()
-    reruns = 0
-    while code and reruns < 5:
-        code, reruns = run_to_the_end(folder, name), reruns + 1
-    outcome = compare(folder, name, victim, after_s, hit, reruns, time.monotonic() - killed)
-    print(f"| {victim} | {after_s:.1f} | {hit} | {reruns} | {outcome.recovery_s:.0f} | {outcome.lost} "
-          f"| {outcome.doubled} | {outcome.is_equal} | {outcome.checked} |", flush=True)  # fmt: skip
-    return outcome
+HUNG = -1000
 
 
-def start(folder: Path, name: str) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable,
-        "-m",
-        "jobs",
-        "reprocess",
-        str(folder / "job.toml"),
-        "-o",
-        f"output.uri={folder / name}",
+def _wait(driver: subprocess.Popen[bytes], limit_s: float) -> int:
+    """Return the exit code; that of one which takes too long, and is then ended, is `HUNG`."""
+    try:
+        return driver.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(driver.pid, 9)
+        driver.wait()
+        return HUNG
+
+
+def table(outcomes: Sequence[Outcome]) -> list[str]:
+    """One line a fault."""
+    lines = [
+        "| fault | times | hit | reruns | lost | doubled | wrong | seen partial | checked | recovery s, median | longest |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    with (folder / f"{name}.log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-
-
-def run_to_the_end(folder: Path, name: str) -> int:
-    return start(folder, name).wait()
-
-
-def kill(driver: subprocess.Popen[bytes], victim: str, rng: random.Random) -> bool:
-    """Kill the driver and what it started, or one worker; False if there was nothing to kill."""
-    if driver.poll() is not None:
-        return False
-    children = psutil.Process(driver.pid).children(recursive=True)
-    if victim == "driver":
-        os.kill(driver.pid, signal.SIGKILL)
-        doomed = children
-    else:
-        workers = [child for child in children if _title(child).startswith("ray::")]
-        doomed = rng.sample(workers, min(1, len(workers)))
-    for process in doomed:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    return victim == "driver" or bool(doomed)
-
-
-def _title(process: psutil.Process) -> str:
-    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        return "".join(process.cmdline()[:1])
-    return ""
-
-
-def compare(
-    folder: Path, name: str, victim: str, after_s: float, hit: bool, reruns: int, recovery_s: float
-) -> Outcome:
-    """Set a catalogue beside the undisturbed one."""
-    root, plain = str(folder / name), str(folder / "plain")
-    if not version_numbers(root, Storage()):
-        return Outcome(victim, after_s, hit, reruns, recovery_s, table(plain).num_rows, 0, False, False)
-    ours, expected = table(root), table(plain)
-    keys, wanted = keys_of(ours), keys_of(expected)
-    check = [sys.executable, "-m", "jobs", "check", root]
-    checked = subprocess.run(check, capture_output=True, check=False).returncode == 0
-    one_version = len(version_numbers(root, Storage())) == 1
-    equal = one_version and ours.equals(expected)
-    return Outcome(
-        victim, after_s, hit, reruns, recovery_s,
-        lost=len(wanted - keys), doubled=ours.num_rows - len(keys), is_equal=equal, checked=checked,
-    )  # fmt: skip
-
-
-def table(root: str) -> pa.Table:
-    """All rows of the current version, in the order of its files."""
-    paths = read_manifest(root, Storage()).paths("data")
-    return pa.concat_tables(pq.read_table(f"{root}/{path}", partitioning=None) for path in paths)
-
-
-def keys_of(rows: pa.Table) -> set[tuple[object, ...]]:
-    return set(zip(*(rows[name].to_pylist() for name in KEY), strict=True))
+    for name in dict.fromkeys(outcome.fault for outcome in outcomes):
+        mine = [outcome for outcome in outcomes if outcome.fault == name]
+        seconds = [outcome.recovery_s for outcome in mine]
+        cells = [
+            name, len(mine), sum(o.was_hit for o in mine), sum(o.reruns for o in mine),
+            sum(o.comparison.lost for o in mine), sum(o.comparison.doubled for o in mine),
+            sum(o.comparison.wrong for o in mine), sum(len(o.partial) for o in mine),
+            sum(o.comparison.is_checked and o.comparison.is_balanced for o in mine),
+            f"{statistics.median(seconds):.0f}", f"{max(seconds):.0f}",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return lines
 
 
 if __name__ == "__main__":

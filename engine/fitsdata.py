@@ -36,10 +36,13 @@ MAX_EXPANSION, FREE_UNPACKED_BYTES = 100, 256 << 20
 """Limit for unpacked / packed beyond so many bytes; masks shrink a thousandfold, whole files by 10 at most."""
 
 DAMAGE = (
-    VerifyError, CfitsioException, ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, OSError,
+    VerifyError, CfitsioException, ValueError, TypeError, KeyError, IndexError, OverflowError, OSError,
     RuntimeError, EOFError, AttributeError, AssertionError, ArithmeticError, zlib.error,
 )  # fmt: skip
-"""What astropy, numpy, Arrow and the decompressors raise on damaged input."""
+"""What astropy, numpy, Arrow and the decompressors raise on damaged input.
+
+Not MemoryError: a worker that runs out of memory must not reject files that are sound. What a header asks to be
+allocated is bounded before."""
 
 IMAGE_TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
@@ -47,6 +50,15 @@ COLUMN_TYPES = {
     "L": "u1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "A": "S1",
     "E": ">f4", "D": ">f8", "C": ">c8", "M": ">c16",
 }  # fmt: skip
+
+MAX_COLUMNS = 999
+
+TILE_CODECS = ("RICE_1", "RICE_ONE", "GZIP_1", "GZIP_2", "NOCOMPRESS")
+"""Tile compressions that are read. Not HCOMPRESS_1 and PLIO_1: on damaged data their decoders in cfitsio, which astropy
+uses (8.0), write beyond the image and take the process with them."""
+
+CODEC_VALUES = {"BLOCKSIZE": (16, 32), "BYTEPIX": (1, 2, 4, 8)}
+"""What parameters of codecs may be (FITS 4.0, 10.4.1)."""
 
 SKIPPED_WIDTHS = {"P": 8, "Q": 16}
 """Descriptors of variable-length columns [bytes]; bits (X) are eight a byte."""
@@ -110,16 +122,68 @@ def rows_of(hdu: Hdu, start: int, stop: int) -> Hdu | None:
 
 
 def _decode_tiled(hdu: Hdu, data: memoryview) -> np.ndarray:
-    """Let astropy unpack a tile-compressed image out of a file in memory."""
-    pixels = math.prod(axes(hdu.cards, "ZNAXIS", hdu.where))
-    unpacked = pixels * abs(bits(hdu.cards, "ZBITPIX", hdu.where)) // 8
-    if unpacked > min(MAX_UNPACKED_BYTES, most_unpacked(hdu.data_size)):
-        raise unreadable(hdu.where, "unpacks to too much", f"{unpacked} bytes", f"from {hdu.data_size}")
+    """Let astropy unpack a tile-compressed image out of a file in memory, once it is known to be harmless."""
+    _check_tiles(hdu, data)
     primary = fits.PrimaryHDU().header.tostring().encode("ascii")
     packed = io.BytesIO(b"".join([primary, hdu.text, data, bytes(padded(hdu.data_size) - hdu.data_size)]))
     with fits.open(packed) as file:
         image = np.asarray(file[1].data)  # pyright: ignore[reportAttributeAccessIssue] - astropy has no types
     return np.ascontiguousarray(image, image.dtype.newbyteorder("="))
+
+
+def _check_tiles(hdu: Hdu, data: memoryview) -> None:
+    """Refuse what would make decoders write where they must not, loop, or fill the memory."""
+    kind = str(hdu.cards.get("ZCMPTYPE", "")).strip()
+    if kind not in TILE_CODECS:
+        raise unreadable(hdu.where, "tile compression is not read", repr(kind), ", ".join(TILE_CODECS))
+    shape = axes(hdu.cards, "ZNAXIS", hdu.where)
+    default = [length if axis == 0 else 1 for axis, length in enumerate(shape)]
+    tile = [integer(hdu.cards, f"ZTILE{axis + 1}", hdu.where, default[axis]) for axis in range(len(shape))]
+    if any(not 1 <= part <= max(whole, 1) for part, whole in zip(tile, shape, strict=True)):
+        raise unreadable(hdu.where, "ZTILE is not valid", str(tile), f"1 to {shape}")
+    num_bytes = abs(bits(hdu.cards, "ZBITPIX", hdu.where)) // 8
+    unpacked = math.prod(shape) * num_bytes
+    if unpacked > min(MAX_UNPACKED_BYTES, most_unpacked(hdu.data_size)):
+        raise unreadable(hdu.where, "unpacks to too much", f"{unpacked} bytes", f"from {hdu.data_size}")
+    _check_codec(hdu)
+    _check_gzip(hdu, data, "GZIP" in kind, 8 * math.prod(tile))
+
+
+def _check_codec(hdu: Hdu) -> None:
+    """Check the parameters ZNAMEn, ZVALn of a codec: the decoders believe them."""
+    for number in range(1, MAX_COLUMNS + 1):
+        name = hdu.cards.get(f"ZNAME{number}")
+        if name is None:
+            return
+        value, allowed = hdu.cards.get(f"ZVAL{number}"), CODEC_VALUES.get(str(name).strip())
+        if allowed and value not in allowed:
+            raise unreadable(hdu.where, f"{name} is not valid", repr(value), " or ".join(map(str, allowed)))
+
+
+def _check_gzip(hdu: Hdu, data: memoryview, all_tiles: bool, most: int) -> None:
+    """Check that no gzipped tile unpacks to more than a tile can hold: a decoder unpacks all that is there."""
+    row_bytes, num_rows = axes(hdu.cards, "NAXIS", hdu.where)
+    heap = data[integer(hdu.cards, "THEAP", hdu.where, row_bytes * num_rows) :]
+    names = ["GZIP_COMPRESSED_DATA", *(["COMPRESSED_DATA"] if all_tiles else [])]
+    for offset, form in _descriptors(hdu, row_bytes, names):
+        layout = np.dtype({"names": ["d"], "formats": [form], "offsets": [offset], "itemsize": row_bytes})
+        for length, start in np.frombuffer(data, layout, num_rows)["d"].tolist():
+            unpacker = zlib.decompressobj(wbits=47)  # gzip or zlib
+            unpacked = unpacker.decompress(heap[start : start + length], most + 1) if length > 0 else b""
+            if len(unpacked) > most or unpacker.unused_data:
+                raise unreadable(hdu.where, "a tile unpacks to too much", f"> {most} bytes", "")
+
+
+def _descriptors(hdu: Hdu, row_bytes: int, names: list[str]) -> list[tuple[int, str]]:
+    """Offset and type [length, start] of the descriptors of variable-length columns."""
+    found, offset = [], 0
+    for index in range(1, _num_columns(hdu) + 1):
+        repeat, code = _form(hdu, index)
+        if str(hdu.cards.get(f"TTYPE{index}")).strip().upper() in names and code in SKIPPED_WIDTHS and repeat:
+            found.append((offset, "(2,)>i4" if code == "P" else "(2,)>i8"))
+        offset += _width(code, repeat)
+    _check_width(hdu, offset, row_bytes)
+    return found
 
 
 def _scaled(raw: np.ndarray, scale: Any, zero: Any, blank: Any = None) -> np.ndarray:
@@ -172,20 +236,36 @@ def _columns(hdu: Hdu, row_bytes: int) -> dict[str, _Column]:
     """Columns by upper-case name; those that are not decoded are left out."""
     columns: dict[str, _Column] = {}
     offset = 0
-    for index in range(1, integer(hdu.cards, "TFIELDS", hdu.where) + 1):
-        form = str(hdu.cards.get(f"TFORM{index}")).strip()
-        match = re.match(r"(\d*)([LXBIJKAEDCMPQ])", form)
-        if match is None:
-            raise unreadable(hdu.where, f"TFORM{index} is not valid", repr(form), "")
-        repeat, code = int(match[1] or 1), match[2]
+    for index in range(1, _num_columns(hdu) + 1):
+        repeat, code = _form(hdu, index)
         name = str(hdu.cards.get(f"TTYPE{index}", f"COL{index}")).strip().upper()
         if code in COLUMN_TYPES and name not in columns:
             dtype = _column_dtype(code, repeat, hdu.cards.get(f"TDIM{index}"))
             columns[name] = _Column(index, code, dtype, offset)
         offset += _width(code, repeat)
-    if offset > row_bytes:
-        raise unreadable(hdu.where, "columns are wider than the rows", f"{offset} bytes", f"{row_bytes}")
+    _check_width(hdu, offset, row_bytes)
     return columns
+
+
+def _num_columns(hdu: Hdu) -> int:
+    number = integer(hdu.cards, "TFIELDS", hdu.where)
+    if number > MAX_COLUMNS:
+        raise unreadable(hdu.where, "TFIELDS is not valid", str(number), f"0 to {MAX_COLUMNS}")
+    return number
+
+
+def _form(hdu: Hdu, index: int) -> tuple[int, str]:
+    """Repeat count and code of TFORMn."""
+    form = str(hdu.cards.get(f"TFORM{index}")).strip()
+    match = re.match(r"(\d*)([LXBIJKAEDCMPQ])", form)
+    if match is None:
+        raise unreadable(hdu.where, f"TFORM{index} is not valid", repr(form), "")
+    return int(match[1] or 1), match[2]
+
+
+def _check_width(hdu: Hdu, width: int, row_bytes: int) -> None:
+    if width > row_bytes:
+        raise unreadable(hdu.where, "columns are wider than the rows", f"{width} bytes", f"{row_bytes}")
 
 
 def _width(code: str, repeat: int) -> int:

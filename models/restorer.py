@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.column import Column
@@ -22,7 +22,7 @@ from engine.flags import NOT_SCORED
 from models.restorer_config import RestorerConfig
 from models.spec import Batch, ModelSpec, Predict, nothing_fitted
 from models.symmetry import NUM_SYMMETRIES, turned
-from models.training import optimizer_tensors, restore_optimizer, to_floats, unwrapped
+from models.training import optimizer_tensors, restore_optimizer, to_floats, unwrapped, worker
 
 NETWORK = "restorer"
 IMAGE = "image"
@@ -124,8 +124,7 @@ class RestorerTask:
     def step(self, batch: Batch, step: int) -> dict[str, float]:
         """One step of Adam on the mean squared error, of images turned, blurred and noisy anew."""
         images, usable = _tensors(self._config, batch, self._device)
-        rank = distributed.get_rank() if distributed.is_initialized() else 0
-        rng = np.random.default_rng([self._seed, step, rank])
+        rng = np.random.default_rng([self._seed, step, worker()[0]])
         if self._config.augment:
             images = turned(images, int(rng.integers(NUM_SYMMETRIES))).contiguous()
         for group in self.optimizers["adam"].param_groups:

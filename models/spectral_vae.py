@@ -31,6 +31,7 @@ from models.training import (
     to_floats,
     unwrapped,
     warmup_cosine,
+    worker,
 )
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,8 @@ def losses(output: Output, flux: Tensor, ivar: Tensor, beta: float) -> dict[str,
 class SpectralVAETask:
     """Modules, optimiser and step of the spectral VAE; see `models.spec.TrainTask`.
 
-    The noise of step n depends on (seed, n) alone, so a resumed run repeats an uninterrupted one.
+    The noise of step n depends on (seed, n) alone, so a resumed run repeats an uninterrupted one, and workers that
+    share a batch draw together what one draws for all of it.
     """
 
     network: ClassVar[Callable[[Any], nn.Module]] = SpectralVAE
@@ -240,8 +242,11 @@ class SpectralVAETask:
         )
 
     def _noise(self, rows: int, step: int) -> Tensor:
+        """Draw for the rows of all workers and take those of this one: as many workers as one likes draw what one does."""
+        rank, num_workers = worker()
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step + 1)
-        return torch.randn(rows, self._config.num_latent, generator=generator).to(self._device)
+        noise = torch.randn(num_workers * rows, self._config.num_latent, generator=generator)
+        return noise[rank * rows : (rank + 1) * rows].to(self._device)
 
     def _beta(self, step: int) -> float:
         warmup = self._config.beta_warmup_fraction * self._total_steps
@@ -286,6 +291,14 @@ def reconstruction(
         return {"recon": mean.cpu().numpy(), "sigma": sigma.cpu().numpy()}
 
 
+def _decode(config: SpectralVAEConfig, module: nn.Module, latent: np.ndarray) -> np.ndarray:  # noqa: ARG001
+    """Give the decoder's mean at latents [B, D], [B, L]."""
+    vae = _evaluating(module)
+    with torch.inference_mode():
+        mean, _ = vae.decode(torch.tensor(latent, dtype=torch.float32, device=next(vae.parameters()).device))
+        return mean.cpu().numpy()
+
+
 def _evaluating(module: nn.Module) -> SpectralVAE:
     vae = unwrapped(module).eval()
     if not isinstance(vae, SpectralVAE):
@@ -305,4 +318,5 @@ SPEC = ModelSpec(
     predictor=_predictor,
     reconstruct=_reconstruct,
     trains_on=lambda _: (TARGETID,),  # names the reference objects
+    decode=_decode,
 )

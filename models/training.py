@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+
+
+def worker() -> tuple[int, int]:
+    """Return which of how many processes that train together this is: (0, 1) where there is but one."""
+    if not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
 
 
 def warmup_cosine(step: int, total_steps: int, warmup_fraction: float, last: float = 0.01) -> float:

@@ -117,15 +117,18 @@ def _rows(number: int, size: int, unit: Unit) -> pa.Table:
 
 @dataclass(frozen=True)
 class ToyStage:
-    """Adds a score and a latent vector."""
+    """Adds a score and a latent vector; `kills` names a file whose creation kills the worker once, as it opens."""
 
     name: str = "toy"
     resources: Resources = ONE_CPU
     requires: tuple[Column, ...] = POSITION
     provides: tuple[Column, ...] = (SCORE, LATENT)
     broken: bool = False
+    kills: str = ""
 
     def open(self) -> UnitFunction:
+        if self.kills and _created(self.kills):
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.broken:
             raise RuntimeError("weights are gone")
         return _score

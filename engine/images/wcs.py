@@ -128,7 +128,7 @@ def grid_of(header: fits.Header, where: str) -> Grid:
         plain = not any(key in header for key in _DISTORTED) and wcs.wcs.lonpole == 180.0
         frame = str(wcs.wcs.radesys)
         crpix, crval = (tuple(map(float, values)) for values in (wcs.wcs.crpix, wcs.wcs.crval))
-    except (VerifyError, ValueError, TypeError, AttributeError, KeyError, MemoryError) as error:
+    except (VerifyError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise _bad(where, "WCS cannot be read", f"{type(error).__name__}: {error}") from error
     if types != ("RA---TAN", "DEC--TAN"):
         raise _bad(where, "has no celestial WCS of the form needed", ", ".join(types).strip(", ") or "none")

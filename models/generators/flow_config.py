@@ -49,7 +49,7 @@ class ImageFlowConfig(GeneratorConfig):
     time_power: float = 2.0
     """Times of the steps are 1 - (1 - n / steps)^power: above 1 they are closer near the image, where small
     scales are made."""
-    monitor_steps: int = 8
+    monitor_steps: int = 6
     """Steps of the solver for the images that an epoch is judged by."""
     learning_rate: float = 1e-3
     """Peak learning rate of Adam."""

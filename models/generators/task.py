@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from models.generators.average import Averaged
 from models.generators.config import GeneratorConfig
@@ -21,6 +21,7 @@ from models.training import (
     optimizer_tensors,
     restore_optimizer,
     unwrapped,
+    worker,
 )
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ class GeneratorTask:
         seen = training_rows(self._shared, batch, self._device)
         if not self._shared.augment:
             return seen
-        rng = np.random.default_rng([self._seed, step, _rank()])
+        rng = np.random.default_rng([self._seed, step, worker()[0]])
         return seen._replace(images=turned_at_random(seen.images, rng))
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
@@ -88,7 +89,7 @@ class GeneratorTask:
     @contextlib.contextmanager
     def _seeded(self, step: int) -> Iterator[None]:
         """Draw what is random in a step from generators of its own."""
-        numbers = np.random.SeedSequence([self._seed, step, _rank()]).generate_state(1, np.uint64)
+        numbers = np.random.SeedSequence([self._seed, step, worker()[0]]).generate_state(1, np.uint64)
         with drawing(self._device, int(numbers[0] >> np.uint64(1))):
             yield
 
@@ -120,7 +121,3 @@ def fresh(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-def _rank() -> int:
-    return distributed.get_rank() if distributed.is_initialized() else 0

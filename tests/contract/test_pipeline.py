@@ -165,6 +165,16 @@ def test_killed_worker_changes_nothing(ray_session, tmp_path, placement):
 
 
 @pytest.mark.ray
+def test_worker_that_is_killed_while_it_starts_is_replaced(ray_session, tmp_path):
+    """Ray takes that for an error of the stage, and would end the job."""
+    source, stage = ToySource(num_units=3), ToyStage(kills=str(tmp_path / "killed"))
+    records = run(tmp_path / "ray", source, stages=[stage])
+    assert Path(stage.kills).exists()
+    assert {record.unit_key for record in records} == {f"toy-{i}" for i in range(3)}
+    assert catalogue_files(tmp_path / "ray", source) == local_files(tmp_path / "local", source)
+
+
+@pytest.mark.ray
 @pytest.mark.parametrize("placement", ["fused", "split"])
 def test_failing_unit_stops_the_run_and_is_named(ray_session, tmp_path, placement):
     with pytest.raises(UnitError, match=r"^unit toy-2 \(\w+\) failed: RuntimeError: the reader is broken$"):

@@ -65,7 +65,7 @@ def reprocess(folder: Path, scratch: Path) -> tuple[int, bytes, set[str]]:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=folder)
         while process.poll() is None:
             seen |= command_lines(process.pid)
-            time.sleep(0.1)
+            time.sleep(0.5)
     return process.returncode, (folder / "out").read_bytes(), seen
 
 

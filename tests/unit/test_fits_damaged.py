@@ -1,6 +1,7 @@
 """Reading damaged FITS: a clear `SourceError` that names the reason, and nothing else."""
 
 import gzip
+import struct
 
 import numpy as np
 import pytest
@@ -117,6 +118,70 @@ def test_tiled_image_that_would_fill_memory(read_fits, key: bytes):
     assert old in data
     damaged = data.replace(old, key + b" =         500000000000")
     assert_reason(lambda: read_fits(damaged, ["X"]), "unreadable_file", "unpacks to too much")
+
+
+def tiled(kind: str, image: np.ndarray | None = None) -> bytes:
+    image = np.arange(4096, dtype=np.int16).reshape(64, 64) if image is None else image
+    return to_bytes(
+        fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(image, name="X", compression_type=kind)])
+    )
+
+
+@pytest.mark.parametrize("kind", ["HCOMPRESS_1", "PLIO_1"])
+def test_codecs_that_damage_turns_into_crashes_are_refused(read_fits, kind: str):
+    assert_reason(
+        lambda: read_fits(tiled(kind), ["X"]), "unreadable_file", f"not read; got '{kind}'; expected RICE_1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"TFIELDS =                    1", b"TFIELDS =  9223372036854775808"),
+        (b"ZTILE2  =                    1", b"ZTILE2  =                   65"),
+        (b"ZTILE1  =                   64", b"ZTILE1  =                    0"),
+        (b"ZVAL1   =                   32", b"ZVAL1   =                    0"),
+        (b"ZVAL2   =                    2", b"ZVAL2   =                 9999"),
+        (b"TFORM1  = '1PB", b"TFORM1  = '9PB"),
+    ],
+)
+def test_lying_headers_of_tiled_images(read_fits, old: bytes, new: bytes):
+    """The first made astropy count to its number, others made a decoder believe them."""
+    data = tiled("RICE_1")
+    assert old in data
+    assert_reason(lambda: read_fits(data.replace(old, new, 1), ["X"]), "unreadable_file")
+    assert read_fits(data, ["X"]).images["X"][1, 1] == 65
+
+
+@pytest.mark.parametrize("kind", ["GZIP_1", "GZIP_2"])
+@pytest.mark.parametrize("second", [False, True])
+def test_tile_that_unpacks_to_too_much(read_fits, kind: str, second: bool):
+    """In one gzip stream, or in a second one behind it."""
+    data = tiled(kind, np.random.default_rng(1).integers(0, 30_000, (1, 4096)).astype(np.int16))
+    assert read_fits(data, ["X"]).images["X"].shape == (1, 4096)
+    start = data.index(b"\x1f\x8b")
+    bomb = (
+        gzip.compress(bytes(8192)) + gzip.compress(bytes(100_000))
+        if second
+        else gzip.compress(bytes(100_000))
+    )
+    assert len(bomb) < 6000
+    (length,) = struct.unpack(">i", data[start - 8 : start - 4])
+    packed = bomb + bytes(length - len(bomb)) if not second else bomb
+    damaged = data[:start] + packed + data[start + len(packed) :]
+    damaged = damaged[: start - 8] + struct.pack(">i", len(bomb)) + damaged[start - 4 :]
+    assert_reason(lambda: read_fits(damaged, ["X"]), "unreadable_file", "a tile unpacks to too much")
+
+
+def test_lack_of_memory_is_no_fault_of_the_file(read_fits, monkeypatch):
+    """A worker that has too little would otherwise reject what is sound, for ever."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("engine.fits.decode_image", fail)
+    with pytest.raises(MemoryError):
+        read_fits(coadd_bytes(3), ["B_FLUX"])
 
 
 def test_damaged_gzip(read_fits):

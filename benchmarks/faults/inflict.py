@@ -1,0 +1,161 @@
+"""What goes wrong, each at a random moment of a run: processes that die, servers, disks, memory, clocks.
+
+A full disk is a limit on the size of files (`RLIMIT_FSIZE`), and a lack of memory one on the address space
+(`RLIMIT_AS`), set from outside upon a worker while it runs: it meets the errors of the real thing, the machine does
+not. A clock that jumps is Python's, shifted in all workers of one node by a `sitecustomize` module.
+"""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import psutil
+
+from benchmarks.faults.nodes import Nodes
+from benchmarks.faults.proxy import FaultProxy
+
+
+@dataclass
+class Scene:
+    """What a fault can lay hands on."""
+
+    driver: subprocess.Popen[bytes]
+    rng: random.Random
+    nodes: Nodes | None = None
+    proxy: FaultProxy | None = None
+    told: list[str] = field(default_factory=list)
+
+    def workers(self, title: str = "ray::") -> list[psutil.Process]:
+        """Return processes of Ray workers whose title begins so: those below the driver, or on the nodes."""
+        roots = self.nodes.pids() if self.nodes else [self.driver.pid]
+        found = [child for pid in roots for child in _children(pid)]
+        return [process for process in found if _title(process).startswith(title)]
+
+    def pick(self, title: str) -> psutil.Process | None:
+        """One of them, or any worker where there is none of this title."""
+        found = self.workers(title) or self.workers()
+        return self.rng.choice(found) if found else None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong.
+
+    Attributes
+    ----------
+    name
+        For the table.
+    inflict
+        Does it; False if there was nothing to do it to.
+    place
+        "own" (a Ray that the job starts), "nodes" (several nodes) or "s3" (own, with an S3 server behind a proxy).
+    overrides
+        Configuration that the run needs.
+    """
+
+    name: str
+    inflict: Callable[[Scene], bool]
+    place: str = "own"
+    overrides: tuple[str, ...] = ()
+
+
+def kill_driver(scene: Scene) -> bool:
+    """Kill the driver, and the Ray that it has started, at one moment."""
+    if scene.driver.poll() is not None:
+        return False
+    doomed = [] if scene.nodes else _children(scene.driver.pid)
+    os.kill(scene.driver.pid, signal.SIGKILL)
+    for process in doomed:
+        _kill(process)
+    return True
+
+
+def kill_worker(title: str) -> Callable[[Scene], bool]:
+    """Kill a worker process."""
+
+    def inflict(scene: Scene) -> bool:
+        victim = scene.pick(title)
+        if victim is None:
+            return False
+        scene.told.append(_title(victim))
+        return _kill(victim)
+
+    return inflict
+
+
+def kill_node(scene: Scene) -> bool:
+    """Kill a node: its raylet by SIGKILL, and with it all that runs there; another takes its place."""
+    assert scene.nodes is not None
+    scene.nodes.replace_one(scene.rng)
+    return True
+
+
+def limit(which: int, leaves: Callable[[psutil.Process], int]) -> Callable[[Scene], bool]:
+    """Set a limit upon a worker that computes."""
+
+    def inflict(scene: Scene) -> bool:
+        victim = scene.pick("ray::MapWorker")
+        if victim is None:
+            return False
+        try:
+            resource.prlimit(victim.pid, which, (leaves(victim), resource.RLIM_INFINITY))
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            return False
+        scene.told.append(_title(victim))
+        return True
+
+    return inflict
+
+
+def restart_server(scene: Scene) -> bool:
+    """Let the server be away for some seconds: connections are refused by reset, as a restart looks to clients."""
+    assert scene.proxy is not None
+    scene.proxy.is_down = True
+    time.sleep(scene.rng.uniform(1.0, 4.0))
+    scene.proxy.is_down = False
+    return scene.driver.poll() is None
+
+
+def nothing_more(scene: Scene) -> bool:
+    """Leave it alone: what goes wrong does so all the while."""
+    return scene.driver.poll() is None
+
+
+FAULTS = (
+    Fault("driver", kill_driver),
+    Fault("reader", kill_worker("ray::Read"), overrides=("pipeline.placement=split",)),
+    Fault("actor", kill_worker("ray::MapWorker")),
+    Fault("node", kill_node, "nodes"),
+    Fault("driver on nodes", kill_driver, "nodes"),
+    Fault("server restarts", restart_server, "s3"),
+    Fault("server misbehaves", nothing_more, "s3"),
+    Fault("disk full", limit(resource.RLIMIT_FSIZE, lambda _: 4096)),
+    Fault("out of memory", limit(resource.RLIMIT_AS, lambda process: process.memory_info().vms + (1 << 20))),
+    Fault("clock jumps", nothing_more, "nodes"),
+)
+"""All of them, in the order of the table."""
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def _kill(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        process.kill()
+        return True
+    return False
+
+
+def _title(process: psutil.Process) -> str:
+    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        return "".join(process.cmdline()[:1])
+    return ""
