@@ -180,13 +180,14 @@ def regression(latent: np.ndarray, value: np.ndarray, seed: int = 0) -> Regressi
     return Regression(len(kept), linear, neighbours)
 
 
-def path(latent: np.ndarray, value: np.ndarray, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a path along a property: at each step the mean of the rows whose rank in it is about that of the step.
+def path_weights(value: np.ndarray, num_steps: int) -> np.ndarray:
+    """Weights of objects at the steps of a path along a property: those whose rank in it is about that of the step.
+
+    A path is then `weights @ latent`, the property on it `weights @ value`. In ranks, so that neither outliers nor a
+    property that spans decades bend it.
 
     Parameters
     ----------
-    latent
-        [N, D] finite.
     value
         [N] finite.
     num_steps
@@ -194,9 +195,8 @@ def path(latent: np.ndarray, value: np.ndarray, num_steps: int) -> tuple[np.ndar
 
     Returns
     -------
-    value, latent
-        [S] and [S, D]: means with a Gaussian kernel of `STEP_WIDTH` in ranks, so that neither outliers nor a property
-        that spans decades bend it.
+    weights
+        [S, N], a Gaussian kernel of `STEP_WIDTH`; each row sums to 1.
 
     References
     ----------
@@ -205,5 +205,4 @@ def path(latent: np.ndarray, value: np.ndarray, num_steps: int) -> tuple[np.ndar
     rank = np.empty(len(value))
     rank[np.argsort(value, kind="stable")] = (np.arange(len(value)) + 0.5) / len(value)
     weights = np.exp(-0.5 * np.square((rank - np.linspace(0.05, 0.95, num_steps)[:, None]) / STEP_WIDTH))
-    weights /= weights.sum(1, keepdims=True)
-    return weights @ value, weights @ latent
+    return weights / weights.sum(1, keepdims=True)

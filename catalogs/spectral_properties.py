@@ -17,8 +17,8 @@ from engine.spectra.measure import (
 
 MIN_SNR = 2.0
 """Median signal-to-noise per pixel of spectra that are measured."""
-SLICE_WIDTH = 0.06
-"""Width of a slice in redshift, over 1 + z: in the observed frame lines must stay where they are along a track."""
+SLICE_WIDTH = 0.12
+"""Width of a slice in redshift, over 1 + z: in the observed frame objects of a track must show the same wavelengths at rest."""
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def study(
         ).fit()
     errors = {result.config["number"]: str(result.error) for result in done if result.error and result.config}
     results = [
-        _result(trial, config.metric, runs_uri, storage, errors.get(trial.number, "")) for trial in trials
+        outcome(trial, config.metric, runs_uri, storage, errors.get(trial.number, "")) for trial in trials
     ]
     for result in results:
         on_trial(result)
@@ -169,6 +169,23 @@ def objective_of(metrics: Mapping[str, float], metric: str) -> float:
     return sum(metrics[name] for name in names)
 
 
+def outcome(trial: Trial, metric: str, runs_uri: str, storage: Storage, error: str) -> TrialResult:
+    """Say what became of a trial: by what its run has on record, and `error`, what Ray Tune tells of it."""
+    run_uri = _run_uri(trial, runs_uri)
+    progress = _progress(run_uri, storage)
+    values = {int(row["epoch"]): objective_of(row, metric) for row in progress.history}
+    finite = {epoch: value for epoch, value in values.items() if math.isfinite(value)}
+    epoch = min(finite, key=lambda number: finite[number], default=0)
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    diverged = progress.stopped if not finite and progress.stopped else ""
+    told = diverged or (lines[-1] if lines else "")
+    status = "failed" if told else "finished" if progress.is_finished(trial.config.epochs) else "stopped"
+    return TrialResult(
+        trial.number, trial.values, finite.get(epoch, math.nan), epoch, progress.epoch, status, told,
+        run_uri.rpartition("/")[2],
+    )  # fmt: skip
+
+
 def _run(
     settings: Mapping[str, Any], trials: Sequence[Trial], runs_uri: str, storage: Storage, metric: str
 ) -> None:
@@ -194,19 +211,3 @@ def _run_uri(trial: Trial, runs_uri: str) -> str:
 def _progress(run_uri: str, storage: Storage) -> Progress:
     epochs = stored_epochs(run_uri, storage)
     return load_progress(run_uri, storage, epochs[-1]) if epochs else IDLE
-
-
-def _result(trial: Trial, metric: str, runs_uri: str, storage: Storage, error: str) -> TrialResult:
-    run_uri = _run_uri(trial, runs_uri)
-    progress = _progress(run_uri, storage)
-    values = {int(row["epoch"]): objective_of(row, metric) for row in progress.history}
-    finite = {epoch: value for epoch, value in values.items() if math.isfinite(value)}
-    epoch = min(finite, key=lambda number: finite[number], default=0)
-    lines = [line.strip() for line in error.splitlines() if line.strip()]
-    diverged = progress.stopped if not finite and progress.stopped else ""
-    told = diverged or (lines[-1] if lines else "")
-    status = "failed" if told else "finished" if progress.is_finished(trial.config.epochs) else "stopped"
-    return TrialResult(
-        trial.number, trial.values, finite.get(epoch, math.nan), epoch, progress.epoch, status, told,
-        run_uri.rpartition("/")[2],
-    )  # fmt: skip

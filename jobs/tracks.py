@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from catalogs.latent_space import Evidence, Track, path, regression
+from catalogs.latent_space import Evidence, Track, path_weights, regression
 from catalogs.query import open_catalog
 from catalogs.release import load_release
 from catalogs.spectral_properties import MIN_SNR, PROPERTIES, SpectralProperty, densest_slice
@@ -22,7 +22,7 @@ from jobs.config import Place
 from jobs.gallery import Key, Reader
 
 NUM_STEPS = 7
-MIN_OBJECTS = 40
+MIN_OBJECTS = 30
 """Objects that a track needs."""
 
 
@@ -93,7 +93,6 @@ def store(place: Place, manifest: Manifest, found: Evidence) -> None:
 def _follow(one: SpectralProperty, sample: Sample, reader: Reader, found: Evidence) -> None:
     """Add the path along a property, and how well it can be read off."""
     assert isinstance(reader.prepare, SpectrumPrep)
-    assert reader.spec.decode
     chosen = sample.only((sample.spectype == one.spectype) & (sample.snr >= MIN_SNR))
     value = one.measure(chosen.wave, chosen.flux, chosen.ivar)
     chosen, value = chosen.only(np.isfinite(value)), value[np.isfinite(value)]
@@ -108,12 +107,39 @@ def _follow(one: SpectralProperty, sample: Sample, reader: Reader, found: Eviden
             f"Too few objects for a track along {one.title}: {len(value)}, {MIN_OBJECTS} are needed."
         )
         return
-    values, latents = path(chosen.latent, value, NUM_STEPS)
-    flux = reader.spec.decode(reader.settings, reader.module, latents.astype(np.float32))
+    weights = path_weights(value, NUM_STEPS)
+    latents = weights @ chosen.latent
+    flux = _decoded(reader, latents) if not redshift else weights @ _decoded_at(reader, chosen, redshift)
     wave = np.asarray(reader.prepare.wave)
     found.tracks.append(
-        Track(one.name, one.title, one.unit, values, latents, wave, flux, redshift, len(value), one.zoom)
+        Track(
+            one.name,
+            one.title,
+            one.unit,
+            weights @ value,
+            latents,
+            wave,
+            flux,
+            redshift,
+            len(value),
+            one.zoom,
+        )
     )
+
+
+def _decoded(reader: Reader, latent: np.ndarray) -> np.ndarray:
+    assert reader.spec.decode
+    return reader.spec.decode(reader.settings, reader.module, latent.astype(np.float32))
+
+
+def _decoded_at(reader: Reader, sample: Sample, redshift: float) -> np.ndarray:
+    """Decode each object by itself and shift it to one redshift: the mean of places has no line where none agrees."""
+    assert isinstance(reader.prepare, SpectrumPrep)
+    wave = np.asarray(reader.prepare.wave, np.float64)
+    decoded = _decoded(reader, sample.latent)
+    for row, z in enumerate(sample.redshift):
+        decoded[row] = np.interp(wave * (1.0 + z) / (1.0 + redshift), wave, decoded[row])
+    return decoded
 
 
 def _sample(reader: Reader, place: Place, manifest: Manifest, num_objects: int, seed: int) -> Sample | None:

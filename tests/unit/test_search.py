@@ -11,7 +11,11 @@ import pytest
 from engine.config import validate
 from engine.errors import ConfigError, EngineError
 from engine.search import Range, TuneConfig, points
-from engine.tune import TrialResult, best_of, objective_of
+from engine.storage import Storage
+from engine.train.plan import TrainConfig, TrainData, run_name
+from engine.train.state import Progress, RunState, save_state
+from engine.tune import Trial, TrialResult, best_of, objective_of, outcome
+from engine.units import FileRef
 from jobs.__main__ import main
 from jobs.toml_text import to_toml
 from jobs.tune import table
@@ -127,3 +131,43 @@ def test_toml_is_what_tomllib_reads():
     assert read == tree
     with pytest.raises(TypeError, match="TOML has no set"):
         to_toml({"a": {1}})
+
+
+def stored(folder: Path, history: list[float], epochs: int) -> Trial:
+    """A trial whose run has these losses on record."""
+    file = FileRef(f"{folder}/a.parquet", 1, "f")
+    trial = Trial(
+        0, {}, lambda: None, TrainData((file,), 400, ("flux",)), TrainConfig(epochs=epochs), {"model": "m"}
+    )
+    progress = Progress()
+    for loss in history:
+        progress = progress.after_epoch({"val_loss": loss}, 1, [], 0, 0.0)
+    if history:
+        run_uri = Storage.join(str(folder), run_name(trial.data, trial.config, trial.identity))
+        save_state(RunState(progress, {}, {}), run_uri, Storage(), 2)
+    return trial
+
+
+@pytest.mark.parametrize(
+    ("history", "epochs", "status", "objective", "epoch"),
+    [
+        ([3.0, 1.0, 2.0], 3, "finished", 1.0, 2),
+        ([3.0, 2.0], 3, "stopped", 2.0, 2),
+        ([], 3, "stopped", math.nan, 0),
+        ([math.nan], 3, "failed", math.nan, 0),
+    ],
+)
+def test_what_became_of_a_trial_is_what_its_run_has_on_record(
+    tmp_path, history, epochs, status, objective, epoch
+):
+    found = outcome(stored(tmp_path, history, epochs), "val_loss", str(tmp_path), Storage(), "")
+    assert (found.status, found.epoch, found.epochs) == (status, epoch, len(history))
+    assert found.objective == pytest.approx(objective, nan_ok=True)
+    assert ("loss is nan" in found.error) == (status == "failed")
+
+
+def test_a_trial_that_failed_says_why(tmp_path):
+    found = outcome(
+        stored(tmp_path, [2.0], 3), "val_loss", str(tmp_path), Storage(), "Traceback\n  ...\nValueError: no\n"
+    )
+    assert (found.status, found.error, found.objective) == ("failed", "ValueError: no", 2.0)

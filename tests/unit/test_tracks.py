@@ -132,11 +132,11 @@ def test_a_track_goes_where_the_line_grows(root, released):
     one = by_name["h_alpha_ew"]
     galaxies = int((np.array(released["spectype"].to_pylist()) == "GALAXY").sum())
     assert one.num_objects == galaxies
-    assert one.redshift == pytest.approx(0.1, abs=0.05)
+    assert one.redshift == pytest.approx(0.1, abs=0.08)
     assert (np.diff(one.latent[:, 0]) > 0).all()
     np.testing.assert_allclose(np.abs(one.latent[:, 1:]).max(), 0, atol=0.5)
     np.testing.assert_allclose(one.value, 20 * np.exp(one.latent[:, 0]), rtol=0.25)
-    np.testing.assert_allclose(one.flux[:, 0], one.latent[:, 0], rtol=1e-5)  # what decode was given
+    np.testing.assert_allclose(one.flux[:, 0], one.latent[:, 0], rtol=1e-4)  # decoding is linear here
     assert found.regressions["H α + [N II] equivalent width [Angstrom]"].neighbours > 0.5
     assert any("broad H β" in note for note in found.notes)
     tracks.store(Place(uri=root), read_manifest(root, Storage()), found)
