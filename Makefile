@@ -7,7 +7,7 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_DATA_DISABLE_PROGRESS_BARS ?= 1
 export AWS_REQUEST_CHECKSUM_CALCULATION ?= when_required
 
-.PHONY: help setup format lint test golden demo demo-nircam demo-morphology demo-augment chaos clean
+.PHONY: help setup format lint test golden demo demo-nircam demo-morphology demo-augment chaos fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -47,8 +47,11 @@ demo-morphology: setup  ## synthetic galaxies -> denoiser -> disk classifier -> 
 	$(BIN)/python -m jobs demo jobs/configs/demo_denoiser.toml
 	$(BIN)/python -m jobs demo jobs/configs/demo_morphology.toml
 
-chaos: setup  ## kill a reprocessing at random moments and compare what comes out (N=10, SEED=1)
-	$(BIN)/python -m benchmarks.chaos --moments $(or $(N),10) --seed $(or $(SEED),1)
+chaos: setup  ## let things go wrong at random moments of a reprocessing and compare what comes out (N=20, SEED=1)
+	$(BIN)/python -m benchmarks.chaos --moments $(or $(N),20) --seed $(or $(SEED),1)
+
+fuzz: setup  ## read damaged FITS files: rows or rejections, no crash, no hang, bounded memory (N=2000, SEED=1)
+	$(BIN)/python -m benchmarks.fuzz_fits --cases $(or $(N),2000) --seed $(or $(SEED),1)
 
 demo-augment: setup  ## synthetic Sersic galaxies -> trained flow -> catalogue of samples -> report
 	$(BIN)/python -m jobs demo jobs/configs/demo_augment.toml

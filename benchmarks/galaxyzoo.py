@@ -17,10 +17,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from benchmarks.morphology import interval
+from benchmarks.morphology import interval, predicting
 from engine.schema import matrix
 from engine.sources.galaxy_colour import ColourConfig, ColourSource
-from models.disk_classifier import NETWORK, SPEC, DiskClassifierTask
+from models.disk_classifier import DiskClassifierTask
 from models.disk_classifier_config import PRESETS, DiskClassifierConfig
 from models.disk_images import DISK, NO_DISK, views
 from models.scoring.cutouts import BANDS
@@ -109,10 +109,7 @@ def train(
     for step in range(args.steps):
         chosen = rng.choice(num, min(args.batch_rows, num), replace=False)
         task.step({name: values[chosen] for name, values in training.items()}, step)
-    module = SPEC.build(config).eval()
-    weights = {name: value.numpy() for name, value in task.modules[NETWORK].state_dict().items()}
-    module.load_state_dict({n: torch.from_numpy(v) for n, v in SPEC.to_build(config, weights).items()})
-    return module
+    return predicting(config, task)
 
 
 def measured(config: DiskClassifierConfig, module: torch.nn.Module, test: Batch) -> tuple[float, float]:

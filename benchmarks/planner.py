@@ -71,7 +71,8 @@ class Simulated(Storage):
 def release_files(num_units: int, generation: int) -> Iterator[FileInfo]:
     """Files in the order of their names; generation 0 is the release as it was, 1 as it is now."""
     for number in range(num_units + num_units // 100):
-        is_new, is_gone, is_changed = number >= num_units, number % 200 == 7, number % 100 == 3
+        is_new, is_changed = number >= num_units, number % 100 == 3 and number < num_units
+        is_gone = number % 200 == 7 and not is_new
         if (is_new and generation == 0) or (is_gone and generation == 1):
             continue
         etag = f"{number:030x}-{int(is_changed and generation == 1)}"

@@ -21,12 +21,12 @@ import torch
 from pydantic import TypeAdapter
 
 from benchmarks.domain_shift import STEPS
-from benchmarks.morphology import SIZE, contaminated, denoiser, joined, single_galaxies
+from benchmarks.morphology import SIZE, contaminated, denoiser, joined, predicting, single_galaxies
 from benchmarks.training_state import restore, store
 from engine.checkpoint import Checkpoint, save
 from engine.images.prepare import CutoutPrep
 from engine.storage import Storage
-from models.disk_classifier import NETWORK, SPEC, DiskClassifierTask
+from models.disk_classifier import SPEC, DiskClassifierTask
 from models.disk_classifier_config import DiskClassifierConfig
 
 log = logging.getLogger("train_morphology")
@@ -48,10 +48,8 @@ def main() -> None:
                           ((SEED_TRAINING, args.fields), (SEED_HELD_OUT, args.held_out_fields)))  # fmt: skip
     log.info("%d galaxies to train on, %d held out", len(training["label"]), len(held_out["label"]))
     task, history = train(args, config, training, held_out)
-    module = SPEC.build(config).eval()
-    trained = {name: value.numpy() for name, value in task.modules[NETWORK].state_dict().items()}
-    weights = SPEC.to_build(config, trained)
-    module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    module = predicting(config, task)
+    weights = {name: value.numpy() for name, value in module.state_dict().items()}
     fitted = SPEC.fit(config, module, [], [held_out])
     checkpoint = Checkpoint(
         SPEC.name, SPEC.version, TypeAdapter(DiskClassifierConfig).dump_python(config, mode="json"),

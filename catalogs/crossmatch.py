@@ -115,7 +115,7 @@ def write(matched: Matched, uri: str, storage: Storage, wanted: Wanted) -> None:
     }
     with _quiet():
         made = lsdb.from_dataframe(
-            matched.pairs, ra_column=RA.name, dec_column=DEC.name, margin_threshold=wanted.radius_arcsec
+            matched.pairs, ra_column=RA.name, dec_column=DEC.name, margin_threshold=None
         )
         try:
             made.write_catalog(

@@ -1,9 +1,11 @@
 """A source and a stage without files, so that pipeline and commit are tested without spectra or models."""
 
 import os
+import resource
 import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +119,11 @@ def _rows(number: int, size: int, unit: Unit) -> pa.Table:
 
 @dataclass(frozen=True)
 class ToyStage:
-    """Adds a score and a latent vector; `kills` names a file whose creation kills the worker once, as it opens."""
+    """Adds a score and a latent vector.
+
+    `kills` and `starves` name a file whose creation, once, kills the worker as it opens, or leaves it without
+    room on its disk or in its memory as it computes.
+    """
 
     name: str = "toy"
     resources: Resources = ONE_CPU
@@ -125,13 +131,30 @@ class ToyStage:
     provides: tuple[Column, ...] = (SCORE, LATENT)
     broken: bool = False
     kills: str = ""
+    starves: str = ""
+    starves_of: str = "disk"
 
     def open(self) -> UnitFunction:
+        if self.starves and _created(self.starves):
+            return partial(_starved, self.starves_of)
         if self.kills and _created(self.kills):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.broken:
             raise RuntimeError("weights are gone")
         return _score
+
+
+def _starved(of: str, table: UnitTable) -> UnitTable:
+    if of == "disk":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+        return _score(table)
+    reserved = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (reserved + (16 << 20), resource.RLIM_INFINITY))
+    try:
+        np.zeros(1 << 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    return _score(table)
 
 
 def _score(table: UnitTable) -> UnitTable:

@@ -1,6 +1,7 @@
 """Storage behind a proxy that loses, delays and damages answers: right bytes or a clear error, within bounds."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -35,9 +36,12 @@ def use(storage: Storage, root: str, num: int) -> None:
     for number in range(num):
         data = bytes([number]) * (2000 + number)
         storage.put(f"{root}/put/{number:03d}", data)
+        with storage.writing(f"{root}/streamed/{number:03d}") as local:
+            Path(local).write_bytes(data)
         assert storage.put_if_absent(f"{root}/ledger/{number:03d}", data)
         assert not storage.put_if_absent(f"{root}/ledger/{number:03d}", b"another")
         assert storage.read(f"{root}/put/{number:03d}") == data
+        assert storage.read(f"{root}/streamed/{number:03d}") == data
         assert storage.read(f"{root}/ledger/{number:03d}", 100, 1900) == data[100:2000]
         assert storage.info(f"{root}/put/{number:03d}").size == len(data)
     assert len(list(storage.list(f"{root}/put"))) == num

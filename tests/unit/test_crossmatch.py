@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord, search_around_sky
@@ -16,7 +17,7 @@ from hats.io.validation import is_valid_catalog
 from engine.partition import healpix_29
 from engine.storage import Storage
 from jobs.__main__ import main
-from tests.catalogue import CatalogueMaker
+from tests.catalogue import CatalogueMaker, make_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of lsdb 0.11 on pandas 3
 
@@ -24,11 +25,25 @@ RADIUS_ARCSEC = 3.0
 FIXED_SEED = 11
 
 
+def rows_at_a_border(num_rows: int, first: int, seed: int) -> pa.Table:
+    """Rows of which twelve are half an arcsecond west of RA 180 at +60 deg, where pixels of all orders end."""
+    rows = make_rows(num_rows, first, seed)
+    ra, dec = (rows[name].to_numpy().copy() for name in ("ra", "dec"))
+    dec[:12] = 60 + 0.001 * np.arange(12)
+    ra[:12] = 180 - 0.5 / 3600 / np.cos(np.radians(dec[:12]))
+    for name, values in (("ra", ra), ("dec", dec)):
+        index = rows.column_names.index(name)
+        rows = rows.set_column(index, rows.schema.field(name), pa.array(values))
+    return rows
+
+
 @pytest.fixture(scope="module")
 def maker(tmp_path_factory: pytest.TempPathFactory) -> CatalogueMaker:
     maker = CatalogueMaker(str(tmp_path_factory.mktemp("ours") / "catalogue"), Storage())
-    maker.publish((150, 3))
-    maker.publish((150, 3), (90, 0))
+    maker.publish((100, 3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.catalogue.make_rows", rows_at_a_border)
+        maker.publish((100, 4))
     return maker
 
 
@@ -49,15 +64,20 @@ def write_hats(frame: pd.DataFrame, path: Path, **how: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def other(maker: CatalogueMaker, tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Path]:
-    """Neighbours of some of ours at 0 to 6 arcsec in all directions, many partitions, and no margin."""
+    """Neighbours of ours at 0 to 6 arcsec in all directions, several partitions, and no margin.
+
+    Those of the rows at the border are an arcsecond to the east of them: on the other side.
+    """
     ours, rng = rows_of(maker, 2), np.random.default_rng(FIXED_SEED)
-    chosen = ours.sample(160, random_state=FIXED_SEED, replace=True)
+    chosen = pd.concat([ours[ours["dec"] > 59.9], ours.sample(60, random_state=FIXED_SEED, replace=True)])
     place = SkyCoord(chosen["ra"].to_numpy(), chosen["dec"].to_numpy(), unit="deg")
-    moved = place.directional_offset_by(rng.uniform(0, 360, 160) * u.deg, rng.uniform(0, 6, 160) * u.arcsec)
-    frame = pd.DataFrame({"name": [f"star-{i}" for i in range(160)], "ra": moved.ra.deg, "dec": moved.dec.deg,
-                          "g_mag": rng.uniform(15, 22, 160)})  # fmt: skip
+    angles, offsets = rng.uniform(0, 360, len(chosen)), rng.uniform(0, 6, len(chosen))
+    angles[:12], offsets[:12] = 90, 1
+    moved = place.directional_offset_by(angles * u.deg, offsets * u.arcsec)
+    names = [f"star-{i}" for i in range(len(chosen))]
+    frame = pd.DataFrame({"name": names, "ra": moved.ra.deg, "dec": moved.dec.deg, "g_mag": 20.0})
     path = tmp_path_factory.mktemp("other") / "hats"
-    return frame, write_hats(frame, path, partition_rows=8, margin_threshold=None)
+    return frame, write_hats(frame, path, partition_rows=40, margin_threshold=None)
 
 
 def expected_pairs(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[tuple[int, str], float]:
@@ -66,6 +86,13 @@ def expected_pairs(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[tuple[int, 
     first, second, distance, _ = search_around_sky(*places, RADIUS_ARCSEC * u.arcsec)
     ids, names = ours["targetid"].to_numpy()[first], theirs["name"].to_numpy()[second]
     return dict(zip(zip(ids.tolist(), names.tolist(), strict=True), distance.arcsec.tolist(), strict=True))
+
+
+def crosses(ours: pd.DataFrame, theirs: pd.DataFrame, targetid: int, name: str) -> bool:
+    """Whether the rows of a pair are in different pixels of order 0, so of all partitions."""
+    one, other = ours[ours["targetid"] == targetid], theirs[theirs["name"] == name]
+    pixels = [healpix_29(rows["ra"].to_numpy(), rows["dec"].to_numpy()) >> 58 for rows in (one, other)]
+    return bool(pixels[0][0] != pixels[1][0])
 
 
 def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
@@ -84,7 +111,9 @@ def test_all_pairs_of_the_current_version_are_found(maker, other, capsys, tmp_pa
     summary = told(capsys, maker.root, str(path), "--neighbors", "9", "--out", str(tmp_path / "out"))
     ours = rows_of(maker, 2)
     expected = expected_pairs(ours, frame)
-    assert len(expected) > 40
+    assert len(expected) > 30
+    sides = {(targetid, name) for targetid, name in expected if crosses(ours, frame, targetid, name)}
+    assert len(sides) >= 12, "pairs on two sides of a border of partitions"
     rows = found(summary["crossmatch"])
     got = dict(zip(zip(rows["targetid"], rows["name_other"], strict=True), rows["dist_arcsec"], strict=True))
     assert set(got) == set(expected)
@@ -112,33 +141,6 @@ def test_nearest_and_version_are_those_asked_for(maker, other, capsys) -> None:
     assert main(["crossmatch", maker.root, str(path), "--version", "1", "--columns", "name,ra,dec",
                  "--radius-arcsec", "3.0"]) == 1  # fmt: skip
     assert "cannot be written" in capsys.readouterr().err, "a match is not written over"
-
-
-def test_neighbours_on_two_sides_of_a_border_meet(maker, capsys, tmp_path: Path) -> None:
-    """The only rows of theirs are a milliarcsecond across the border of the order-0 pixels of ours."""
-    ours = rows_of(maker, 2)
-    at = SkyCoord(ours["ra"].to_numpy(), ours["dec"].to_numpy(), unit="deg")
-    around = [at.directional_offset_by(a * u.deg, 2.5 * u.arcsec) for a in range(0, 360, 10)]
-    order = 20  # pixels of 0.2 arcsec: a border is within reach of everyone; LSDB's partitions end at order 7
-    rows = [
-        (int(i), p.ra.deg[i], p.dec.deg[i])
-        for p in around
-        for i in np.flatnonzero(_pixel(p, 7) != _pixel(at, 7))
-    ]
-    assert order
-    if not rows:
-        pytest.skip("no row of this seed is so near a border")
-    frame = pd.DataFrame(rows, columns=["owner", "ra", "dec"]).assign(
-        name=[f"n{i}" for i in range(len(rows))]
-    )
-    path = write_hats(frame, tmp_path / "hats", lowest_order=7, highest_order=7, margin_threshold=None)
-    summary = told(capsys, maker.root, str(path), "--neighbors", "99", "--out", str(tmp_path / "out"))
-    expected = expected_pairs(ours, frame)
-    assert summary["pairs"] == len(expected) >= len(rows)
-
-
-def _pixel(place: SkyCoord, order: int) -> np.ndarray:
-    return healpix_29(place.ra.deg, place.dec.deg) >> (2 * (29 - order))
 
 
 def test_no_neighbour_at_all_is_told_and_nothing_is_written(maker, capsys, tmp_path: Path) -> None:
