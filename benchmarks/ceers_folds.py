@@ -5,6 +5,9 @@
 STAMPS is a folder of cutouts with `index.csv` as `source = "stamps"` reads it (Ferreira et al. 2023: 74 galaxies, six
 bands, MJy/sr). k-fold: the shipped network goes on training on the galaxies of the other folds for some steps, and
 predicts those of its own. The table compares predicted with measured aperture fluxes; the picture shows the worst.
+
+A last table asks whether missing pixels make an object strange: the masks of the galaxies that lack some (at a border
+of the mosaic), each laid on all that are whole, and what becomes of their scores.
 """
 
 import argparse
@@ -46,7 +49,7 @@ def main() -> None:
     parser.add_argument("--picture", default="", help="where to write the worst ten as PNG")
     args = parser.parse_args()
     checkpoint = load(args.checkpoint, Storage(), SPEC.name, SPEC.version)
-    galaxies = read(args.stamps, checkpoint)
+    galaxies, partial = read(args.stamps, checkpoint)
     before = predicted(checkpoint, galaxies)
     after = folds(args, checkpoint, galaxies)
     print(
@@ -56,12 +59,13 @@ def main() -> None:
     report("k-fold", after)
     worst = np.argsort(-np.nan_to_num(np.abs(of_bands(after, "flux_residual_sigma"))).max(1))[:10]
     print("worst ten, by the largest |flux residual| in standard deviations:", *galaxies["object_id"][worst])
+    report_masks(checkpoint, galaxies, partial)
     if args.picture:
         draw(Path(args.picture), checkpoint, galaxies, after, worst)
 
 
-def read(stamps: str, checkpoint: Checkpoint) -> Batch:
-    """Galaxies whose six bands all have data at the centre."""
+def read(stamps: str, checkpoint: Checkpoint) -> tuple[Batch, Batch]:
+    """Galaxies whose six bands are whole, and those that lack pixels."""
     size = CutoutPrep.model_validate(checkpoint.prepare).size
     source = StampsSource(stamps, config=StampsConfig(size=size, unit="MJy/sr"))
     settings = model_config(SPEC, checkpoint.config, "checkpoint")
@@ -69,7 +73,7 @@ def read(stamps: str, checkpoint: Checkpoint) -> Batch:
     tables = [to_arrays(source.read(unit).rows, names) for unit in source.plan()]
     rows = {name: np.concatenate([table[name] for table in tables]) for name in names}
     whole = (rows["flags"] & (MISSING_BAND.value | PARTIAL_BAND.value)) == 0
-    return {name: values[whole] for name, values in rows.items()}
+    return take(rows, whole), take(rows, ~whole)
 
 
 def predicted(checkpoint: Checkpoint, galaxies: Batch) -> Batch:
@@ -131,6 +135,32 @@ def report(name: str, out: Batch) -> None:
         outliers = np.mean(np.abs(values) > 0.5)
         print(f"{band}  n {len(values)}  median {bias:+.3f}  scatter {scatter:.3f}  beyond 0.5 mag {outliers:.0%}"
               f"  median significance {sigma:.2f}")  # fmt: skip
+
+
+def masked(galaxies: Batch, mask: np.ndarray) -> Batch:
+    """Return the same galaxies without the pixels of a mask, [6 S S]."""
+    bad = galaxies["mask"] | mask
+    pixels = {name: np.where(bad, 0, galaxies[name]) for name in ("science", "error")}
+    return galaxies | pixels | {"mask": bad}
+
+
+def report_masks(checkpoint: Checkpoint, galaxies: Batch, partial: Batch) -> None:
+    """Print how the scores of whole galaxies change under each mask."""
+    config, module = open_model(SPEC, checkpoint, "checkpoint")
+    predict = SPEC.predictor(config, module, checkpoint.fitted, CPU)
+    scores = predict(galaxies)["anomaly_score"]
+    high = np.quantile(scores, 0.9)
+    print(
+        f"\nanomaly_score of the whole galaxies under the mask of another, 10 % are above {high:.2f} without one"
+    )
+    for name, mask in zip(partial["object_id"], partial["mask"], strict=True):
+        found = predict(masked(galaxies, mask))["anomaly_score"]
+        if not np.isfinite(found).any():
+            print(f"{name:8d}  none has a score")
+            continue
+        change = found - scores
+        print(f"{name:8d}  masked {mask.mean():4.0%}  change: median {np.nanmedian(change):+.2f}"
+              f"  largest {np.nanmax(change):+.2f}  above {high:.2f}: {np.mean(found > high):.0%}")  # fmt: skip
 
 
 def draw(path: Path, checkpoint: Checkpoint, galaxies: Batch, out: Batch, rows: np.ndarray) -> None:

@@ -32,7 +32,15 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks.ceers_morphology import NUM_BOOTSTRAP, balanced, bootstrapped, read, stratified_folds
-from benchmarks.morphology import SEED_TEST, SIZE, contaminated, denoiser, joined, single_galaxies
+from benchmarks.morphology import (
+    SEED_TEST,
+    SIZE,
+    contaminated,
+    denoiser,
+    joined,
+    predicting,
+    single_galaxies,
+)
 from engine.checkpoint import load
 from engine.storage import Storage
 from models.disk_classifier import NETWORK, SPEC, DiskClassifierTask
@@ -130,10 +138,7 @@ def train(
             others = rng.choice(len(unknown["label"]), args.batch_rows // 2, replace=False)
             batch = {key: np.concatenate([batch[key], unknown[key][others]]) for key in batch}
         task.step(batch, step)
-    module = SPEC.build(config).eval()
-    weights = {name: value.numpy() for name, value in task.modules[NETWORK].state_dict().items()}
-    module.load_state_dict({n: torch.from_numpy(v) for n, v in SPEC.to_build(config, weights).items()})
-    return module
+    return predicting(config, task)
 
 
 def judged(

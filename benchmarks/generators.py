@@ -108,7 +108,7 @@ def sampled(args: argparse.Namespace, family: str) -> Arrays:
         "image": image,
         "steps": np.array(made.steps),
         "best_step": np.array(best[0]),
-        "rate": np.array(rate),
+        "samples_per_core_s": np.array(rate),
     }
 
 
@@ -128,7 +128,11 @@ def judged(args: argparse.Namespace, made: dict[str, Arrays]) -> dict[str, dict[
         pooled = features(_square(real, args.size), POOLED), features(_square(images, args.size), POOLED)
         rows[name] = row_of(measured["real"], measured[name], pooled, TableConfig(size=args.size))
         rows[name]["nearer"] = Value(copying(near[name], near["real"]).nearer)
-        facts = {key: Value(float(made[name][key])) for key in ("steps", "best_step", "rate") if name in made}
+        facts = {
+            key: Value(float(made[name][key]))
+            for key in ("steps", "best_step", "samples_per_core_s")
+            if name in made
+        }
         rows[name] |= facts
     return rows
 
@@ -168,14 +172,14 @@ def row_of(
 def table(rows: dict[str, dict[str, Value]]) -> list[str]:
     """Format distances by family in hundredths, the average with its interval; the rest as it is."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    plain = (*UNITS, "nearer", "steps", "best_step", "rate")
-    head = f"{'x 0.01':18}" + "".join(f"{name.removeprefix('image_'):>24}" for name in rows)
+    plain = (*UNITS, "nearer", "steps", "best_step", "samples_per_core_s")
+    head = f"{'x 0.01':20}" + "".join(f"{name.removeprefix('image_'):>26}" for name in rows)
     lines = [head]
     for name in names:
         cells = (
             shown(row[name], 1.0 if name in plain else 100.0) if name in row else "-" for row in rows.values()
         )
-        lines.append(f"{name:18}" + "".join(f"{cell:>24}" for cell in cells))
+        lines.append(f"{name:20}" + "".join(f"{cell:>26}" for cell in cells))
     return lines
 
 

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from scipy.stats import t as student
 
 from benchmarks.sersic_generators import CHECK_ROWS, batches_of, settings_for, trained
+from catalogs.sample_robustness import mean_of
 from engine.images.bands import BANDS
 from engine.schema import list_array
 from engine.synthetic.sersic_render import RANGES
@@ -179,15 +179,10 @@ def table(found: dict[float, list[dict[str, float]]]) -> list[str]:
     lines = [f"{'test':12}{'alpha 0':>10}" + "".join(f"{f'alpha {alpha:g}':>20}" for alpha in others)]
     for name in NOISE:
         base = np.array([one[name] for one in found[0.0]])
-        gains = (np.array([one[name] for one in found[alpha]]) - base for alpha in others)
-        lines.append(f"{name:12}{base.mean():10.3f}" + "".join(f"{_shown(gain):>20}" for gain in gains))
+        gains = [mean_of(np.array([one[name] for one in found[alpha]]) - base) for alpha in others]
+        cells = (f"{gain.mean:+.3f} +- {gain.half:.3f}" for gain in gains)
+        lines.append(f"{name:12}{base.mean():10.3f}" + "".join(f"{cell:>20}" for cell in cells))
     return lines
-
-
-def _shown(gains: np.ndarray) -> str:
-    num = len(gains)
-    half = student.ppf(0.975, num - 1) * gains.std(ddof=1) / num**0.5 if num > 1 else np.nan
-    return f"{gains.mean():+.3f} +- {half:.3f}"
 
 
 if __name__ == "__main__":

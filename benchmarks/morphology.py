@@ -33,7 +33,7 @@ from engine.synthetic.contaminate.optics import nircam_optics
 from engine.synthetic.contaminate.simulate import Contaminator
 from engine.synthetic.field.config import PIXEL_ARCSEC, FieldConfig
 from engine.synthetic.nircam import field_truth, simulate_field
-from models.disk_classifier import NETWORK, DiskClassifierTask
+from models.disk_classifier import NETWORK, SPEC, DiskClassifierTask
 from models.disk_classifier_config import PRESETS, DiskClassifierConfig
 from models.disk_images import DISK, NO_DISK, classes, views
 from models.scoring.probabilities import auroc, calibration_error, fit_temperature, reliability, sigmoid
@@ -192,6 +192,15 @@ def train(
         task.step({key: values[chosen] for key, values in training.items()}, step)
     task.modules[NETWORK].eval()
     return task
+
+
+def predicting(config: DiskClassifierConfig, task: DiskClassifierTask) -> torch.nn.Module:
+    """Return the network that predicts, with the weights of the one that was trained."""
+    module = SPEC.build(config).eval()
+    trained = {name: value.numpy() for name, value in task.modules[NETWORK].state_dict().items()}
+    weights = SPEC.to_build(config, trained)
+    module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    return module
 
 
 def log_odds(config: DiskClassifierConfig, task: DiskClassifierTask, batch: Batch) -> Iterator[np.ndarray]:

@@ -30,7 +30,9 @@ def make_checkpoint(
     config, prep = model_config(spec, settings, "settings"), prep or SpectrumPrep()
     sample = simulate(768, seed, SimulateConfig())
     spectra = prepare(sample.flux, sample.ivar, sample.z, prep).spectra
-    batch = {"flux": spectra.flux, "ivar": spectra.ivar, "spectype": sample.spectype.astype(object)}
+    batch = {
+        "flux": spectra.flux, "ivar": spectra.ivar, "spectype": sample.spectype.astype(object), "z": sample.z,
+    }  # fmt: skip
     task = spec.task(config, seed)
     task.start(torch.device("cpu"), steps)
     history = [{"epoch": 0, "train_loss": 0.0}]

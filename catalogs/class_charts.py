@@ -61,8 +61,11 @@ def _draw_reliability(
 ) -> None:
     axes.plot([0, 1], [0, 1], color="#555555", lw=0.8, ls="--", zorder=0)
     if table is not None:
-        _, mean, rate = table[table[:, 0] > 0].T
-        axes.plot(mean, rate, "o-", ms=3.5, lw=1.0, color=GREY, label="held out in training")
+        count, mean, rate = table[table[:, 0] > 0].T
+        error = count @ np.abs(rate - mean) / max(count.sum(), 1)
+        axes.plot(
+            mean, rate, "o-", ms=3.5, lw=1.0, color=GREY, label=f"held out in training, ECE {error:.2f}"
+        )
     if len(probability):
         cell = np.minimum((probability * NUM_BINS).astype(int), NUM_BINS - 1)
         totals, hits, sums = (
@@ -72,8 +75,9 @@ def _draw_reliability(
         hits, totals = hits[some].astype(int), totals[some].astype(int)
         low, high = binomial_interval(hits, totals)
         rate = hits / totals
+        brier = np.mean((probability - outcome) ** 2)
         axes.errorbar(sums[some] / totals, rate, [rate - low, high - rate], fmt="s", ms=4, color=VERMILION,
-                      capsize=2, label="given classes of this catalogue")  # fmt: skip
+                      capsize=2, label=f"given classes, Brier {brier:.2f}")  # fmt: skip
     axes.set_xlabel("probability")
     axes.set_ylabel("fraction that is")
     axes.set_xlim(0, 1)

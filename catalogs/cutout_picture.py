@@ -41,7 +41,7 @@ def cutout_png(item: GalleryItem, row: Mapping[str, Any]) -> str:
     noise = np.nanmedian(np.where(error > 0, error, np.nan), axis=(1, 2)) if (error > 0).any() else np.ones(6)
     sigmas = (science[NUM_SHORT:] - predicted) / np.hypot(error[NUM_SHORT:], scatter)
     with style():
-        figure = new_figure(10.5, 4.6)
+        figure = new_figure(10.5, 3.8)
         images, fluxes = figure.subfigures(1, 2, width_ratios=(2.1, 1))  # pyright: ignore
         _draw_images(images, science, predicted, sigmas, np.nan_to_num(noise, nan=1.0))
         _draw_fluxes(fluxes.subplots(), row)
@@ -86,7 +86,7 @@ def _draw_images(
     figure: Any, science: np.ndarray, predicted: np.ndarray, sigmas: np.ndarray, noise: np.ndarray
 ) -> None:
     """Two rows: composites first, then observed, predicted and residual of each long band side by side."""
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1.25, 1))  # pyright: ignore - an array here
+    upper, lower = figure.subfigures(2, 1, height_ratios=(2.5, 1))  # pyright: ignore - an array here
     short, long = slice(0, NUM_SHORT), slice(NUM_SHORT, None)
     panels = (
         ("short bands", science[short], noise[short]),

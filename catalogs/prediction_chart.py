@@ -33,7 +33,8 @@ def prediction_chart(significance: Mapping[str, Histogram], magnitude: Mapping[s
             above.set_title(band.upper())
         upper[0].set_ylabel("rows per bin")
         lower[0].set_ylabel("measured − predicted [mag]")
-        upper[-1].legend(loc="upper right")
+        handles, labels = upper[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=2)
         return to_svg(figure)
 
 

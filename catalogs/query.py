@@ -23,6 +23,7 @@ from catalogs.release import Release, VersionFacts, load_release, version_facts
 from catalogs.reranks import DEFAULT_METHOD, newest_rerank, rerank_columns, rerank_uris, reranked_sql
 from catalogs.spec import CatalogSpec
 from catalogs.sql import sql_name, sql_text
+from catalogs.tracks import track_schema, track_uris
 from engine.errors import ConfigError
 from engine.flags import FLAGS
 from engine.locations import is_object
@@ -68,7 +69,7 @@ def open_catalog(
     its rank, such as `anomaly_rank`: 1 is the most anomalous; it sorts the catalogue, so ask `catalog` where the rank does not matter),
     `rejected`, `diff` (what the version changed: rows `added`, `removed`, or with a score that `changed`),
     `versions` (one row a version), `labels` (what people said of objects), `reranked` (the rows by the newest ranks
-    that were made of labels; empty without), and `outlier_rates` (how often the rows of each fibre, petal, tile and night are
+    that were made of labels; empty without), `tracks` (paths through latent space, once a report was made), and `outlier_rates` (how often the rows of each fibre, petal, tile and night are
     among the top 1 % of scores, with exact intervals). Macros: `outlier_rates(fraction)`; `top(n)` gives the first n rows of `ranked`
     without sorting all; `has_flag(flags, 'NAME')`; `flag_names(flags)`.
 
@@ -115,6 +116,7 @@ def connect_release(
         changed = diff_uris(release, storage)[:1]
         _create_view(con, "diff", diff_schema(release, release.spec), changed)
         changed += _create_labels(con, release, release.spec, storage)
+        changed += _create_tracks(con, release, storage)
     _create_macros(con)
     _lock(con, [*data, *rejected, *changed])
     return con
@@ -207,6 +209,13 @@ def _create_versions(con: duckdb.DuckDBPyConnection, versions: Sequence[VersionF
         con.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)", [*row, v.version == opened])
 
 
+def _create_tracks(con: duckdb.DuckDBPyConnection, release: Release, storage: Storage) -> list[str]:
+    """Make the view `tracks`; return the files that it reads."""
+    files = track_uris(release, storage)
+    _create_view(con, "tracks", track_schema(), files)
+    return files
+
+
 def _create_labels(
     con: duckdb.DuckDBPyConnection, release: Release, spec: CatalogSpec, storage: Storage
 ) -> list[str]:
@@ -253,6 +262,8 @@ def _lock(con: duckdb.DuckDBPyConnection, uris: Sequence[str]) -> None:
 def _sql_type(dtype: pa.DataType) -> str:
     if pa.types.is_fixed_size_list(dtype):
         return f"{_SQL_TYPES[dtype.value_type]}[{dtype.list_size}]"
+    if pa.types.is_list(dtype):
+        return f"{_SQL_TYPES[dtype.value_type]}[]"
     if pa.types.is_fixed_size_binary(dtype):
         return "BLOB"
     return _SQL_TYPES[dtype]

@@ -15,6 +15,8 @@ from markupsafe import Markup
 from catalogs import charts, class_charts, prediction_chart, statistics
 from catalogs.gallery import GalleryItem
 from catalogs.latent_map import principal_components, umap_points
+from catalogs.latent_section import evidence
+from catalogs.latent_space import Evidence
 from catalogs.options import MIN_UMAP_ROWS, ReportOptions
 from catalogs.outliers import SIGNIFICANT
 from catalogs.query import connect_release
@@ -29,7 +31,7 @@ PERCENTILE_BINS = 25
 MAX_SCORE_SHOWN = 12.0
 WORST_GROUPS = 6
 SIGMA_RANGE, SIGMA_BINS = (-6.0, 6.0), 48
-SNR_EDGES = np.geomspace(3.0, 1000.0, 11)
+SNR_EDGES = np.geomspace(3.0, 10_000.0, 13)
 PROBABILITY_BINS = 25
 REDSHIFT_BINS = 8
 
@@ -44,8 +46,12 @@ class _Inputs:
     options: ReportOptions
     top: list[dict[str, Any]]
 
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(column.name for column in self.release.columns)
+
     def has(self, *names: str) -> bool:
-        return {*names} <= {column.name for column in self.release.columns}
+        return {*names} <= self.names
 
 
 def build_report(
@@ -58,6 +64,7 @@ def build_report(
     history: Sequence[Mapping[str, Any]] = (),
     options: ReportOptions | None = None,
     reliability: np.ndarray | None = None,
+    found: Evidence | None = None,
 ) -> str:
     """Write the report of a version.
 
@@ -81,6 +88,8 @@ def build_report(
         What to show.
     reliability
         [M, 3] of the checkpoint, if the model tells classes apart: see `models.scoring.probabilities.reliability`.
+    found
+        Tracks and what was measured of a sample of spectra.
 
     Returns
     -------
@@ -101,7 +110,7 @@ def build_report(
     try:
         top = statistics.chosen_rows(con, MOST_ANOMALOUS, options.num_top)
         inputs = _Inputs(release, release.spec, con, options, top)
-        html = _render(_context(inputs, gallery, gallery_note, history, reliability))
+        html = _render(_context(inputs, gallery, gallery_note, history, reliability, found))
     finally:
         con.close()
     storage.put(out_uri, html.encode())
@@ -114,6 +123,7 @@ def _context(
     gallery_note: str,
     history: Sequence[Mapping[str, Any]],
     reliability: np.ndarray | None,
+    found: Evidence | None,
 ) -> dict[str, Any]:
     manifest = inputs.release.manifest
     return {
@@ -134,7 +144,7 @@ def _context(
         "predictions": _predictions(inputs),
         "classes": _classes(inputs, reliability),
         "has_latent": bool(inputs.spec.latent),
-        "latent": _latent(inputs),
+        "latent": _latent(inputs, found),
         "top": inputs.top,
         "galleries": _galleries(inputs, gallery),
         "gallery_note": gallery_note,
@@ -154,7 +164,12 @@ def _render(context: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "percent": _percent, "sky_url": _sky_url}
+    environment.filters |= {
+        "number": _number,
+        "decimals": _decimals,
+        "percent": _percent,
+        "sky_url": _sky_url,
+    }
     return environment.get_template("report.html.j2").render(context)
 
 
@@ -162,6 +177,11 @@ def _number(value: Any, digits: int = 4) -> str:
     if value is None or (isinstance(value, float) and not np.isfinite(value)):
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
+
+
+def _decimals(value: float | None, digits: int) -> str:
+    """Write with so many decimals, so that numbers of a column stand below each other."""
+    return "–" if value is None or not np.isfinite(value) else f"{value:,.{digits}f}"
 
 
 def _percent(value: float) -> str:
@@ -242,7 +262,7 @@ def _predictions(inputs: _Inputs) -> str:
     return Markup(prediction_chart.prediction_chart(significance, magnitude))  # noqa: S704 - our own SVG
 
 
-def _latent(inputs: _Inputs) -> dict[str, Any]:
+def _latent(inputs: _Inputs, found: Evidence | None) -> dict[str, Any]:
     latent, colour_by, options = inputs.spec.latent, inputs.spec.colour_by, inputs.options
     if not inputs.has(latent, colour_by) or not inputs.top or not options.num_latent_points:
         return {}
@@ -259,6 +279,7 @@ def _latent(inputs: _Inputs) -> dict[str, Any]:
         "umap": _umap(inputs, sample, top) if options.umap else "",
         "num_points": len(sample.latent),
         "num_umap": min(len(sample.latent), options.umap_max_points),
+        "evidence": evidence(inputs.con, inputs.spec, inputs.names, options.seed, found),
     }
 
 

@@ -76,9 +76,12 @@ def read_robustness(text: bytes, uri: str) -> Robustness:
 def improvement(errors: Errors, alpha: float, shift: str) -> Gain:
     """Gain of one alpha under a shift; each seed is paired with its own alpha = 0."""
     pairs = zip(errors[alpha], errors[0.0], strict=True)
-    gains = np.array([1 - one[shift] / base[shift] for one, base in pairs])
-    num = len(gains)
-    tail = (1 - CONFIDENCE) / 2
+    return mean_of(np.array([1 - one[shift] / base[shift] for one, base in pairs]))
+
+
+def mean_of(gains: np.ndarray) -> Gain:
+    """Mean of gains [N], one a seed, with the interval of Student's t."""
+    num, tail = len(gains), (1 - CONFIDENCE) / 2
     half = student.ppf(1 - tail, num - 1) * gains.std(ddof=1) / num**0.5 if num > 1 else np.nan
     return Gain(float(gains.mean()), float(half))
 

@@ -144,8 +144,8 @@ def _limits(values: np.ndarray, head: float) -> tuple[float, float]:
 
 def _others(row: Mapping[str, Any]) -> list[tuple[float, float]]:
     """Return the windows after the worst."""
-    ends = zip(row.get("window_wave_min") or (), row.get("window_wave_max") or (), strict=True)
-    return [(low, high) for low, high in ends if np.isfinite([low, high]).all()][1:]
+    low, high = (list(map(float, row.get(f"window_wave_{end}") or ())) for end in ("min", "max"))
+    return [ends for ends in zip(low, high, strict=True) if np.isfinite(ends).all()][1:]
 
 
 def _shade(worst: tuple[float, float] | None, others: Sequence[tuple[float, float]], *panels: Axes) -> None:

@@ -134,7 +134,7 @@ def _check_fits(stage: Stage, nodes: Sequence[dict[str, float]]) -> None:
         f"stage '{stage.name}'",
         got=_text(best) + " at most on a node",
         expected=_text(asked),
-        hint="Lower what the stage asks for (infer.num_gpus, infer.num_cpus), add nodes, "
+        hint="Lower what the stage asks for (infer.num_gpus, infer.num_cpus, infer.memory_gib), add nodes, "
         "or set cluster.may_grow = true if the cluster scales by itself.",
     )
 

@@ -25,7 +25,7 @@ from engine.errors import EngineError
 from engine.ledger import LedgerRecord
 from engine.locations import is_object
 from engine.metrics import METRICS, SECONDS, Metric
-from engine.placement import PipelineConfig, plan_workers
+from engine.placement import PipelineConfig, WorkerPlan, plan_workers
 from engine.stage import Resources
 from engine.units import Work
 from engine.worker import (
@@ -40,12 +40,18 @@ from engine.worker import (
     read_unit,
 )
 
+_log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 R = TypeVar("R")
 
 WAITING_UNITS = 2
 """Units that wait at each worker beside those that it works on: it is never idle while Ray sends the next."""
 
+
+UNITS_AT_ONCE = 20_000
+"""Ray Data holds a task for each unit of a dataset in the driver from the beginning (5 kB and 1 ms each): a release
+of more units is run in so many at a time, on new workers each time."""
 
 TASKS_PER_CPU = 2
 """Tasks of `map_tasks` that are submitted at once: one runs, one waits while a slow one holds up the order."""
@@ -58,6 +64,7 @@ def run_units(
     config: PipelineConfig,
     on_record: Callable[[int, LedgerRecord], None],
     watch: Watch = UNWATCHED,
+    may_grow: bool = False,
 ) -> None:
     """Read each unit once, compute and write it in each branch that needs it, somewhere on the cluster.
 
@@ -75,6 +82,8 @@ def run_units(
         Called in the driver with the number of the branch for each unit as it finishes, in no fixed order.
     watch
         Where workers tell how they get on; their numbers go to Ray's metrics.
+    may_grow
+        Nodes come and go: workers become more and fewer with them.
 
     Raises
     ------
@@ -85,30 +94,44 @@ def run_units(
         return
     chains = [branch.stages for branch in branches]
     is_remote = any(is_object(file.uri) for file in work[0].unit.files)
-    plan = plan_workers(len(work), chains, config, ray.cluster_resources(), is_remote)
-    rest = [Branch(stages, b.sink) for stages, b in zip(plan.branch_stages, branches, strict=True)]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    plan = plan_workers(len(work), chains, config, nodes, is_remote, may_grow)
+    for reason in plan.reasons:
+        _log.warning("%s", reason)
+    rest = [Branch(own, b.sink, b.model) for own, b in zip(plan.branch_stages, branches, strict=True)]
     watched = replace(watch, make_meter=RayMeter)
+    for start in range(0, len(work), UNITS_AT_ONCE):
+        some = work[start : start + UNITS_AT_ONCE]
+        for row in _rows(some, source, plan, rest, watched):
+            on_record(row["branch"], LedgerRecord.from_json(row["record"]))
+
+
+def _rows(
+    work: Sequence[Work], source: Reader, plan: WorkerPlan, branches: Sequence[Branch], watch: Watch
+) -> Iterator[dict[str, Any]]:
+    """Run some units through Ray Data; yield branch and record of each as it is done."""
     is_fused = plan.placement == "fused"  # then tasks only name a unit, and actors read it
+    read = name_unit if is_fused else partial(read_unit, source, plan.read_stages)
+    pool = ActorPoolStrategy(
+        min_size=1 if plan.max_workers > plan.workers else plan.workers,
+        max_size=plan.max_workers,
+        initial_size=plan.workers,
+        max_tasks_in_flight_per_actor=plan.threads + WAITING_UNITS,
+        max_concurrent_calls_per_actor=plan.threads,
+        enable_true_multi_threading=True,
+    )
     with _quiet_context(), _clear_errors():
         dataset = ray.data.read_datasource(
-            UnitDatasource(work, name_unit if is_fused else partial(read_unit, source, plan.read_stages)),
-            override_num_blocks=len(work),
-            **_ray_resources(plan.reader),
+            UnitDatasource(work, read), override_num_blocks=len(work), **_ray_resources(plan.reader)
         ).map_batches(
             UnitWorker,
-            fn_constructor_args=(source if is_fused else None, plan.shared_stages, rest, watched),
-            compute=ActorPoolStrategy(
-                size=plan.workers,
-                max_tasks_in_flight_per_actor=plan.threads + WAITING_UNITS,
-                max_concurrent_calls_per_actor=plan.threads,
-                enable_true_multi_threading=True,
-            ),
+            fn_constructor_args=(source if is_fused else None, plan.shared_stages, branches, watch),
+            compute=pool,
             batch_size=None,
             batch_format="pyarrow",
             **_ray_resources(plan.worker),
         )
-        for row in dataset.iter_rows():
-            on_record(row["branch"], LedgerRecord.from_json(row["record"]))
+        yield from dataset.iter_rows()
 
 
 def _ray_resources(resources: Resources) -> dict[str, Any]:

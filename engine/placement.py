@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from engine.config import Config
+from engine.errors import ResourceError
 from engine.stage import Resources, Stage
 
 CPU_STEP = 0.01
@@ -34,9 +35,18 @@ class PipelineConfig(Config):
     """How often driver and workers write where they are, for `status` [s]; two small objects each time."""
 
 
+MAX_WORKERS = 1000
+"""Actors that a cluster that grows may come to: Ray schedules them all in the driver."""
+
+GIB = 2**30
+
+Node = Mapping[str, float]
+"""Resources of a node as Ray tells them: CPU, GPU, memory [bytes]."""
+
+
 @dataclass(frozen=True)
 class WorkerPlan:
-    """Where each part of the pipeline runs; see `plan_workers`."""
+    """Where each part of the pipeline runs; see `plan_workers`. `reasons` tell where less was planned than asked for."""
 
     placement: Literal["fused", "split"]
     read_stages: tuple[Stage, ...]
@@ -45,15 +55,18 @@ class WorkerPlan:
     reader: Resources
     worker: Resources
     workers: int
+    max_workers: int
     threads: int
+    reasons: tuple[str, ...] = ()
 
 
 def plan_workers(
     num_units: int,
     branches: Sequence[Sequence[Stage]],
     config: PipelineConfig,
-    cluster: Mapping[str, float],
+    nodes: Sequence[Node],
     is_remote: bool = False,
+    may_grow: bool = False,
 ) -> WorkerPlan:
     """Decide placement, number and size of workers so that all of them and a reader fit at once.
 
@@ -66,10 +79,18 @@ def plan_workers(
     ----------
     num_units, branches, config
         What is to be run: the stages of each branch.
-    cluster
-        Total resources, as `ray.cluster_resources()` tells them.
+    nodes
+        What each node that is there has.
     is_remote
         Whether units are read over a network.
+    may_grow
+        Whether nodes come and go while it runs: workers then ask for all that they use, begin as many as fit
+        now (one at least), and become more or fewer with the nodes.
+
+    Raises
+    ------
+    ResourceError
+        If not one worker fits on any node, and none is to come.
     """
     everything = [stage for stages in branches for stage in stages]
     uses_gpu = any(stage.resources.num_gpus > 0 for stage in everything)
@@ -77,24 +98,94 @@ def plan_workers(
     common = _common_start(branches)
     cut = min([len(common), *map(_first_worker_stage, branches)]) if placement == "split" else 0
     asked = _largest([stage for stages in branches for stage in stages[cut:]], config)
-    cpus = cluster.get("CPU", 1.0)
-    workers = min(config.workers or _fitting(asked, cluster, placement), num_units)
-    if placement == "fused":
-        num_cpus = min(asked.num_cpus, cpus / (workers + 1))
-        reader = Resources(num_cpus, asked.num_gpus, asked.memory_gib)
-    else:
-        reader = Resources(min(config.read_cpus, cpus / 2), 0.0, config.read_memory_gib)
-        num_cpus = min(asked.num_cpus, (cpus - reader.num_cpus) / workers) - CPU_STEP
+    wished = min(config.workers or _fitting(asked, nodes, placement), num_units)
+    workers, reasons = _with_room(wished, asked, config, nodes, placement, may_grow)
+    reader, worker = _shares(workers, asked, config, nodes, placement, may_grow)
     return WorkerPlan(
         placement=placement,
         read_stages=common[:cut],
         shared_stages=common[cut:],
         branch_stages=tuple(tuple(stages[len(common) :]) for stages in branches),
         reader=reader,
-        worker=Resources(max(num_cpus, CPU_STEP), asked.num_gpus, asked.memory_gib),
+        worker=worker,
         workers=workers,
+        max_workers=max(workers, min(num_units, MAX_WORKERS)) if may_grow and not config.workers else workers,
         threads=config.units_per_worker or (2 if is_remote else 1),
+        reasons=reasons,
     )
+
+
+def _with_room(
+    wished: int,
+    asked: Resources,
+    config: PipelineConfig,
+    nodes: Sequence[Node],
+    placement: str,
+    may_grow: bool,
+) -> tuple[int, tuple[str, ...]]:
+    """How many of the workers find GPU and memory on the nodes, and why fewer; CPU they share, see `_shares`."""
+    if not asked.memory_gib and not asked.num_gpus:
+        return wished, ()
+    read_gib = config.read_memory_gib if placement == "split" else 0.0
+    room = sum(_room(asked, node) for node in nodes)
+    free_gib = sum(node.get("memory", 0.0) for node in nodes) / GIB - read_gib
+    if asked.memory_gib:
+        room = min(room, int(free_gib / asked.memory_gib + 1e-9))
+    if room >= wished:
+        return wished, ()
+    if room < 1 and not may_grow:
+        raise ResourceError(
+            "no node of the cluster has room for a worker",
+            "pipeline",
+            got="; ".join(_text(node) for node in nodes) or "no node",
+            expected=f"{asked.num_gpus:g} GPU and {asked.memory_gib:.3g} GiB for a worker"
+            + (f", {read_gib:.3g} GiB for a reading task" if read_gib else ""),
+            hint="Lower infer.memory_gib, infer.num_gpus, pipeline.worker_memory_gib or pipeline.read_memory_gib, add "
+            "nodes, or set cluster.may_grow = true if the cluster scales by itself.",
+        )
+    workers = max(room, 1)
+    reason = (
+        f"{workers} workers instead of {wished}: each asks for {asked.num_gpus:g} GPU and {asked.memory_gib:.3g} GiB "
+        f"and the nodes have room for {room}"
+    )
+    return workers, (reason,)
+
+
+def _room(asked: Resources, node: Node) -> int:
+    """How many workers find GPU and memory on a node."""
+    fits = [node.get("GPU", 0.0) / asked.num_gpus] if asked.num_gpus else []
+    fits += [node.get("memory", 0.0) / GIB / asked.memory_gib] if asked.memory_gib else []
+    return int(min(fits) + 1e-9)
+
+
+def _text(node: Node) -> str:
+    memory_gib = node.get("memory", 0.0) / GIB
+    return f"{node.get('CPU', 0.0):g} CPU, {node.get('GPU', 0.0):g} GPU, {memory_gib:.3g} GiB"
+
+
+def _shares(
+    workers: int,
+    asked: Resources,
+    config: PipelineConfig,
+    nodes: Sequence[Node],
+    placement: str,
+    may_grow: bool,
+) -> tuple[Resources, Resources]:
+    """Return what a reading task and a worker ask for."""
+    cpus = _total(nodes, "CPU")
+    if may_grow:  # what is not there now is to come
+        cpus = max(cpus, workers * asked.num_cpus + max(asked.num_cpus, config.read_cpus) + 1.0)
+    if placement == "fused":
+        num_cpus = min(asked.num_cpus, cpus / (workers + 1))
+        reader = Resources(num_cpus, asked.num_gpus, asked.memory_gib)
+    else:
+        reader = Resources(min(config.read_cpus, cpus / 2), 0.0, config.read_memory_gib)
+        num_cpus = min(asked.num_cpus, (cpus - reader.num_cpus) / workers) - CPU_STEP
+    return reader, Resources(max(num_cpus, CPU_STEP), asked.num_gpus, asked.memory_gib)
+
+
+def _total(nodes: Sequence[Node], name: str) -> float:
+    return sum(node.get(name, 0.0) for node in nodes)
 
 
 def _common_start(branches: Sequence[Sequence[Stage]]) -> tuple[Stage, ...]:
@@ -107,12 +198,12 @@ def _common_start(branches: Sequence[Sequence[Stage]]) -> tuple[Stage, ...]:
     return tuple(start)
 
 
-def _fitting(asked: Resources, cluster: Mapping[str, float], placement: str) -> int:
+def _fitting(asked: Resources, nodes: Sequence[Node], placement: str) -> int:
     """How many workers of a size the cluster can hold; half the CPUs are for reading when split."""
     if asked.num_gpus:
-        return max(1, int(cluster.get("GPU", 0.0) / asked.num_gpus))
+        return max(1, int(_total(nodes, "GPU") / asked.num_gpus))
     share = 1.0 if placement == "fused" else 0.5
-    return max(1, round(share * cluster.get("CPU", 1.0) / asked.num_cpus))
+    return max(1, round(share * _total(nodes, "CPU") / asked.num_cpus))
 
 
 def _first_worker_stage(stages: Sequence[Stage]) -> int:

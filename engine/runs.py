@@ -141,7 +141,7 @@ class RunFolder:
 
     def begin(self, begin: Begin, units: Sequence[Unit]) -> None:
         """Write what the run is."""
-        self.storage.put(self.uri("units.arrow"), _packed(units))
+        self.storage.put(self.uri("units.arrow"), packed(units))
         self.storage.put(self.uri("begin.json"), _json(begin))
 
     def end(self, end: End) -> bool:
@@ -323,7 +323,7 @@ class Recorder:
                 _log.warning("how the run ended cannot be written: %s", failure)
 
 
-def _packed(units: Sequence[Unit]) -> bytes:
+def packed(units: Sequence[Unit]) -> bytes:
     """Ids and bytes of units, 30 bytes each."""
     columns = [pa.array([unit.id for unit in units]), pa.array([unit.num_bytes for unit in units])]
     table = pa.table(columns, schema=UNITS_SCHEMA)

@@ -22,6 +22,7 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as ConnectFailure
 from s3fs.core import S3_RETRYABLE_ERRORS
+from upath import UPath
 
 from engine.errors import StorageError
 from engine.localfiles import LocalFiles
@@ -167,6 +168,15 @@ class Storage:
         """Return the fsspec file system of a URI, for libraries that want one (DuckDB, HATS)."""
         backend = self._backend(uri, is_folder=True)[0]
         return backend.filesystem() if isinstance(backend, S3Files) else fsspec.filesystem("file")
+
+    def upath(self, uri: str) -> UPath:
+        """Return the path object that HATS and LSDB want; beside our own URIs it may be https://."""
+        if uri.startswith(("https://", "http://")):
+            return UPath(uri)
+        path = canonical(uri)
+        if not is_object(path):
+            return UPath(path)
+        return UPath(path, **self.filesystem(path).storage_options)
 
     def check_readable(self, uri: str) -> None:
         """Check within seconds that there is something to read at a file or folder.

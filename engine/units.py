@@ -90,10 +90,31 @@ class Work:
 
 def content_hash(value: Any, size: int = 16) -> str:
     """Hex blake2b of a JSON-able value, the same on every machine and run."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
+    return _hash(_canonical(value), size)
 
 
 def with_ids(units: Iterable[Unit], salt: Mapping[str, Any]) -> list[Unit]:
-    """Give every unit its id: a hash of its files, their fingerprints, and `salt`."""
-    return [replace(unit, id=content_hash([asdict(replace(unit, id="")), salt])) for unit in units]
+    """Give every unit its id: a hash of its files, their fingerprints, and `salt`.
+
+    It is `content_hash([unit without its id as a dict, salt])`; the salt becomes text once, for there may be a million
+    units.
+    """
+    end = f",{_canonical(salt)}]"
+    return [replace(unit, id=_hash(f"[{_canonical(_fields(unit))}{end}", 16)) for unit in units]
+
+
+def _fields(unit: Unit) -> dict[str, Any]:
+    """`dataclasses.asdict` of a unit without its id, five times as fast."""
+    files = [
+        {"uri": file.uri, "size": file.size, "fingerprint": file.fingerprint, "role": file.role}
+        for file in unit.files
+    ]
+    return {"key": unit.key, "files": files, "missing": unit.missing, "id": ""}
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def _hash(text: str, size: int) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()

@@ -51,15 +51,19 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class Branch:
-    """What becomes of the rows of a unit once they are read: one catalogue of several."""
+    """What becomes of the rows of a unit once they are read: one catalogue of several.
+
+    `name` is what its numbers are told under: by default that of its last stage, which is the model's.
+    """
 
     stages: tuple[Stage, ...]
     sink: Sink
+    name: str = ""
 
     @property
-    def name(self) -> str:
-        """What its numbers are told under: its last stage, which is the model's."""
-        return self.stages[-1].name if self.stages else "none"
+    def model(self) -> str:
+        """Name, or that of the last stage."""
+        return self.name or (self.stages[-1].name if self.stages else "none")
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ class UnitWorker:
                 result = replace(result, stats=result.stats | seconds)
                 with self._steps.step("write"):
                     record = self._branches[number].sink.write(unit, result)
-                self._steps.written(self._branches[number].name, record)
+                self._steps.written(self._branches[number].model, record)
                 yield number, record.to_json()
 
     def _read(self, sealed: pa.Table, work: Work) -> UnitTable:

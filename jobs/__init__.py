@@ -18,6 +18,9 @@ JOBS: dict[str, JobEntry] = {
     "synthesize": JobEntry("jobs.synthesize", "config", "write a synthetic release in the real file layout"),
     "ingest": JobEntry("jobs.ingest", "config", "release -> staged Parquet for training"),
     "train": JobEntry("jobs.train", "config", "staged Parquet -> checkpoint"),
+    "tune": JobEntry(
+        "jobs.tune", "config", "staged Parquet -> the best of many settings, as a file for train"
+    ),
     "infer": JobEntry("jobs.infer", "config", "release + checkpoint -> fragments, not yet published"),
     "publish": JobEntry("jobs.publish", "config", "fragments -> a new version of the catalogue"),
     "reprocess": JobEntry("jobs.reprocess", "config", "the main job: infer what is new, then publish"),
@@ -26,6 +29,7 @@ JOBS: dict[str, JobEntry] = {
     "status": JobEntry("jobs.status", "catalogue", "how far the runs of a catalogue or configuration are"),
     "query": JobEntry("jobs.query", "catalogue", "SQL on a catalogue: views catalog, rejected, versions"),
     "check": JobEntry("jobs.check", "catalogue", "prove that a catalogue is whole and consistent"),
+    "crossmatch": JobEntry("jobs.crossmatch", "catalogue", "neighbours in another HATS catalogue, by LSDB"),
     "report": JobEntry("jobs.report", "catalogue", "one HTML file about a catalogue"),
     "labels": JobEntry("jobs.labels", "catalogue", "what people said of objects: CSV in and out"),
     "rerank": JobEntry("jobs.rerank", "catalogue", "labels -> new ranks beside a catalogue"),

@@ -97,6 +97,8 @@ def _add_catalog_arguments(job: argparse.ArgumentParser, name: str) -> None:
     job.add_argument("uri", help=f"catalogue: a folder or s3://bucket/prefix{more}")
     if name not in ("prune", "status"):
         job.add_argument("--version", type=_positive, metavar="N", help="an older version (default: newest)")
+    if name == "crossmatch":
+        _add_match_arguments(job)
     if name == "query":
         job.add_argument("sql", help='one SELECT, e.g. "SELECT targetid, anomaly_score FROM catalog LIMIT 9"')
         job.add_argument("--limit", type=_positive, metavar="N", help="print at most N rows")
@@ -113,6 +115,24 @@ def _add_catalog_arguments(job: argparse.ArgumentParser, name: str) -> None:
     if name == "prune":
         job.add_argument("--keep", type=_positive, metavar="N", help="versions that stay (default 3)")
         job.add_argument("--plan", action="store_true", help="list what would be removed, and stop")
+
+
+def _add_match_arguments(job: argparse.ArgumentParser) -> None:
+    job.add_argument("other", help="HATS catalogue or collection: a folder, s3:// or https://")
+    job.add_argument("--radius-arcsec", type=_radius, required=True, metavar="R", help="largest distance")
+    job.add_argument("--neighbors", type=_positive, metavar="N", help="neighbours of each object (default 1)")
+    job.add_argument("--limit", type=_positive, metavar="N", help="the N strangest (default 100000)")
+    job.add_argument(
+        "--columns", metavar="A,B", help="columns of the other catalogue (default: its own choice)"
+    )
+    job.add_argument("--out", metavar="URI", help="where to write (default: below the catalogue)")
+
+
+def _radius(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 3600 arcsec (got {text})")
+    return value
 
 
 def _positive(text: str) -> int:

@@ -38,7 +38,7 @@ class Applied:
             batch_rows=infer.batch_rows,
             device=infer.device,
             precision=infer.precision,
-            resources=Resources(num_cpus=infer.num_cpus, num_gpus=infer.num_gpus),
+            resources=Resources(infer.num_cpus, infer.num_gpus, infer.memory_gib),
         )
 
 

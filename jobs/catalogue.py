@@ -44,6 +44,8 @@ class CatalogueOptions(Config):
 
     storage: StorageOptions = StorageOptions()
     """Endpoint and access of the catalogue."""
+    other: StorageOptions = StorageOptions()
+    """Endpoint and access of the catalogue that `crossmatch` compares with."""
     report: ReportConfig = ReportConfig()
     """What the report shows."""
     rerank: RerankConfig = RerankConfig()

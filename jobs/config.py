@@ -17,6 +17,7 @@ from engine.images.nearest import NearestConfig
 from engine.infer import Device, Precision, model_config
 from engine.locations import NotFoundError, is_object
 from engine.placement import PipelineConfig
+from engine.search import TuneConfig
 from engine.sources import SOURCES
 from engine.sources.base import Source
 from engine.sources.seeds import SeedsConfig
@@ -102,6 +103,8 @@ class InferConfig(Config):
     """CPUs (and torch threads) of one worker."""
     num_gpus: float = Field(default=0.0, ge=0)
     """GPUs of one worker; fractions share a card. 0 computes on CPUs, also where there are GPUs."""
+    memory_gib: float = Field(default=0.0, ge=0)
+    """Memory that one worker reserves on its node [GiB]; 0: none. Fewer workers are started where it is scarce."""
 
 
 def _known_catalog(catalog: CatalogConfig) -> CatalogConfig:
@@ -171,6 +174,8 @@ class ReportConfig(Config):
     """Whether a publication writes one."""
     gallery: int = Field(default=20, ge=0, le=200)
     """Objects drawn with their reconstruction, most anomalous first."""
+    track_objects: int = Field(default=3000, ge=0)
+    """Spectra read again to measure lines and to draw tracks through latent space, at 3 ms each; 0: none."""
     options: ReportOptions = ReportOptions()
     """Tables and figures."""
 
@@ -202,6 +207,8 @@ class JobConfig(Config):
     """What `train` trains."""
     train: TrainConfig = TrainConfig()
     """How it is trained."""
+    tune: TuneConfig | None = None
+    """Which settings `tune` tries."""
     scoring: FitConfig = FitConfig()
     """How many objects percentiles and neighbours are learned from after training."""
     checkpoint: Place | None = None

@@ -62,7 +62,7 @@ def items(reader: Reader, place: Place, manifest: Manifest, num_items: int) -> t
     top = [row for rows in chosen for row in rows]
     found: dict[Key, GalleryItem] = {}
     problems: list[str] = []
-    for unit in _units(place, manifest, {row["source_uri"] for row in top}):
+    for unit in _units_with(place, manifest, {row["source_uri"] for row in top}):
         files = {file.uri for file in unit.files}
         rows = [row for row in top if row["source_uri"] in files and _key(row, reader) not in found]
         try:
@@ -96,13 +96,17 @@ def _chosen(place: Place, version: int, catalog: CatalogSpec, num_items: int) ->
         return [run_query(connection, line).read_all().to_pylist() for line in lines]
 
 
-def _units(place: Place, manifest: Manifest, uris: set[str]) -> list[Unit]:
-    """Return the units that read the files wanted, from the version's table of units; strips share files."""
+def units_of(place: Place, manifest: Manifest) -> list[Unit]:
+    """Return the units that a version was made from."""
     storage = Storage(place.storage)
     with storage.open_input(storage.join(place.uri, manifest.paths("units")[0])) as file:
         table = pq.read_table(file, columns=["unit"])
-    units = map(Unit.from_json, table["unit"].to_pylist())
-    return [unit for unit in units if any(file.uri in uris for file in unit.files)]
+    return [Unit.from_json(text) for text in table["unit"].to_pylist()]
+
+
+def _units_with(place: Place, manifest: Manifest, uris: set[str]) -> list[Unit]:
+    """Return the units that read the files wanted; strips share files."""
+    return [unit for unit in units_of(place, manifest) if any(file.uri in uris for file in unit.files)]
 
 
 def _draw(reader: Reader, unit: Unit, rows: Sequence[Mapping[str, Any]]) -> dict[Key, GalleryItem]:

@@ -22,12 +22,19 @@ class Options:
     who: str = ""
     why: str = ""
     json: bool = False
+    other: str = ""
+    radius_arcsec: float | None = None
+    neighbors: int | None = None
+    columns: str = ""
 
     @staticmethod
     def from_namespace(arguments: argparse.Namespace) -> "Options":
         """Return the options of a parsed command line."""
         given = vars(arguments)
-        names = ("plan", "limit", "version", "keep", "sql", "out", "labels", "who", "why", "json")
+        names = (
+            "plan", "limit", "version", "keep", "sql", "out", "labels", "who", "why", "json",
+            "other", "radius_arcsec", "neighbors", "columns",
+        )  # fmt: skip
         fields = {name: given[name] for name in names if given.get(name) is not None}
         target = given.get("config") or given["uri"]
         return Options(target=target, overrides=tuple(given["overrides"]), **fields)

@@ -160,7 +160,9 @@ def run(config: JobConfig, branches: Sequence[Parts], name: str) -> float:
         made = [Branch(part.stages, part.sink) for part in pending]
         watch = Watch(recorder.folders, config.pipeline.heartbeat_s, log.current_format())
         with ProgressLine(name, total) as line:
-            run_units(_work(pending), pending[0].source, made, config.pipeline, tell, watch)
+            run_units(
+                _work(pending), pending[0].source, made, config.pipeline, tell, watch, config.cluster.may_grow
+            )
     return min(starts, default=first)
 
 

@@ -45,7 +45,7 @@ def write(place: Place, version: int | None, settings: ReportConfig, out: str = 
     """Build the report of a version and return its path."""
     # matplotlib and SciPy: two seconds that other jobs need not wait
     from catalogs.report import build_report
-    from jobs import gallery
+    from jobs import gallery, tracks
 
     manifest = read_manifest(place.uri, Storage(place.storage), version)
     if manifest.name == augmentations.NAME:
@@ -54,7 +54,7 @@ def write(place: Place, version: int | None, settings: ReportConfig, out: str = 
             hint="`augment` writes their report where it is told [staged], the set to compare with.",
         )  # fmt: skip
     path = out or path_of(place, manifest)
-    items, note, history, reliability = [], "", [], None
+    items, note, history, reliability, found = [], "", [], None, None
     try:
         chain = applied.open_all(_made_with(manifest, "checkpoint", "upstream"))
         history = chain[-1].checkpoint.history
@@ -62,12 +62,15 @@ def write(place: Place, version: int | None, settings: ReportConfig, out: str = 
         config = _made_with(manifest, "checkpoint", "upstream", "infer", "release", "catalog")
         reader = gallery.make_reader(config, chain)
         items, note = gallery.items(reader, place, manifest, settings.gallery)
+        found = tracks.find(reader, place, manifest, settings.track_objects, settings.options.seed)
+        tracks.store(place, manifest, found)
     except EngineError as error:
         _logger.warning("no gallery: %s", error)
         note = f"The release or the checkpoint could not be read again: {error}"
     build_report(
-        place.uri, path, place.storage, manifest.version, items, note, history, settings.options, reliability
-    )
+        place.uri, path, place.storage, manifest.version, items, note, history, settings.options, reliability,
+        found,
+    )  # fmt: skip
     return path
 
 

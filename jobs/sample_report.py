@@ -126,7 +126,7 @@ def _distances(
     try:
         found, beside = verdict(ours, theirs, pair, config), floor(ours, config)
     except ValueError as error:
-        return [], f"No distances: {error}."
+        return [], f"No distances: {str(error).rstrip('.')}."
     rows = []
     for name, value in found.items():
         least = f"{beside[name][0]:.4f}" if name in beside else ""
@@ -153,7 +153,7 @@ def _copying(config: JobConfig, settings: GeneratorConfig, generated: pa.Table) 
         made = nearest(_square(generated, settings), reference, space)[0]
         return copying(made, nearest(images[is_held_out], reference, space)[0]), ""
     except ValueError as error:
-        return None, f"Copies were not looked for: {error}."
+        return None, f"Copies were not looked for: {str(error).rstrip('.')}."
 
 
 def _square(table: pa.Table, settings: GeneratorConfig) -> np.ndarray:

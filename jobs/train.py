@@ -44,10 +44,7 @@ def fit(config: JobConfig, options: Options) -> JobResult:
     spec, settings = model_of(config)
     storage = Storage(config.staged.storage)
     manifest = read_manifest(config.staged.uri, storage)
-    realisations = Realisations(config.contaminate) if config.contaminate else None
-    columns = spec.learns_from(settings)
-    data = _data(config.staged, manifest, columns, realisations, options.limit)
-    data = replace(data, mix=_mix(config.mix, columns, realisations)) if config.mix else data
+    data = training_data(config, manifest, options.limit)
     check_held_out(data.num_rows, config.train.validation_fraction, config.scoring, config.staged.uri)
     summary: dict[str, Any] = {"model": spec.name, "files": len(data.files), "rows": data.num_rows,
                                "checkpoint": config.checkpoint.uri}  # fmt: skip
@@ -61,6 +58,29 @@ def fit(config: JobConfig, options: Options) -> JobResult:
     save(checkpoint, config.checkpoint.uri, Storage(config.checkpoint.storage))
     summary |= {"id": checkpoint.id, "metrics": result.metrics}
     return JobResult(summary, [f"checkpoint: {config.checkpoint.uri} ({checkpoint.id})"])
+
+
+def training_data(config: JobConfig, manifest: Manifest, limit: int | None) -> TrainData:
+    """Return what the model of a configuration learns from."""
+    assert config.staged is not None
+    spec, settings = model_of(config)
+    realisations = Realisations(config.contaminate) if config.contaminate else None
+    columns = spec.learns_from(settings)
+    data = _data(config.staged, manifest, columns, realisations, limit)
+    return replace(data, mix=_mix(config.mix, columns, realisations)) if config.mix else data
+
+
+def identity_of(config: JobConfig) -> dict[str, Any]:
+    """Return what names a training run beside its data and `[train]`."""
+    spec, settings = model_of(config)
+    identity = {"model": spec.name, "version": spec.version, "config": asdict(settings)}
+    return identity | ({"contaminate": config.contaminate.model_dump()} if config.contaminate else {})
+
+
+def runs_uri(config: JobConfig) -> str:
+    """Return the folder of training runs on what is staged."""
+    assert config.staged is not None
+    return Storage.join(config.staged.uri, "runs")
 
 
 def _data(
@@ -89,18 +109,14 @@ def _mix(config: MixConfig, columns: tuple[Column, ...], realisations: Realisati
 def _train(
     config: JobConfig, spec: ModelSpec, settings: Any, data: TrainData, storage: Storage
 ) -> TrainResult:
-    assert config.staged is not None
-    identity = {"model": spec.name, "version": spec.version, "config": asdict(settings)}
-    if config.contaminate:
-        identity["contaminate"] = config.contaminate.model_dump()
     with cluster.connect(config.cluster):
         return trainer.train(
             partial(spec.task, settings, config.seed),
             data,
             config.train,
-            storage.join(config.staged.uri, "runs"),
+            runs_uri(config),
             storage,
-            identity,
+            identity_of(config),
             _tell,
         )
 

@@ -94,11 +94,11 @@ class Domains:
             [B] whether the class is known, and whether the object was observed.
         """
         here = {"source": features[known], "target": features[observed & ~known]}
-        pair = [rows if len(rows) else self._last.get(name, rows) for name, rows in here.items()]
+        source, target = (rows if len(rows) else self._last.get(name, rows) for name, rows in here.items())
         self._last |= {name: rows.detach().clone() for name, rows in here.items() if len(rows)}
-        if not all(len(rows) for rows in pair):
+        if not (len(source) and len(target)):
             return 0.0 * features.sum()
-        return sinkhorn_divergence(*pair, dynamic_blur(*pair))
+        return sinkhorn_divergence(source, target, dynamic_blur(source, target))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Features that are remembered."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.column import Column
-from engine.spectra.columns import SPECTYPE, Z, model_input
+from engine.spectra.columns import SPECTYPE, TARGETID, Z, model_input
 from models.redshift_vae_config import STRIDES, RedshiftVAEConfig
 from models.scoring import spectral
 from models.scoring.reconstruction import Scatter, window_sum
@@ -199,7 +199,7 @@ def _reads(config: RedshiftVAEConfig) -> tuple[Column, ...]:
 
 
 def _writes(config: RedshiftVAEConfig) -> tuple[Column, ...]:
-    return spectral.columns(config.num_latent)
+    return spectral.columns(config.num_latent, config.scoring)
 
 
 def _told(at: AtRedshifts, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -246,4 +246,5 @@ SPEC = ModelSpec(
     fit=_fit,
     predictor=_predictor,
     reconstruct=_reconstruct,
+    trains_on=lambda _: (TARGETID,),  # names the reference objects
 )

@@ -110,6 +110,8 @@ class ModelSpec:
     reconstruct
         `(config, module, batch) -> {"recon": [B, L], "sigma": [B, L]}` for reports; None if the
         model has no such thing.
+    decode
+        `(config, module, latent [B, D]) -> [B, L]`, the mean that the decoder gives; None if latents alone do not say it.
     trains_on
         `config -> columns` that training and `fit` take beside `reads`, such as labels; None if there are none.
     exported
@@ -132,6 +134,7 @@ class ModelSpec:
     trains_on: Callable[[Any], tuple[Column, ...]] | None = None
     exported: Callable[[Any, Weights], Weights] | None = None
     sampler: Callable[[Any, nn.Module, torch.device], Sampler] | None = None
+    decode: Callable[[Any, nn.Module, np.ndarray], np.ndarray] | None = None
 
     def learns_from(self, config: Any) -> tuple[Column, ...]:
         """Columns that staged objects must have for training and `fit`."""

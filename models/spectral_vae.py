@@ -291,6 +291,14 @@ def reconstruction(
         return {"recon": mean.cpu().numpy(), "sigma": sigma.cpu().numpy()}
 
 
+def _decode(config: SpectralVAEConfig, module: nn.Module, latent: np.ndarray) -> np.ndarray:  # noqa: ARG001
+    """Give the decoder's mean at latents [B, D], [B, L]."""
+    vae = _evaluating(module)
+    with torch.inference_mode():
+        mean, _ = vae.decode(torch.tensor(latent, dtype=torch.float32, device=next(vae.parameters()).device))
+        return mean.cpu().numpy()
+
+
 def _evaluating(module: nn.Module) -> SpectralVAE:
     vae = unwrapped(module).eval()
     if not isinstance(vae, SpectralVAE):
@@ -310,4 +318,5 @@ SPEC = ModelSpec(
     predictor=_predictor,
     reconstruct=_reconstruct,
     trains_on=lambda _: (TARGETID,),  # names the reference objects
+    decode=_decode,
 )

@@ -13,6 +13,9 @@ from models.scoring import spectral
 from models.spec import Predict
 
 RANKED = ("anomaly_score", "off_manifold_score", "on_manifold_score")
+REFERENCE_ROWS = 6_144
+"""Training spectra that neighbours and densities are learned from: enough for ten latents, and fast."""
+P_VALUE = "_p_value"
 PLAIN = ("chi2", "distance")
 """Scores as they come, without calibration: reduced chi2 of the noise alone, distance to the nearest in latent space."""
 
@@ -25,17 +28,22 @@ def score(trained: Trained, frame: str, reference: Sample, held_out: Sample, tes
     """
     config, reduction = trained.config, trained.reduction
     scorer = spectral.Scorer(config, reduction, torch.device("cpu"))
-    samples = (told(reduction, sample, frame) for sample in (reference, held_out))
+    samples = (told(reduction, sample, frame) for sample in (reference.first(REFERENCE_ROWS), held_out))
     predict = spectral.predictor(config, scorer, spectral.fit(config, scorer, *samples, 1), 1)
     parts = [scored(lambda b: predict(reduction.tell(b)), reduction, batch) for batch in test.batches(frame)]
     return stacked(parts)
 
 
 def scored(predict: Predict, reduction: Reduction, batch: Batch) -> Batch:
-    """`RANKED` and `PLAIN` of a batch."""
+    """`RANKED` and `PLAIN` of a batch, and -log10 of the p-value of each single score by its name."""
     out = predict(batch)
     plain = {"distance": out["latent_distance"], "chi2": chi2_per_pixel(reduction, batch)}
-    return {name: out[name] for name in RANKED} | plain
+    single = {
+        name.removesuffix(P_VALUE): -np.log10(np.maximum(value, 1e-30))
+        for name, value in out.items()
+        if name.endswith(P_VALUE)
+    }
+    return {name: out[name] for name in RANKED} | plain | single
 
 
 def stacked(parts: list[Batch]) -> Batch:
@@ -57,4 +65,4 @@ def results(scores: Batch, truth: Batch) -> dict[str, Values | dict[str, float]]
         "mean": float(np.mean(usable)),
         "90 %": float(np.quantile(usable, 0.9)),
     }
-    return {"chi2 of normals": fit, **{name: measure(scores[name], truth) for name in scores}}
+    return {"chi2 of normals": fit, **{name: measure(scores[name], truth) for name in (*RANKED, *PLAIN)}}

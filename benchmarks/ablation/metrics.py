@@ -48,6 +48,10 @@ def recall_at(is_anomaly: np.ndarray, score: np.ndarray, false_positive_rate: fl
     return float(np.mean(score[is_anomaly] > normal[len(normal) - 1 - allowed]))
 
 
+COMPARED = {"AUROC": roc_auc_score, "average precision": average_precision}
+"""Metrics that compare anomalies with normal objects like them."""
+
+
 def snr_bins() -> dict[str, tuple[float, float]]:
     """Name of each bin, and its edges."""
     edges = list(itertools.pairwise(SNR_EDGES))
@@ -74,7 +78,7 @@ def measure(score: np.ndarray, truth: Mapping[str, np.ndarray]) -> Values:
     score = np.where(np.isnan(score), -np.inf, score)
     score = np.clip(score, np.finfo(np.float32).min, np.finfo(np.float32).max)
     kinds = sorted(set(truth["anomaly"]) - {""})
-    values: Values = {name: {} for name in ("AUROC", "average precision", *FALSE_POSITIVE_RATES)}
+    values: Values = {name: {} for name in (*COMPARED, *FALSE_POSITIVE_RATES)}
     for kind in kinds:
         for metric, by_bin in _of_kind(score, truth, kind).items():
             values[metric][kind] = by_bin
@@ -93,29 +97,30 @@ def _of_kind(score: np.ndarray, truth: Mapping[str, np.ndarray], kind: str) -> d
     """Metrics of one kind by bin."""
     is_kind, is_normal = truth["anomaly"] == kind, truth["anomaly"] == ""
     able = is_normal & np.isin(truth["target"], KINDS[kind].targets)
-    found: dict[str, dict[str, float]] = {"AUROC": {}, "average precision": {}}
-    found |= {name: {} for name in FALSE_POSITIVE_RATES}
+    found: dict[str, dict[str, float]] = {name: {} for name in (*COMPARED, *FALSE_POSITIVE_RATES)}
     weights = {}
     for name, (low, high) in snr_bins().items():
         here = (truth["snr"] >= low) & (truth["snr"] < high)
         weights[name] = int((is_kind & here).sum())
         enough = min(weights[name], int((able & here).sum())) >= MIN_OBJECTS
         matched, any_class = (here & (is_kind | other) for other in (able, is_normal))
-        pairs = {"AUROC": roc_auc_score, "average precision": average_precision}
-        for metric, function in pairs.items():
+        for metric, function in COMPARED.items():
             found[metric][name] = float(function(is_kind[matched], score[matched])) if enough else np.nan
         for metric, rate in FALSE_POSITIVE_RATES.items():
             found[metric][name] = recall_at(is_kind[any_class], score[any_class], rate) if enough else np.nan
-    for metric in pairs:
-        known = {name: weights[name] for name, value in found[metric].items() if np.isfinite(value)}
-        total = sum(known.values())
-        found[metric]["all"] = (
-            sum(w * found[metric][n] for n, w in known.items()) / total if total else np.nan
-        )
     whole = is_kind | is_normal
+    for metric in COMPARED:
+        found[metric]["all"] = _weighted(found[metric], weights)
     for metric, rate in FALSE_POSITIVE_RATES.items():
         found[metric]["all"] = recall_at(is_kind[whole], score[whole], rate)
     return found
+
+
+def _weighted(values: Mapping[str, float], weights: Mapping[str, int]) -> float:
+    """Mean of the values that are known."""
+    known = {name: weights[name] for name, value in values.items() if np.isfinite(value)}
+    total = sum(known.values())
+    return sum(weight * values[name] for name, weight in known.items()) / total if total else float("nan")
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:

@@ -5,6 +5,8 @@ import torch
 from spender import SpectrumAutoencoder
 from spender.instrument import Instrument
 
+from benchmarks.ablation.linear import pixel_weights
+from benchmarks.ablation.methods import Settings
 from benchmarks.ablation.reduction import Points
 from benchmarks.ablation.sample import REST, Batch, Sample
 from models.spectral_vae_config import SpectralVAEConfig
@@ -37,7 +39,7 @@ class _Network:
         return decoder(latent, instrument=encoder.instrument, z=self._here)
 
 
-def train(sample: Sample, config: SpectralVAEConfig, settings, seed: int) -> Points:
+def train(sample: Sample, config: SpectralVAEConfig, settings: Settings, seed: int) -> Points:
     """Train with Adam and spender's weighted squared error; weights as our linear methods have them."""
     wave = torch.linspace(config.wave_min_angstrom, config.wave_max_angstrom, config.num_pixels)
     with torch.random.fork_rng(devices=[]):
@@ -51,7 +53,7 @@ def train(sample: Sample, config: SpectralVAEConfig, settings, seed: int) -> Poi
         for _ in range(settings.spender_steps):
             batch = sample.batch("observed", rng.integers(len(sample.columns["z"]), size=BATCH_ROWS))
             flux, ivar, z = (torch.tensor(batch[n], dtype=torch.float32) for n in ("flux", "ivar", "z"))
-            loss = model.loss(flux, ivar / (1 + 0.01 * ivar), z=z) / BATCH_ROWS
+            loss = model.loss(flux, pixel_weights(ivar), z=z) / BATCH_ROWS
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

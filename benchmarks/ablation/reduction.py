@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.ablation.linear import pixel_weights
 from benchmarks.ablation.sample import Batch
 from models.redshift_vae import AtRedshifts, RedshiftVAE
 from models.scoring.reconstruction import Scatter
@@ -112,7 +113,7 @@ def excess_variance(residual: Tensor, ivar: Tensor) -> tuple[Tensor, Tensor]:
     Their ratio estimates by moments how much of the squared residual the noise does not explain. The weight is that
     of `linear.pixel_weights`, squared, so that noisy pixels do not drown it.
     """
-    weight = (ivar / (1 + 0.01 * ivar)).square()
+    weight = pixel_weights(ivar).square()
     noise = torch.where(ivar > 0, 1 / ivar.clamp_min(1e-30), 0.0)
     return (weight * (residual.square() - noise)).sum(0), weight.sum(0)
 

@@ -6,8 +6,10 @@ many kilometres a second a pixel as the rest-frame preset has, over all that red
 
 # B spectra, L pixels
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -28,6 +30,8 @@ OBSERVED_MAX = OBSERVED_MIN + WAVE_STEP_ANGSTROM * BINNING * (NUM_OBSERVED - 1)
 REST = SpectrumPrep(
     frame="rest", rest_wave_min_angstrom=640.0, rest_wave_max_angstrom=9840.0, num_rest_pixels=2860
 )
+
+COLUMNS = ("z", "spectype", "snr", "anomaly", "target", "rmag")
 
 Batch = dict[str, np.ndarray]
 Frame = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -70,6 +74,11 @@ class Sample:
         flux, ivar = self.frames[frame]
         return {"flux": flux[rows], "ivar": ivar[rows], **{k: v[rows] for k, v in self.columns.items()}}
 
+    def first(self, num: int) -> "Sample":
+        """Return the first rows."""
+        frames = {name: (flux[:num], ivar[:num]) for name, (flux, ivar) in self.frames.items()}
+        return Sample(frames, {name: values[:num] for name, values in self.columns.items()})
+
     def batches(self, frame: str, num_rows: int = CHUNK_ROWS) -> Iterator[Batch]:
         """All rows in order."""
         for start in range(0, len(self.columns["z"]), num_rows):
@@ -101,6 +110,43 @@ def make_sample(
         "rmag": spectra.rmag,
     }
     return Sample({name: FRAMES[name](spectra.flux, spectra.ivar, z) for name in frames}, columns)
+
+
+def drawn(
+    num: int, seed: int, mix: SimulateConfig, bases_uri: str, frames: Sequence[str], folder: Path | None
+) -> Sample:
+    """`sample_chunks` as one sample; with a folder it is kept there and read from there the next time.
+
+    Runs beside each other share what is kept, in memory too.
+    """
+    if folder is None:
+        return joined(list(sample_chunks(num, seed, mix, bases_uri, frames)))
+    asked = f"{num}-{seed}-{mix.anomaly_fraction:g}-{mix.bases_fraction:g}"
+    missing = [name for name in frames if not (folder / f"{asked}-{name}-ivar.npy").exists()]
+    if missing:
+        folder.mkdir(parents=True, exist_ok=True)
+        made = joined(list(sample_chunks(num, seed, mix, bases_uri, missing)))
+        for name, value in made.columns.items():
+            _keep(folder / f"{asked}-{name}.npy", value.astype(str) if value.dtype == object else value)
+        for frame, pair in made.frames.items():
+            for name, value in zip(("flux", "ivar"), pair, strict=True):
+                _keep(folder / f"{asked}-{frame}-{name}.npy", value)
+    columns = {name: np.load(folder / f"{asked}-{name}.npy") for name in COLUMNS}
+    columns["spectype"] = columns["spectype"].astype(object)
+    pairs = {
+        frame: tuple(
+            np.load(folder / f"{asked}-{frame}-{name}.npy", mmap_mode="r") for name in ("flux", "ivar")
+        )
+        for frame in frames
+    }
+    return Sample(pairs, columns)  # pyright: ignore[reportArgumentType]
+
+
+def _keep(path: Path, value: np.ndarray) -> None:
+    """Write an array so that it is there at once: another run may be waiting for it."""
+    part = path.with_name(f"{os.getpid()}-{path.name}")
+    np.save(part, value)
+    part.rename(path)
 
 
 def joined(parts: Sequence[Sample]) -> Sample:

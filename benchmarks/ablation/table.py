@@ -69,6 +69,15 @@ def by_kind(results: Results, score: str, metric: str) -> str:
     return markdown(["", *results], rows)
 
 
+def one_kind(results: Results, kind: str, metric: str) -> str:
+    """Methods down, scores across, for one kind of anomaly."""
+    scores = ("chi2", "distance", "on_manifold_score", "off_manifold_score", "anomaly_score")
+    rows = [
+        [n, *(cell(values_of(s, score, metric, kind), 2) for score in scores)] for n, s in results.items()
+    ]
+    return markdown(["", *scores], rows)
+
+
 def by_snr(results: Results, score: str, metric: str) -> str:
     """Bins of S/N across, methods down, averaged over kinds."""
     rows = [

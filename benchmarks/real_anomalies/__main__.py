@@ -30,6 +30,9 @@ from benchmarks.real_anomalies.ranks import (
 from benchmarks.real_anomalies.spectra import as_sample, make_oddities, read_real
 
 TOP = 8
+WHOLE = ("shipped", "VAE, parametric", "VAE, bases", "redshift VAE, bases", "PCA of the real")
+DETAILED = ("shipped, reduced_chi2", "shipped, residual_log_density")
+"""Ranks, and the single scores that are shown by transformation."""
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -58,7 +61,11 @@ def main(words: list[str] | None = None) -> int:
     odd = make_oddities(spectra)
     sample = as_sample([*spectra, *(one for _, one in odd)], [""] * len(spectra) + [kind for kind, _ in odd])
     names = args.judges or list(judges(args))
-    verdicts = {name: judges(args)[name](sample) for name in names}
+    verdicts = {
+        ", ".join(filter(None, (name, part))): verdict
+        for name in names
+        for part, verdict in judges(args)[name](sample).items()
+    }
     text = report(Real(sample.columns), verdicts)
     print(text)
     if args.page:
@@ -125,19 +132,22 @@ def overview(real: Real, verdicts: dict[str, Verdicts]) -> str:
 def by_transformation(real: Real, verdicts: dict[str, Verdicts]) -> str:
     """Print transformations down, judges across."""
     rows = []
+    judged = {name: v for name, v in verdicts.items() if name in (*WHOLE, *DETAILED)}
     for kind in ODDITIES:
         cells = []
-        for v in verdicts.values():
+        for v in judged.values():
             wins, num = paired_wins(real, v.score, kind)
             cells.append(f"{separation(real, v.score, kind):.2f} / {wins} of {num}")
         rows.append([kind, *cells])
-    return markdown(["", *verdicts], rows)
+    return markdown(["", *judged], rows)
 
 
 def highest(real: Real, verdicts: dict[str, Verdicts]) -> str:
     """Which real spectra each judge finds strangest."""
     rows = []
-    for name, v in verdicts.items():
+    for name in WHOLE:
+        if (v := verdicts.get(name)) is None:
+            continue
         order = [i for i in np.argsort(-np.nan_to_num(v.score, nan=-np.inf)) if real.is_normal[i]][:TOP]
         rows.append(
             [name, ", ".join(f"{real.name[i]} ({real.spectype[i]}, z {real.z[i]:.2f})" for i in order)]

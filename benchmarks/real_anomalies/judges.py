@@ -2,16 +2,16 @@
 
 # N real spectra and oddities
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from benchmarks.ablation.evaluate import score
-from benchmarks.ablation.linear import fit_weighted_pca
+from benchmarks.ablation.evaluate import PLAIN, score
+from benchmarks.ablation.linear import fit_weighted_pca, pixel_weights
 from benchmarks.ablation.methods import METHODS, Settings
-from benchmarks.ablation.sample import Sample, joined, sample_chunks
+from benchmarks.ablation.sample import Batch, Sample, joined, sample_chunks
 from benchmarks.ablation.shipped import open_shipped, score_shipped
 from engine.synthetic.population import SimulateConfig
 
@@ -30,7 +30,8 @@ class Verdicts:
     limit: float
 
 
-Judge = Callable[[Sample], Verdicts]
+Judge = Callable[[Sample], dict[str, Verdicts]]
+"""Verdicts by what is added to the judge's name: "" for the rank, and names of the scores that it is made of."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,26 @@ class Training:
         return joined(list(sample_chunks(num, seed, mix, self.bases_uri, (frame,))))
 
 
+def _verdicts(found: Batch, synthetic: Batch, names: Sequence[str]) -> dict[str, Verdicts]:
+    """Scores of the real spectra with their limit among synthetic ones; the rank has no name."""
+    return {
+        "" if name == SCORE else name: Verdicts(found[name], float(np.nanquantile(synthetic[name], LEVEL)))
+        for name in names
+    }
+
+
 def trained_on(method: str, training: Training) -> Judge:
     """Train a method of the ablation on synthetic spectra; the verdict is its `anomaly_score`."""
 
-    def judge(real: Sample) -> Verdicts:
+    def judge(real: Sample) -> dict[str, Verdicts]:
         how = METHODS[method]
         train = training.sample(training.num_train, TRAIN_SEED, how.frame)
         held_out = training.sample(training.num_held_out, HELD_OUT_SEED, how.frame)
         normal = training.sample(training.num_held_out, LIMIT_SEED, how.frame)
         trained = how.train(train, Settings(passes=training.passes), TRAIN_SEED)
-        found, others = (score(trained, how.frame, train, held_out, test)[SCORE] for test in (real, normal))
-        return Verdicts(found, float(np.nanquantile(others, LEVEL)))
+        return _verdicts(
+            *(score(trained, how.frame, train, held_out, test) for test in (real, normal)), (SCORE,)
+        )
 
     return judge
 
@@ -67,16 +77,16 @@ def trained_on(method: str, training: Training) -> Judge:
 def shipped(uri: str, training: Training) -> Judge:
     """Score with the shipped checkpoint."""
 
-    def judge(real: Sample) -> Verdicts:
+    def judge(real: Sample) -> dict[str, Verdicts]:
         mix = SimulateConfig(bases_fraction=training.bases_fraction)
         others, _ = score_shipped(uri, training.num_held_out, LIMIT_SEED, mix, training.bases_uri)
-        found = open_shipped(uri)(real.batch("full"))[SCORE]
-        return Verdicts(found, float(np.nanquantile(others[SCORE], LEVEL)))
+        found = open_shipped(uri)(real.batch("full"))
+        return _verdicts(found, others, (SCORE, *(name for name in found if name not in (SCORE, *PLAIN))))
 
     return judge
 
 
-def real_components(real: Sample) -> Verdicts:
+def real_components(real: Sample) -> dict[str, Verdicts]:
     """Score by chi2 against weighted principal components of the other real spectra.
 
     Sources, with all that is made of them, are in one of `NUM_FOLDS` folds and judged by components of the others.
@@ -94,6 +104,6 @@ def real_components(real: Sample) -> Verdicts:
         model = fit_weighted_pca(flux[learn], ivar[learn], NUM_COMPONENTS, ITERATIONS, 0)
         residual = flux[here] - model.decode(model.encode(flux[here], ivar[here]))
         # 10 % of the continuum beside the noise, as in the fit: else brightness alone would rank.
-        weight = ivar[here] / (1 + 0.01 * ivar[here])
+        weight = pixel_weights(ivar[here])
         chi2[fold_of == index] = (residual.square() * weight).sum(1) / (ivar[here] > 0).sum(1)
-    return Verdicts(chi2, float("nan"))
+    return {"": Verdicts(chi2, float("nan"))}

@@ -3,6 +3,10 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from engine.commit import parquet
 from engine.commit.manifest import Manifest
 from engine.storage import Storage
@@ -49,9 +53,10 @@ def changes(root: str, storage: Storage, base: Manifest | None, units: Collectio
     if base is None:
         return Changes(0, new=len(units))
     before = _columns(root, storage, base, "unit_key", "unit_id")
-    stored, planned = set(before["unit_id"]), {unit.id for unit in units}
-    rows = zip(before["unit_key"], before["unit_id"], strict=True)
-    left = {key: unit_id for key, unit_id in rows if unit_id not in planned}
+    stored, planned = set(before["unit_id"].to_pylist()), {unit.id for unit in units}
+    is_left = np.fromiter((unit_id not in planned for unit_id in before["unit_id"].to_pylist()), bool)
+    rows = before.filter(pa.array(is_left))  # of a release that hardly changed few
+    left = dict(zip(rows["unit_key"].to_pylist(), rows["unit_id"].to_pylist(), strict=True))
     fresh = [unit for unit in units if unit.id not in stored]
     named = [unit for unit in fresh if unit.key in left]
     texts = _texts(root, storage, base, {left[unit.key] for unit in named}) if named else {}
@@ -66,16 +71,17 @@ def changes(root: str, storage: Storage, base: Manifest | None, units: Collectio
     )
 
 
-def _columns(root: str, storage: Storage, manifest: Manifest, *names: str) -> dict[str, list[str]]:
+def _columns(root: str, storage: Storage, manifest: Manifest, *names: str) -> pa.Table:
     (path,) = manifest.paths("units")
-    return parquet.read(storage, storage.join(root, path), names).to_pydict()
+    return parquet.read(storage, storage.join(root, path), names)
 
 
 def _texts(root: str, storage: Storage, manifest: Manifest, ids: Collection[str]) -> Mapping[str, str]:
     table = _columns(root, storage, manifest, "unit_id", "unit")
-    return {
-        unit_id: text for unit_id, text in zip(table["unit_id"], table["unit"], strict=True) if unit_id in ids
-    }
+    chosen = table.filter(
+        pc.call_function("is_in", [table["unit_id"]], pc.SetLookupOptions(pa.array(list(ids))))
+    )
+    return dict(zip(chosen["unit_id"].to_pylist(), chosen["unit"].to_pylist(), strict=True))
 
 
 def _same_files(unit: Unit, text: str) -> bool:

@@ -174,3 +174,20 @@ def manifest_of(root: str, storage: Storage, record: Version) -> Manifest:
     except (ValueError, TypeError, KeyError) as error:
         raise CommitError(f"not a manifest ({error})", uri) from error
     return replace(manifest, version=record.version, previous=record.previous)
+
+
+def metrics_lines(manifest: Manifest) -> bytes:
+    """Return the numbers of a publication for dashboards: a JSON object a line with time, name, value, unit, stage."""
+    facts = {"units": manifest.num_units, "rows_in": manifest.rows_in, "rows": manifest.rows}
+    rows = [(name, float(value), "", "publish") for name, value in facts.items()]
+    rows += [(f"rejected_{reason}", float(count), "", "") for reason, count in manifest.rejected.items()]
+    for name, value in manifest.stats.items():
+        stage, is_time = name.removesuffix("_seconds"), name.endswith("_seconds")
+        rows.append(("seconds", value, "s", stage) if is_time else (name, value, _unit(name), ""))
+    names = ("name", "value", "unit", "stage")
+    lines = (json.dumps({"time": manifest.created} | dict(zip(names, row, strict=True))) for row in rows)
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _unit(name: str) -> str:
+    return "byte" if name.startswith("bytes_") else ""

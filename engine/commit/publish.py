@@ -23,6 +23,7 @@ from engine.commit.manifest import (
     Version,
     current_version,
     manifest_of,
+    metrics_lines,
     version_uri,
 )
 from engine.commit.merge import (
@@ -232,7 +233,10 @@ def _write_metadata(
     units = parquet.to_bytes(_units_table(records))
     files = [put_file(target, "units.parquet", units, len(records), "units")]
     schema = hats.file_schema(target.columns, target.config.name)
-    contents = {"dataset/_common_metadata": hats.dataset_metadata(schema, {})}
+    contents = {
+        "dataset/_common_metadata": hats.dataset_metadata(schema, {}),
+        "metrics.jsonl": metrics_lines(manifest),
+    }
     if target.config.kind == "hats":
         contents |= _hats_files(target, written, manifest, schema)
     return files + [put_file(target, name, data, 0, "metadata") for name, data in contents.items()]

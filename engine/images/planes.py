@@ -82,7 +82,7 @@ def make_plane(
 
 
 def _holds_data(science: np.ndarray, error: np.ndarray | None, weight: np.ndarray | None) -> np.ndarray:
-    good = np.isfinite(science)
+    good: np.ndarray = np.isfinite(science)
     with np.errstate(invalid="ignore"):
         good &= science != 0 if error is None else np.isfinite(error) & (error > 0)
         if weight is not None:

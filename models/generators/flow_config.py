@@ -41,15 +41,16 @@ class ImageFlowConfig(GeneratorConfig):
     """Least and largest 1 - time of late times."""
     least_gap: float = 0.05
     """Least 1 - time that errors of a predicted image are divided by in training."""
-    peak_weight: float = 1.3
+    peak_weight: float = 0.5
     """Exponent of the weights of errors where images are predicted bright (`models.generators.images.bright_weights`).
-    With 0 cores come out half as bright."""
+    With 0 cores come out half as bright; 0.5 weighs cores about as the linear weight that was tried (docs/log.md). Of
+    predicted images only, not of velocities."""
     steps: int = 16
     """Steps of the solver from noise to image; it asks the network twice for each but the last."""
     time_power: float = 2.0
     """Times of the steps are 1 - (1 - n / steps)^power: above 1 they are closer near the image, where small
     scales are made."""
-    monitor_steps: int = 8
+    monitor_steps: int = 6
     """Steps of the solver for the images that an epoch is judged by."""
     learning_rate: float = 1e-3
     """Peak learning rate of Adam."""

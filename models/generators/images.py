@@ -160,11 +160,12 @@ def scaled_condition(
 
 
 def bright_weights(found: Tensor, exponent: float) -> Tensor:
-    """Weights of squared errors, mean 1, that grow with what is predicted for a pixel: exp(exponent x prediction).
+    """Weights of squared errors that grow with what is predicted for a pixel: exp(exponent x prediction).
 
-    Under asinh that is brightness to a power. Cores are few pixels of many, and half as bright they cost a squared
+    Their mean is 1 for pixels of N(0, 1); not that of a batch, or images would weigh by what they are beside.
+    Under asinh they are brightness to a power. Cores are few pixels of many, and half as bright they cost a squared
     error little; in brightness they make the power at all small scales, concentration and Gini. As a function of the
-    prediction, without gradient, it leaves the mean of an image its best prediction.
+    prediction, without gradient, a weight leaves the mean of an image its best prediction.
 
     Parameters
     ----------
@@ -173,8 +174,7 @@ def bright_weights(found: Tensor, exponent: float) -> Tensor:
     exponent
         0: all weights are 1.
     """
-    weight = (exponent * found.detach().clamp(max=BRIGHTEST)).exp()
-    return weight / weight.mean()
+    return (exponent * found.detach().clamp(max=BRIGHTEST) - 0.5 * exponent**2).exp()
 
 
 def turned_at_random(images: Tensor, rng: np.random.Generator) -> Tensor:

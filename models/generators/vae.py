@@ -49,7 +49,7 @@ class ImageVAEConfig(GeneratorConfig):
     least_scatter: float = 0.05
     """Least standard deviation of pixels around the decoded image [of stretched training pixels]. Images without
     noise give the likelihood no bound, and it counts neighbours as independent: the latent would say ever more."""
-    peak_weight: float = 1.0
+    peak_weight: float = 0.5
     """Exponent of the weights of errors where images are decoded bright (`models.generators.images.bright_weights`);
     with 0 the likelihood is that of one scatter."""
     beta: float = 1.0

@@ -166,7 +166,7 @@ def _block(trees: list[_Tree], thresholds: list[np.ndarray]) -> _Block:
     return _Block(used, lines, np.concatenate(table), np.stack([_values(tree, num_words) for tree in trees]))
 
 
-def _lines(trees: list[_Tree], feature: int, edges: np.ndarray, num_words: int) -> np.ndarray:
+def _lines(trees: list[_Tree], feature: np.integer, edges: np.ndarray, num_words: int) -> np.ndarray:
     """Leaves in reach, by interval of a feature between `edges`: uint64 [edges + 1, T W]."""
     reach = np.ones((len(edges) + 1, len(trees), num_words * LEAVES_A_WORD), bool)
     for index, tree in enumerate(trees):

@@ -11,7 +11,7 @@ COMBINED = (
     Column("aperture_chi2", "float32",
            "Squared flux residual over its variance, mean over the LW bands", ucd="stat.fit.chi2"),
     Column("reduced_chi2", "float32",
-           "Squared pixel residual over noise and predicted variance, mean over usable LW pixels", ucd="stat.fit.chi2"),
+           "Squared pixel residual over noise and predicted variance, mean over LW pixels usable in all SW bands", ucd="stat.fit.chi2"),
     Column("m_residual", "float32",
            "Sum of absolute pixel residuals between the pixel percentiles of the band, mean over the LW bands",
            ucd="stat.fit.residual"),
@@ -129,7 +129,7 @@ def _predicted(band: str) -> tuple[Column, ...]:
         Column(f"flux_residual_sigma_{band}", "float32",
                f"{name} flux, measured minus predicted, in standard deviations of measurement and prediction"),
         Column(f"reduced_chi2_{band}", "float32",
-               f"Squared {name} pixel residual over noise and predicted variance, mean over usable pixels",
+               f"Squared {name} pixel residual over noise and predicted variance, mean over pixels usable in all SW bands too",
                ucd="stat.fit.chi2"),
         Column(f"m_residual_{band}", "float32",
                f"Sum of absolute {name} pixel residuals between the pixel percentiles of the band",
@@ -142,6 +142,10 @@ def _images(config: BandScoringConfig, size: int) -> tuple[Column, ...]:
     pixels = len(LW_BANDS) * size * size
     predicted = Column("predicted", "float32", "Predicted LW cutouts, order band, y, x", "nJy", pixels)
     residual = Column(
-        "residual", "float32", "Measured minus predicted LW cutouts, NaN where not usable", "nJy", pixels
+        "residual",
+        "float32",
+        "Measured minus predicted LW cutouts, NaN where that or a SW band is not usable",
+        "nJy",
+        pixels,
     )
     return (predicted,) * config.write_predicted + (residual,) * config.write_residual

@@ -44,6 +44,11 @@ def is_observed(raw: Raw, config: BandScoringConfig) -> np.ndarray:
     return raw["fraction"] >= config.min_aperture_fraction
 
 
+def is_compared(raw: Raw, config: BandScoringConfig) -> np.ndarray:
+    """Whether enough of the aperture is usable in a LW band and in all SW bands, [B, 3]."""
+    return is_observed(raw, config)[:, LW] & (raw["compared_fraction"] >= config.min_aperture_fraction)
+
+
 def is_scored(raw: Raw, config: BandScoringConfig) -> np.ndarray:
     """Whether all SW bands were observed, [B]."""
     return np.asarray(is_observed(raw, config)[:, SW].all(1))
@@ -69,7 +74,7 @@ def fit_coherence(raw: Raw, chosen: np.ndarray) -> np.ndarray:
     raw
         Of normal objects.
     chosen
-        [B, 3] bands that were observed.
+        [B, 3] bands that can be compared.
 
     Returns
     -------
@@ -140,7 +145,7 @@ def fit(
     centre, axes = _principal_axes(features, config.num_latent)
     bounds = np.nanpercentile(np.concatenate(pixels, 1), M_PERCENTILES, axis=1).T
     raw = _held_out(scorer, held_out)
-    coherence = fit_coherence(raw, is_observed(raw, config)[:, LW])
+    coherence = fit_coherence(raw, is_compared(raw, config))
     normal = Normal(centre, axes, (features - centre) @ axes, coherence, bounds)
     scores = _scores(
         config, normal, raw, Neighbours(normal.latent_reference, config.num_neighbours, num_threads)
@@ -186,7 +191,7 @@ def _scores(config: BandScoringConfig, normal: Normal, raw: Raw, neighbours: Nei
     observed = is_observed(raw, config)
     scored = is_scored(raw, config)
     flux, error = (np.where(observed, raw[name], np.nan) for name in ("flux", "flux_error"))
-    hidden = ~(scored[:, None] & observed[:, LW])
+    hidden = ~(scored[:, None] & is_compared(raw, config))
     out: Raw = {f"flux_{band}": flux[:, i] for i, band in enumerate(BANDS)}
     out |= {f"flux_error_{band}": error[:, i] for i, band in enumerate(BANDS)}
     out["input_snr"] = np.sqrt((np.maximum(flux[:, SW] / error[:, SW], 0) ** 2).sum(1))

@@ -65,7 +65,7 @@ class Scorer:
         weights = apertures(self.config.aperture_radius_arcsec, batch, images)
         measured = photometry(images, weights)
         prediction = self._predict(images.bands(SW))
-        target = images.bands(LW)
+        target = _comparable(images)
         residual = torch.where(target.usable, target.science - prediction.flux, 0)
         variance = target.error.square() + prediction.sigma.square()
         num_pixels = target.usable.sum((2, 3))
@@ -85,11 +85,18 @@ class Scorer:
         return out
 
 
+def _comparable(images: Cutouts) -> Cutouts:
+    """LW bands, usable where the SW bands are too: elsewhere a prediction is a guess, and no object strange for it."""
+    target = images.bands(LW)
+    return target._replace(usable=target.usable & images.bands(SW).usable.all(1, keepdim=True))
+
+
 def _predicted(prediction: Prediction, target: Cutouts, weights: Tensor) -> dict[str, Tensor]:
-    """Flux predicted in the same usable pixels, and its error if pixels err alike or independently."""
+    """Flux predicted in the usable pixels, and its error if pixels err alike or independently."""
     good = usable_weights(target.usable, weights)
     fraction = good.sum((2, 3)) / weights.sum((1, 2))[:, None]
     return {
+        "compared_fraction": fraction,
         "predicted_flux": (good * prediction.flux).sum((2, 3)) / fraction,
         "coherent_error": (good * prediction.sigma).sum((2, 3)) / fraction,
         "independent_error": (good.square() * prediction.sigma.square()).sum((2, 3)).sqrt() / fraction,

@@ -187,7 +187,7 @@ def fit_calibration(
         If fewer than `MIN_EXCEEDANCES` + 1 rows are usable in all.
     """
     labels = np.asarray(labels, object)
-    finite = np.isfinite(np.stack(list(scores.values()))).all(0)
+    finite = np.asarray(np.isfinite(np.stack(list(scores.values()))).all(0))
     members = {label: finite & (labels == label) for label in classes[:-1]}
     enough = {
         name: member if member.sum() >= min_class_rows else np.zeros_like(member)

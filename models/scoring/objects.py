@@ -35,7 +35,7 @@ class Objects(NamedTuple):
     @property
     def is_finite(self) -> np.ndarray:
         """Whether latent and profile are, [B]."""
-        return np.isfinite(np.concatenate([self.latent, self.profile], axis=1)).all(1)
+        return np.asarray(np.isfinite(np.concatenate([self.latent, self.profile], axis=1)).all(1))
 
 
 def random_objects(parts: Iterable[Objects], num_rows: int, seed: int) -> Objects | None:

@@ -79,7 +79,7 @@ class DrawScorer:
     """Scores of spectra [B, L] for one decoded draw after the other.
 
     What does not depend on the draw is computed once, and the logarithm of the scatter is summed on its windows:
-    with ten passes over the pixels a draw costs a fifth of the decoder that makes it.
+    with a dozen passes over the pixels a draw costs a fifth of the decoder that makes it.
     """
 
     def __init__(self, flux: Tensor, ivar: Tensor, window_pixels: int) -> None:
@@ -105,13 +105,14 @@ class DrawScorer:
         wide = scatter.window.exp().repeat_interleave(self._window_pixels, dim=1)
         variance = wide[:, : mean.shape[1]].mul_(scatter.pixel.exp())
         residual = mean.sub_(self._flux)
-        weighted = residual.square().mul_(self._ivar)
         log_scatter = torch.linalg.vecdot(scatter.window, self._window_weight) + self._ivar @ scatter.pixel
-        density = (weighted / variance).sum(1) + log_scatter
+        weighted = residual.square().mul_(self._ivar)
         error = weighted.sum(1)
+        density = weighted.div_(variance).sum(1) + log_scatter
         ratio = variance.mul_(self._ivar).add_(1)
-        window_chi2 = window_sum(weighted.div_(ratio), self._window_pixels)
-        excess = -window_sum(weighted.sqrt_().copysign_(residual), self._window_pixels)
+        standardised = torch.div(self._ivar, ratio, out=weighted).sqrt_().mul_(residual)
+        excess = -window_sum(standardised, self._window_pixels)
+        window_chi2 = window_sum(standardised.square_(), self._window_pixels)
         terms = GaussianTerms(window_chi2, ratio.log_())
         return DrawScores(
             error / self._weight,
@@ -129,13 +130,6 @@ def window_sum(values: Tensor, window: int) -> Tensor:
     return sums if whole == values.shape[1] else torch.cat([sums, values[:, whole:].sum(1, keepdim=True)], 1)
 
 
-class WorstWindow(NamedTuple):
-    """The window whose chi2 exceeds expectation most, and by how many standard deviations, [B] each."""
-
-    index: Tensor
-    sigma: Tensor
-
-
 def window_significance(chi2: Tensor, num_good: Tensor) -> Tensor:
     """Excess chi2 of each window in standard deviations, [B, K]; -inf without a usable pixel.
 
@@ -149,12 +143,6 @@ def window_significance(chi2: Tensor, num_good: Tensor) -> Tensor:
     """
     significance = (chi2 - num_good) * torch.rsqrt(2 * num_good)
     return torch.where(num_good > 0, significance, -torch.inf)
-
-
-def worst_window(chi2: Tensor, num_good: Tensor) -> WorstWindow:
-    """Find the window of [B, K] that stands out most; `sigma` is NaN without a usable pixel."""
-    value, index = window_significance(chi2, num_good).max(1)
-    return WorstWindow(index, torch.where(torch.isfinite(value), value, torch.nan))
 
 
 def antithetic_normal(num_draws: int, num_latent: int, seed: int) -> Tensor:

@@ -38,7 +38,7 @@ from models.spec import Batch, Predict
 
 __all__ = [
     "LOW_MEANS_ANOMALOUS", "RAW", "SCORES", "Autoencoder", "Scorer", "ScoringConfig", "SpectralConfig", "columns",
-    "fit", "fit_kind", "predictor",
+    "fit", "fit_kind", "orient", "predictor", "score",
 ]  # fmt: skip
 
 SCORES = ScoringConfig().scores
@@ -184,8 +184,8 @@ def fit(
     labels: list[np.ndarray] = []
     snr: list[np.ndarray] = []
     for batch in held_out:
-        raw, objects, _ = _raw(scorer, normal, batch)
-        oriented.append(_oriented(raw, scoring))
+        raw, objects, _ = score(scorer, normal, batch)
+        oriented.append(orient(raw, scoring.calibrated))
         labels.append(_labels(batch))
         snr.append(objects.snr)
     if not oriented:
@@ -218,21 +218,28 @@ def _objects(batch: Batch, raw: Mapping[str, np.ndarray]) -> Objects:
     return Objects(raw["latent_mean"], np.arcsinh(raw["coherent"]), unknown, spectype, redshift, raw["snr"])
 
 
-def _raw(scorer: Scorer, normal: Normal, batch: Batch) -> tuple[dict[str, np.ndarray], Objects, Found]:
-    """Scores before calibration, what is known of the objects, and their neighbours."""
+def score(scorer: Scorer, normal: Normal, batch: Batch) -> tuple[dict[str, np.ndarray], Objects, Found]:
+    """Return scores before calibration, what is known of the objects, and their neighbours."""
     raw = scorer(batch["flux"], batch["ivar"])
     objects = _objects(batch, raw)
     scores, found = normal.scores(objects)
     return raw | scores, objects, found
 
 
-def _oriented(raw: Mapping[str, np.ndarray], scoring: ScoringConfig) -> dict[str, np.ndarray]:
-    """Scores with high meaning anomalous; NaN where there was nothing to encode.
+def orient(raw: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Turn scores so that high means anomalous; NaN where there was nothing to encode.
 
     A latent position is finite without a single usable pixel, but says nothing.
+
+    Parameters
+    ----------
+    raw
+        What `score` gave.
+    names
+        Of scores, with `TOO_LOW` before those that are odd where they are lower than normal.
     """
     is_seen = raw["good_fraction"] > 0
-    return {name: np.where(is_seen, _signed(raw, name), np.nan) for name in scoring.calibrated}
+    return {name: np.where(is_seen, _signed(raw, name), np.nan) for name in names}
 
 
 def _signed(raw: Mapping[str, np.ndarray], name: str) -> np.ndarray:
@@ -255,7 +262,7 @@ def predictor(
     guess = kind_guess_from_arrays(fitted, num_features(config))
 
     def predict(batch: Batch) -> dict[str, np.ndarray]:
-        raw, objects, found = _raw(scorer, normal, batch)
+        raw, objects, found = score(scorer, normal, batch)
         out, log10_p, flags = _calibrated(scoring, calibration, raw, _labels(batch))
         out |= {name: raw[name] for name in ("latent_mean", *scoring.scores)}
         out |= normal.explain(objects, found)
@@ -286,7 +293,7 @@ def _calibrated(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray]:
     """Percentiles, p-values and ranks by column name; -log10 p by score; flags."""
     place = calibration.place(labels, raw["snr"])
-    oriented = _oriented(raw, scoring)
+    oriented = orient(raw, scoring.calibrated)
     judged = {
         name: calibration.tables.judge(name, oriented[name], place.group) for name in scoring.calibrated
     }
@@ -327,7 +334,7 @@ def fit_kind(
     evidence: list[np.ndarray] = []
     is_artefact: list[np.ndarray] = []
     for batch in anomalies:
-        raw, objects, _ = _raw(scorer, normal, batch)
+        raw, objects, _ = score(scorer, normal, batch)
         _, log10_p, _ = _calibrated(config.scoring, calibration, raw, _labels(batch))
         evidence.append(_features(raw, objects, log10_p))
         is_artefact.append(batch["is_artefact"])

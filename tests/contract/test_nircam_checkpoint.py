@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.ceers_folds import masked, read
 from benchmarks.training_cutouts import batch_of
 from engine import config as engine_config
 from engine.checkpoint import load
@@ -86,3 +87,16 @@ def test_real_galaxies_are_predicted_within_a_magnitude(predict: Predict, shared
             residual = out[f"mag_residual_{band}"]
             assert np.isfinite(residual).sum() > 60
             assert abs(np.nanmedian(residual)) < 1.0, band
+
+
+@pytest.mark.data
+def test_missing_pixels_do_not_make_a_galaxy_strange(predict: Predict, shared_data: Path) -> None:
+    """The masks of two galaxies at the mosaic's border, whose inputs lack a fifth and a tenth, on those that are whole."""
+    whole, partial = read(str(shared_data / "jwst" / "ceers"), load(URI, Storage()))
+    before = predict(whole)["anomaly_score"]
+    for name in (27030, 26418):
+        (mask,) = partial["mask"][partial["object_id"] == name]
+        after = predict(masked(whole, mask))["anomaly_score"]
+        assert np.isfinite(after).all()
+        assert (after - before).max() < 1, name
+        assert (after > np.quantile(before, 0.9)).mean() < 0.2, name

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -217,12 +218,36 @@ def test_samples_are_mixed_into_the_training_of_a_restorer(
 
 def test_the_report_shows_real_and_generated(site: Path) -> None:
     real = site / "out" / "model=image_vae"
-    where = f"output.uri={site / 'shown'}"
-    assert run(site, "-o", where, "-o", f"staged.uri='{real}'", "-o", "augment.num_samples=9") == 0
+    errors = {alpha: [{"none": 2.0 - alpha, "noise x5": 10.0}] * 2 for alpha in (0.0, 0.5, 1.0)}
+    (site / "curves.json").write_text(json.dumps({"errors": errors, "options": {"generator": "image_flow"}}))
+    options = {
+        "output.uri": site / "shown", "staged.uri": real, "augment.robustness.uri": site / "curves.json",
+        "augment.num_samples": 9,
+    }  # fmt: skip
+    assert run(site, *(part for key, value in options.items() for part in ("-o", f"{key}={value}"))) == 0
     html = (site / "shown" / "model=image_vae" / "reports" / "000001.html").read_text()
-    for part in ("grid", "properties", "power", "distances"):
+    for part in ("grid", "properties", "power", "distances", "copies", "robustness"):
         assert f'id="{part}"' in html
     assert "No distances: " in html, "nothing of an untrained generator can be measured"
+    assert "Copies were not looked for: distances of generated images: 9 values, at least 20" in html
+    assert "+50.0 &plusmn; 0.0 %" in html, "half of the error at alpha = 1"
+
+
+def test_a_report_says_how_near_samples_are_to_training_images(site: Path) -> None:
+    """Other samples of the same generator as the real set: neither part of it is copied."""
+    real = {"output.uri": site / "many", "augment.num_samples": 60}
+    more = {
+        "output.uri": site / "copies", "staged.uri": site / "many" / "model=image_vae", "augment.num_samples": 60,
+        "augment.first_seed": 100, "train.validation_fraction": 0.5,
+    }  # fmt: skip
+    for options in (real, more):
+        assert run(site, *(part for key, value in options.items() for part in ("-o", f"{key}={value}"))) == 0
+    html = (site / "copies" / "model=image_vae" / "reports" / "000001.html").read_text()
+    assert "The median sample is" in html
+    found = re.search(r"probability\s+(\d\.\d+) &plusmn; (\d\.\d+)", html)
+    assert found
+    nearer, error = map(float, found.groups())
+    assert abs(nearer - 0.5) < 3.5 * error
 
 
 class Broken:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -172,7 +173,13 @@ MOMENTS = {"halfway": ("ledger/*.json", 2), "publishing": ("data/**/*.parquet", 
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_driver_resumes_to_the_same_bytes(site: Site, published: Path, moment: str) -> None:
+def test_killed_driver_resumes_to_the_same_bytes(
+    site: Site,
+    published: Path,
+    moment: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     name, (pattern, num_files) = f"killed-{moment}", MOMENTS[moment]
     output = site.folder / name
     driver = site.spawn("reprocess", name)
@@ -181,15 +188,34 @@ def test_killed_driver_resumes_to_the_same_bytes(site: Site, published: Path, mo
         if len(list(output.glob(pattern))) >= num_files:
             break
         time.sleep(0.01)
+    if moment == "halfway":  # from another process, as from another machine
+        assert _status(output, capsys)["state"] == "running"
     os.killpg(driver.pid, signal.SIGKILL)
     _, said = driver.communicate()
     assert driver.returncode == -signal.SIGKILL, f"ended before it was killed: {said[-2000:]}"
+    if moment == "halfway":
+        later = time.time() + 300
+        with monkeypatch.context() as patch:
+            patch.setattr("jobs.status.time.time", lambda: later)
+            told = _status(output, capsys)
+        assert (told["state"], told["pending"]) == ("lost", 4)
+        assert told["done"] >= 2
     done = {path: path.stat().st_mtime_ns for path in (output / "ledger").glob("*.json")}
     assert len(done) >= 2
     assert site.run("reprocess", name) == 0
     assert {path: path.stat().st_mtime_ns for path in done} == done, "a finished unit was computed again"
     assert data_files(output) == data_files(published)
     assert len(list((output / "versions").iterdir())) == 1
+    told = _status(output, capsys)
+    assert (told["state"], told["failed"]) == ("done", 0)
+    assert told["done"] == told["pending"]
+
+
+def _status(root: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """What `status` says of the last run."""
+    capsys.readouterr()
+    assert main(["status", str(root), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)["runs"][-1]
 
 
 def test_two_models_in_one_pass_are_two_catalogues_as_if_alone(

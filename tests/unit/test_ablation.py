@@ -19,9 +19,10 @@ from benchmarks.ablation.linear import (
 )
 from benchmarks.ablation.metrics import average_precision, interval, measure, recall_at, snr_bins
 from benchmarks.ablation.reduction import excess_variance
-from benchmarks.ablation.sample import NUM_OBSERVED, OBSERVED_MAX, OBSERVED_MIN, binned, make_sample
+from benchmarks.ablation.sample import NUM_OBSERVED, OBSERVED_MAX, OBSERVED_MIN, binned, drawn, make_sample
 from engine.spectra.grid import WAVE_OBS
 from engine.synthetic.population import SimulateConfig
+from models.scoring import density
 
 
 @pytest.fixture
@@ -200,7 +201,10 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
             "--anomaly-fraction", "0.5", "--methods", *names, "--cache", str(cache)]  # fmt: skip
 
 
-def test_smallest_run_prints_every_table(small_run: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_smallest_run_prints_every_table(
+    small_run: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(density, "MAX_EPOCHS", 1)  # what the flows learn does not matter here
     command.main(small_run)
     text = capsys.readouterr().out
     for words in (
@@ -231,6 +235,21 @@ def test_a_second_run_computes_nothing(small_run: list[str], capsys, monkeypatch
 def test_results_of_other_settings_are_not_taken(small_run: list[str]) -> None:
     other = command.parse([*small_run, "--passes", "2"])
     assert command.cached(other, "pca", 1) is None
+
+
+def test_kept_samples_are_those_that_were_made(tmp_path: Path) -> None:
+    mix = SimulateConfig(anomaly_fraction=0.5)
+    asked = (6, 3, mix, "", ("observed",))
+    made = drawn(*asked, None)
+    for _ in range(2):
+        kept = drawn(*asked, tmp_path)
+        for name, value in made.batch("observed").items():
+            np.testing.assert_array_equal(kept.batch("observed")[name], value, err_msg=name)
+    assert (kept.columns["spectype"] == made.columns["spectype"]).all()
+    both = drawn(6, 3, mix, "", ("observed", "rest"), tmp_path)
+    assert both.frames["rest"][0].shape == (6, 2860)
+    other = drawn(6, 4, mix, "", ("observed",), tmp_path)
+    assert not np.array_equal(other.columns["z"], made.columns["z"])
 
 
 def test_goal_is_reached_only_where_the_interval_is_above_it() -> None:

@@ -4,13 +4,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from engine.checkpoint import Checkpoint, load, save
 from engine.errors import CheckpointError
+from engine.schema import column_array, set_column
 from engine.sources.base import Source
+from engine.spectra.explain import NameLines
 from engine.spectra.prepare import SpectrumPrep
+from engine.stage import UnitTable, rejected_table, run_local
 from engine.storage import Storage
+from engine.train.batches import SPLIT_COLUMN
+from engine.train.fit import FitConfig, fit_scoring
 from jobs import applied
 from jobs.config import JobConfig, Place, ReleaseConfig
 from models import MODELS
@@ -62,3 +69,43 @@ def test_spectra_are_explained_after_they_are_scored(tmp_path: Path, checkpoint:
     assert [stage.name for stage in applied.stages_before(config, chain)] == ["prepare"]
     assert isinstance(config.release, ReleaseConfig)
     assert isinstance(config.release.open(), Source)
+
+
+def staged(folder: Path, rows: int, seed: int) -> str:
+    """Write what the model learns from as `ingest` stages it; some redshifts and classes are null."""
+    config = small_config(SPEC)
+    batch = make_batch(SPEC, config, rows, seed)
+    table = pa.table({SPLIT_COLUMN: np.where(np.arange(rows) % 2, 0.05, 0.9)})
+    for column in SPEC.learns_from(config):
+        values = pa.array(batch["z"], mask=np.isnan(batch["z"])) if column.name == "z" else None
+        array = column_array(column, batch[column.name]) if values is None else values
+        table = set_column(table, column, array)
+    uri = str(folder / f"{seed}.parquet")
+    pq.write_table(table, uri)
+    return uri
+
+
+def test_reference_of_staged_spectra_keeps_their_names_and_scores_units(tmp_path: Path) -> None:
+    config = small_config(SPEC)
+    module = SPEC.build(config)
+    uris = [staged(tmp_path, 160, seed) for seed in (1, 2)]
+    settings = FitConfig(reference_rows=120, batch_rows=50)
+    fitted = fit_scoring(SPEC, config, module, uris, Storage(), 0.1, settings, "cpu")
+    assert fitted["reference_id"].min() >= 10**15
+    assert len(np.unique(fitted["reference_id"] % 10**15)) >= 60
+    weights = {name: value.numpy() for name, value in module.state_dict().items()}
+    prepare = SpectrumPrep().model_dump(mode="json")
+    save(
+        Checkpoint(SPEC.name, SPEC.version, SMALL[SPEC.name], prepare, weights, fitted),
+        str(tmp_path),
+        Storage(),
+    )
+    rows = pq.read_table(uris[0]).append_column("flags", pa.array(np.zeros(160, np.int32)))
+    stage = applied.open_one(Place(uri=str(tmp_path))).stage(JobConfig().infer)
+    named = NameLines.of("observed", stage.provides)
+    assert named is not None
+    out = run_local([stage, named], UnitTable(rows, rejected_table([]), 160)).rows
+    known = set(fitted["reference_id"].tolist())
+    assert {name for row in out["neighbour_id"].to_pylist() for name in row} <= known
+    assert out["window_lines"].null_count == rows["z"].null_count > 0
+    assert out["artefact_probability"].to_numpy().shape == (160,)

@@ -172,6 +172,28 @@ def test_half_covered_aperture_still_counts_and_less_does_not(fitted) -> None:
     assert list(scores(fitted, batch)["flags"] & NOT_SCORED.value > 0) == [False, True]
 
 
+def test_pixels_that_one_input_band_lacks_are_not_compared(fitted) -> None:
+    """A part of a neighbour that no input shows makes no object strange."""
+    batch, wanted = objects(3, 8), objects(3, 8)
+    corner = np.s_[1, :, : S // 4, : S // 4]
+    by_band(batch["science"], S)[corner] += 1e4
+    by_band(wanted["mask"], S)[corner] = True
+    by_band(batch["mask"], S)[1, 1, : S // 4, : S // 4] = True
+    out, known = scores(fitted, batch), scores(fitted, wanted)
+    for name in ("reduced_chi2", "m_residual", "aperture_chi2", "off_manifold_score"):
+        np.testing.assert_allclose(out[name], known[name], rtol=1e-4, err_msg=name)
+
+
+def test_input_bands_that_leave_less_than_half_of_the_aperture_together_give_no_score(fitted) -> None:
+    batch = objects(2, 6)
+    by_band(batch["mask"], S)[0, 0, :, S // 2 + 1 :] = True
+    by_band(batch["mask"], S)[0, 1, :, : S // 2 - 1] = True
+    out = scores(fitted, batch)
+    assert np.isnan(out["aperture_chi2"]).tolist() == [True, False]
+    assert np.isnan(out["flux_predicted_f444w"]).tolist() == [True, False]
+    assert not np.isnan(out["flux_f444w"]).any()
+
+
 def test_bad_pixels_without_a_mask_are_not_used(fitted) -> None:
     batch = objects(3, 8)
     wanted = objects(3, 8)

@@ -66,8 +66,8 @@ def test_chart_is_drawn_with_and_without_what_may_be_missing(con):
     fractions = class_fractions(con, CLASSES, np.array([0.0, 1.0, 2.0]))
     table = np.array([[5, 0.2, 0.1], [0, np.nan, np.nan], [4, 0.8, 0.9]])
     full = class_chart(CLASSES, histograms, table, labelled(con, CLASSES), fractions)
-    assert "held out in training" in full
-    assert "given classes of this catalogue" in full
+    assert "held out in training, ECE 0.10" in full
+    assert "given classes, Brier" in full
     none = np.empty(0), np.empty(0, bool)
     nothing = class_fractions(con, CLASSES, np.array([8.0, 9.0]))
     bare = class_chart(CLASSES, histograms, None, none, nothing)

@@ -141,7 +141,7 @@ def test_components_of_the_real_find_the_one_that_is_unlike_the_others() -> None
     ]
     odd = made.dropout(spectra[4], None, rng)
     verdicts = real_components(as_sample([*spectra, odd], [""] * 25 + ["dropout"]))
-    assert np.argmax(verdicts.score) == 25
+    assert np.argmax(verdicts[""].score) == 25
 
 
 def test_missing_data_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

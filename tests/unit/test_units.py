@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from engine.units import FileRef, Unit, content_hash, with_ids
 
@@ -27,3 +27,14 @@ def test_file_by_role() -> None:
     assert coadd is not None
     assert coadd.size == UNIT.num_bytes == 10
     assert UNIT.file("redrock") is None
+
+
+def test_ids_are_hashes_of_what_the_unit_is_and_the_salt() -> None:
+    unit = Unit(
+        "kéy", (FileRef("s3://b/ä", 3, "f"), FileRef("s3://b/c", 4, "g", "redrock")), missing=("s3://b/d",)
+    )
+    salt = {"settings": {"b": 1, "a": [1.5, None]}, "model": "x"}
+    (made,) = with_ids([unit], salt)
+    assert made.id == content_hash([asdict(unit), salt])
+    assert replace(made, id="") == unit
+    assert with_ids([made], salt) == [made], "an id that is there does not count"

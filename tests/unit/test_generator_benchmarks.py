@@ -1,0 +1,82 @@
+"""What benchmarks of generators share: weights kept by the measured distance, tables, sets measured in pieces."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import generator_metrics, generators, mixed_classifier
+from benchmarks.measuring import measures_of
+from benchmarks.sersic_generators import NUM_CHECKS, batches_of, pieces, sersic_images, settings_for, trained
+from engine.images.morphology import PUBLISHED
+from engine.train.epochs import module_weights
+from models import MODELS
+from models.evaluation.verdict import Value
+from models.spec import Batch, TrainTask
+
+CPU = torch.device("cpu")
+TINY = {"width": 8, "max_width": 16, "num_latent": 8, "batch_rows": 8, "ema_decay": 0.5}
+
+
+def test_the_weights_that_are_kept_are_those_of_the_least_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = sersic_images(48, 16, 1)
+    distances, seen = iter([3.0, 1.0, 2.0, *[5.0] * NUM_CHECKS]), []
+
+    def distance(task: TrainTask, held_out: Batch) -> float:
+        seen.append(module_weights(task.modules))
+        return next(distances)
+
+    monkeypatch.setattr("benchmarks.sersic_generators._distance", distance)
+    settings, spec = settings_for(16, **TINY), MODELS["image_vae"]
+    made = trained("image_vae", settings, batches_of(images, 8), {"image": images[:16]}, CPU, steps=8)
+    assert [step for step, _ in made.checks] == [*range(1, 9)]
+    samples = []
+    for weights in seen[:2]:
+        module = spec.build(config := spec.config(**settings))
+        built = spec.to_build(config, {name: value.numpy() for name, value in weights.items()})
+        module.load_state_dict({name: torch.from_numpy(value) for name, value in built.items()})
+        assert spec.sampler is not None
+        samples.append(spec.sampler(config, module.eval(), CPU).sample(np.arange(3))["image"])
+    kept = made.sampler.sample(np.arange(3))["image"]
+    np.testing.assert_array_equal(kept, samples[1])
+    assert not np.allclose(kept, samples[0])
+
+
+def test_a_batch_holds_conditions_of_its_own_images() -> None:
+    images = np.arange(20, dtype=np.float32)[:, None] * np.ones((1, 4), np.float32)
+    batch = batches_of(images, 6, number=np.arange(20.0))(3)
+    np.testing.assert_array_equal(batch["image"][:, 0], batch["number"])
+    again = batches_of(images, 6, number=np.arange(20.0))(3)
+    np.testing.assert_array_equal(batch["image"], again["image"])
+
+
+def test_failures_of_a_set_are_counted_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    images = np.concatenate([sersic_images(3, 64, 1), np.zeros((2, 64 * 64), np.float32)])
+    found = measures_of(pieces(images, 64, 2), PUBLISHED["sersic"], map, "set", 64)
+    assert len(found) == 5
+    printed = capsys.readouterr().out
+    assert "'not_detected': 2" in printed or "'failed': 2" in printed
+    assert "kept 3; undefined 2" in printed
+    with pytest.raises(SystemExit, match="nothing: no image in it"):
+        measures_of([], PUBLISHED["sersic"], map, "nothing", 64)
+
+
+def test_tables_show_what_a_family_lacks_and_hundredths() -> None:
+    rows = {"floor": {"average": Value(0.012, 0.01, 0.02), "precision": Value(0.9)}, "image_vae": {}}
+    head, average, precision = generators.table(rows)
+    assert head.split() == ["x", "0.01", "floor", "vae"]
+    assert average.split() == ["average", "1.20", "[1.00,", "2.00]", "-"]
+    assert precision.split() == ["precision", "0.90", "-"]
+    text = generator_metrics.lines({"average": Value(0.0719), "fid": Value(0.55)}, {"average": (0.01, 0.002)})
+    assert text[1].split() == ["average", "7.19", "1.00", "+-", "0.20"]
+    assert text[2].split() == ["fid", "0.55"]
+    assert generator_metrics.by_inception("", np.zeros((1, 1, 4, 4)), np.zeros((1, 1, 4, 4))) == {}
+
+
+def test_accuracies_are_compared_seed_by_seed() -> None:
+    found = {
+        0.0: [{"noise x1": 0.5, "noise x5": 0.5}, {"noise x1": 0.7, "noise x5": 0.5}],
+        1.0: [{"noise x1": 0.6, "noise x5": 0.4}, {"noise x1": 0.8, "noise x5": 0.4}],
+    }
+    lines = mixed_classifier.table(found)
+    assert lines[1].split() == ["noise", "x1", "0.600", "+0.100", "+-", "0.000"]
+    assert lines[2].split() == ["noise", "x5", "0.500", "-0.100", "+-", "0.000"]

@@ -1,0 +1,125 @@
+"""The report of samples, written from what was found; and what it says where nothing could be."""
+
+import re
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from catalogs.sample_report import sample_report
+from catalogs.sample_robustness import Robustness
+from catalogs.sample_sets import Findings, ImageSet
+from engine.images.galaxies import image_column
+from engine.images.morphology import MEASURES, MORPHOLOGY
+from engine.schema import column_array, matrix, set_column
+from jobs import sample_report as job
+from jobs.config import AugmentConfig, JobConfig, Place
+from models.evaluation.neighbours import Copying
+from models.generators.vae import PRESETS
+from tests.blobs import make_blobs
+
+MANIFEST = SimpleNamespace(
+    version=3, rows=40, created="2026-11-29", provenance={"model": "image_vae", "checkpoints": {"somewhere": "abc"}}
+)  # fmt: skip
+SETTINGS = PRESETS["tiny"]
+
+
+def image_set(seed: int, rows: int = 30) -> ImageSet:
+    rng = np.random.default_rng(seed)
+    images = make_blobs(rows, 16, seed)["image"].reshape(rows, 16, 16) + 0.01
+    values = {column.name: rng.uniform(0.01, 0.1, rows) for column in MEASURES}
+    return ImageSet(
+        images, values | {"flag": np.zeros(rows, np.int16), "flag_sersic": np.zeros(rows, np.int16)}
+    )
+
+
+def written(findings: Findings) -> str:
+    return sample_report("root", MANIFEST, image_set(1), image_set(2), 1.0, findings)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_report_shows_all_that_was_found() -> None:
+    errors = {alpha: [{"none": 2.0 - alpha, "both": 4.0}] * 2 for alpha in (0.0, 1.0)}
+    html = written(
+        Findings(
+            [("average", "0.0719 [0.06, 0.08]", "0.0120")], "", Copying(0.2, 0.3, 0.61, 0.05), "", np.array([0.1, 0.2]),
+            Robustness(errors=errors, options={"generator": "<flow>"}),
+        )
+    )  # fmt: skip
+    for part in ("grid", "properties", "power", "distances", "copies", "robustness"):
+        assert f'id="{part}"' in html
+    for text in ("0.0719 [0.06, 0.08]", "0.61 &plusmn; 0.05", "+50.0 &plusmn; 0.0 %", "&lt;flow&gt;"):
+        assert text in html
+    assert "<script" not in html
+
+
+def test_the_report_says_why_something_is_not_known() -> None:
+    html = written(
+        Findings(no_distances="No distances: too few.", no_copies="Copies were not looked for: why.")
+    )
+    assert "No distances: too few." in html
+    assert "Copies were not looked for: why." in html
+    assert 'id="robustness"' not in html
+
+
+def config(tmp_path: Path, fraction: float) -> JobConfig:
+    place = Place(uri=str(tmp_path / "real"))
+    return JobConfig(
+        staged=place, augment=AugmentConfig(num_samples=1), train={"validation_fraction": fraction}
+    )  # pyright: ignore[reportArgumentType]
+
+
+def table(rows: int, seed: int, name: str = "image") -> pa.Table:
+    column = replace(image_column(16), name=name)
+    images = column_array(column, make_blobs(rows, 16, seed)["image"])
+    return set_column(pa.table({"split_hash": np.linspace(0, 0.999, rows)}), column, images)
+
+
+def test_staged_images_of_another_name_are_read_as_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    staged = table(5, 1, "science")
+    monkeypatch.setattr(job, "rows_of", lambda place, manifest, num, wanted: staged.slice(0, num))
+    found = job.real_rows(Place(uri="x"), "science", 3, {"split_hash"})
+    np.testing.assert_array_equal(matrix(found, "image"), matrix(staged, "science")[:3])
+
+
+@pytest.mark.parametrize(("fraction", "has_copies"), [(0.5, True), (0.1, False)])
+def test_samples_are_compared_with_training_rows_beside_held_out_ones(
+    fraction: float, has_copies: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = table(60, 1)
+    monkeypatch.setattr(job, "real_rows", lambda *_: real)
+    found, why = job._copying(config(tmp_path, fraction), SETTINGS, real.slice(30))
+    if has_copies:
+        assert found is not None
+        assert found.generated == pytest.approx(0, abs=1e-3), "the samples are the training rows"
+        assert found.nearer == 1.0
+    else:
+        assert found is None
+        assert "distances of held-out images: 6 values, at least 20" in why
+
+
+def test_a_report_is_written_beside_the_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what the files hold given by hand: all that lies between reading and HTML."""
+    monkeypatch.setattr(job, "rows_of", lambda place, *_: measured_rows(80, len(place.uri)))
+    monkeypatch.setattr(job.cluster, "connect", lambda _: nullcontext())
+    monkeypatch.setattr(job, "path_of", lambda *_: str(tmp_path / "report.html"))
+    place = Place(uri=str(tmp_path / "generated"))
+    settings = replace(SETTINGS, size=32, softening=1.0)
+    path = job.write(config(tmp_path, 0.5), place, MANIFEST, settings)  # pyright: ignore[reportArgumentType]
+    html = Path(path).read_text()
+    assert re.search(r"<td>average</td><td class=.n.>0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]</td>", html)
+    assert re.search(r"<td>recall</td><td class=.n.>[01]\.\d{4}</td>", html)
+    assert "The median sample is" in html
+
+
+def measured_rows(rows: int, seed: int) -> pa.Table:
+    """Images with a sky, so that all modes have power, and properties well within the cuts."""
+    rng, column = np.random.default_rng(seed), image_column(32)
+    images = make_blobs(rows, 32, seed)["image"] + rng.normal(1, 0.1, (rows, 32 * 32))
+    values = {one.name: rng.uniform(0.01, 0.1, rows) for one in MORPHOLOGY if one.dtype == "float64"}
+    values |= {"morph_flag": np.zeros(rows, np.int16), "morph_flag_sersic": np.zeros(rows, np.int16)}
+    facts = {"split_hash": np.linspace(0, 0.999, rows), "object_id": np.arange(rows)}
+    return set_column(pa.table(facts | values), column, column_array(column, images.astype(np.float32)))

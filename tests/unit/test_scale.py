@@ -1,0 +1,47 @@
+"""What `docs/scale.md` says is what its commands print, and the planner's simulation is of what it says."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import planner
+from benchmarks.cost_model import BEGIN, END, cost, desi, in_page, nircam, tables
+
+PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
+
+
+def test_page_has_the_tables_of_the_command() -> None:
+    text = PAGE.read_text()
+    assert in_page(text, tables(4)) == text, "python -m benchmarks.cost_model --page docs/scale.md"
+    assert in_page(f"a\n{BEGIN}\nold\n{END}\nb", "new") == f"a\n{BEGIN}\n\nnew\n\n{END}\nb"
+
+
+@pytest.mark.parametrize("survey", [desi(), nircam()], ids=lambda survey: survey.name)
+def test_more_nodes_fetch_and_compute_faster_and_the_largest_term_bounds(survey) -> None:
+    one, four = cost(survey, 1, 0), cost(survey, 4, 0)
+    for name in ("fetching", "CPUs"):
+        assert one.terms[name] == pytest.approx(4 * four.terms[name])
+    assert one.terms["the driver"] == four.terms["the driver"]
+    assert four.terms[four.bound] == max(four.terms.values())
+    assert four.wall_h > max(four.terms.values())
+    tiny = cost(replace(survey, units=survey.units * 1e4), 100, 0)
+    assert tiny.bound == "the driver", "ever smaller units end in book-keeping"
+
+
+def test_networks_move_from_cpus_to_gpus() -> None:
+    on_cpu, on_gpu = cost(nircam(), 4, 0), cost(nircam(), 4, 2)
+    assert on_gpu.cpu_h < on_cpu.cpu_h
+    assert on_gpu.gpu_h > 0
+    assert on_cpu.gpu_h == 0
+
+
+def test_simulated_release_changes_as_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planner.prepare(tmp_path, 2000, 30)
+    told = planner.measure(tmp_path, 2000, 30)
+    assert told["changes"] == "20 new, 20 changed, 10 gone, 1970 unchanged units since version 1"
+    assert told["pending"] == 40
+    assert told["units"] == 2010
+    assert told["rows"] == 2010 * 30
+    assert told["partitions"] == 1, "all in one pixel of order 0, and fewer rows than a partition may have"
+    assert capsys.readouterr().out.count("\n| ") == 10
