@@ -160,7 +160,7 @@ def draw(args: argparse.Namespace, curves: dict[str, np.ndarray]) -> str:
         axes.set_xlim(0, args.labels)
         highest = max(curve.mean(0).max() for name, curve in curves.items() if name != "best possible")
         axes.set_ylim(0, 1.25 * highest)
-        axes.legend(loc="upper left")
+        axes.legend(loc=(0.6, 0.13))
         return to_svg(figure)
 
 

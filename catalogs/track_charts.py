@@ -11,6 +11,8 @@ from catalogs.latent_space import Track
 from engine.spectra.lines import lines_within
 
 SMOOTH_PIXELS = 7
+NAME_SPACING = 0.035
+"""Part of the width of a panel that names of lines must be apart."""
 
 
 def track_chart(track: Track, points: np.ndarray, steps: np.ndarray) -> str:
@@ -72,16 +74,19 @@ def _draw_spectra(
 
 
 def _mark_lines(axes: Axes, low: float, high: float) -> None:
-    top = axes.get_ylim()[1]
+    """Mark lines, and name those that lie apart from the one named before."""
+    top, named = axes.get_ylim()[1], -np.inf
     for line in lines_within(low, high):
         axes.axvline(line.wave_angstrom, color="#bbbbbb", lw=0.6, zorder=0)
-        axes.text(
-            line.wave_angstrom,
-            top,
-            line.name,
-            rotation=90,
-            fontsize=6.5,
-            va="top",
-            ha="right",
-            color="#777777",
-        )
+        if line.wave_angstrom - named > NAME_SPACING * (high - low):
+            axes.text(
+                line.wave_angstrom,
+                top,
+                line.name,
+                rotation=90,
+                fontsize=6.5,
+                va="top",
+                ha="right",
+                color="#777777",
+            )
+            named = line.wave_angstrom

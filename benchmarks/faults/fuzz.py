@@ -12,8 +12,8 @@ from benchmarks.faults.child import Child
 from benchmarks.faults.corpus import Release
 from benchmarks.faults.mutations import Mutation, Sound, mutate
 
-TIMEOUT_S = 60.0
-"""Longest that a case may take on a busy machine [s]."""
+TIMEOUT_S = 30.0
+"""Longest that a case may take, of a processor [s]."""
 
 MEMORY_BYTES = 1 << 30
 """Most that a case may need."""

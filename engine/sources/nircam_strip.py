@@ -16,7 +16,7 @@ from engine.images.detect import MESH, REACH, detect, stack
 from engine.images.planes import Plane, masked, onto, rows_needed, window
 from engine.images.psf import convolve
 from engine.images.wcs import Grid, Relation, relate
-from engine.partition import healpix_29
+from engine.partition import healpix_29, valid_position
 from engine.schema import empty_table
 from engine.sources.nircam_band import BandImage, open_band, read_plane
 from engine.sources.nircam_catalogue import is_valid, read_catalogue
@@ -24,7 +24,7 @@ from engine.sources.nircam_config import NircamConfig
 from engine.sources.nircam_files import WEIGHT
 from engine.sources.nircam_plan import CATALOGUE, parse_key, reference_band
 from engine.sources.nircam_psf import load_kernels
-from engine.sources.nircam_rows import Cutouts, Objects, build_table, with_rejections
+from engine.sources.nircam_rows import NO_ID, Cutouts, Objects, build_table, with_rejections
 from engine.stage import Rejection, UnitTable, rejected_table
 from engine.storage import Storage
 from engine.units import FileRef, Unit
@@ -184,8 +184,15 @@ class Strip:
         )
         mine = (found.y_peak >= start) & (found.y_peak < stop)
         ra, dec = grid.to_sky(found.x[mine], found.y[mine])
+        valid, ids = valid_position(ra, dec), np.full(ra.shape, NO_ID, np.int64)
+        ids[valid] = healpix_29(ra[valid], dec[valid])
         nothing, no_label = np.full(ra.shape, np.nan), np.full(ra.shape, UNKNOWN_LABEL, np.int8)
-        self._objects = Objects(healpix_29(ra, dec), ra, dec, nothing, np.arange(ra.size), no_label)
+        objects = Objects(ids, ra, dec, nothing, np.arange(ra.size), no_label)
+        what = "its centre is no position: pixels are nonsense"
+        self._rejected += objects.take(~valid).rejections(
+            self._reference.uri, "bad_position", what, self._field
+        )
+        self._objects = objects.take(valid)
 
     def _cut(self, grid: Grid, bands: dict[str, _Band]) -> UnitTable:
         assert self._objects is not None

@@ -130,13 +130,6 @@ def window_sum(values: Tensor, window: int) -> Tensor:
     return sums if whole == values.shape[1] else torch.cat([sums, values[:, whole:].sum(1, keepdim=True)], 1)
 
 
-class WorstWindow(NamedTuple):
-    """The window whose chi2 exceeds expectation most, and by how many standard deviations, [B] each."""
-
-    index: Tensor
-    sigma: Tensor
-
-
 def window_significance(chi2: Tensor, num_good: Tensor) -> Tensor:
     """Excess chi2 of each window in standard deviations, [B, K]; -inf without a usable pixel.
 
@@ -150,12 +143,6 @@ def window_significance(chi2: Tensor, num_good: Tensor) -> Tensor:
     """
     significance = (chi2 - num_good) * torch.rsqrt(2 * num_good)
     return torch.where(num_good > 0, significance, -torch.inf)
-
-
-def worst_window(chi2: Tensor, num_good: Tensor) -> WorstWindow:
-    """Find the window of [B, K] that stands out most; `sigma` is NaN without a usable pixel."""
-    value, index = window_significance(chi2, num_good).max(1)
-    return WorstWindow(index, torch.where(torch.isfinite(value), value, torch.nan))
 
 
 def antithetic_normal(num_draws: int, num_latent: int, seed: int) -> Tensor:

@@ -88,6 +88,10 @@ def test_configuration_of_spectra_plans(name: str, site, tmp_path: Path) -> None
     assert main(["reprocess", str(ROOT / f"jobs/configs/{name}.toml"), "--plan", *line]) == 0
 
 
+LATER = ("reranked", "tracks")
+"""Views that are empty until there are labels, or a report."""
+
+
 @pytest.mark.ray
 def test_questions_of_the_pages_are_answered(published: Path) -> None:
     asked = [shlex.split(line)[5] for line in JOBS if line.startswith("python -m jobs query")]
@@ -95,4 +99,5 @@ def test_questions_of_the_pages_are_answered(published: Path) -> None:
     with open_catalog(str(published)) as connection:
         for sql in asked:
             if sql not in ("SELECT ...", "SQL"):
-                assert run_query(connection, sql).read_all().num_rows
+                num_rows = run_query(connection, sql).read_all().num_rows
+                assert num_rows or any(view in sql for view in LATER)

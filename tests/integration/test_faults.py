@@ -26,14 +26,14 @@ def proxy(moto_server: S3Server) -> Iterator[FaultProxy]:
         yield proxy
 
 
-def rows(root: str, storage: Storage) -> pa.Table:
-    """Rows of the only version without the URIs that they come from."""
+def rows(root: str, storage: Storage) -> list[str]:
+    """Rows of the only version, in their order, without the URIs that they come from; NaN is equal to itself."""
     assert version_numbers(root, storage) == [1]
     paths = read_manifest(root, storage).paths("data")
     tables = [
         pq.read_table(pa.BufferReader(storage.read(f"{root}/{path}")), partitioning=None) for path in paths
     ]
-    return pa.concat_tables(tables).drop(["source_uri"]).combine_chunks()
+    return [repr(row) for row in pa.concat_tables(tables).drop(["source_uri"]).to_pylist()]
 
 
 def test_reprocess_through_a_storage_that_misbehaves(
@@ -49,4 +49,4 @@ def test_reprocess_through_a_storage_that_misbehaves(
     ]  # fmt: skip
     assert site.run("reprocess", "unused", *(word for option in options for word in ("-o", option))) == 0
     assert sum(proxy.counts[fault] for fault in FAULTS) > 5, proxy.counts
-    assert rows(f"{root}/catalogue", storage).equals(rows(str(published), Storage()))
+    assert rows(f"{root}/catalogue", storage) == rows(str(published), Storage())

@@ -16,7 +16,7 @@ from models.scoring.calibration import (
 )
 from models.scoring.isolation import Neighbours
 from models.scoring.ranking import rank
-from models.scoring.reconstruction import Scatter, antithetic_normal, window_sum, worst_window
+from models.scoring.reconstruction import Scatter, antithetic_normal, window_significance, window_sum
 from models.scoring.spectral import Scorer, ScoringConfig, columns, fit, fit_kind, predictor
 from models.spectral_vae_config import SpectralVAEConfig
 
@@ -102,10 +102,12 @@ def test_worst_window_finds_a_local_excess_and_ignores_masked_windows() -> None:
     good = torch.ones(2, L)
     good[1] = 0
     good[0, :64], chi2[0, :64] = 0, 0
-    worst = worst_window(window_sum(chi2, 64), window_sum(good, 64))
-    assert worst.index[0] == 2
-    assert worst.sigma[0] == pytest.approx(59 / np.sqrt(128))
-    assert torch.isnan(worst.sigma[1])
+    significance = window_significance(window_sum(chi2, 64), window_sum(good, 64))
+    value, index = significance[0].max(0)
+    assert index == 2
+    assert value == pytest.approx(59 / np.sqrt(128))
+    assert torch.isneginf(significance[0, 0])
+    assert torch.isneginf(significance[1]).all()
 
 
 @pytest.mark.parametrize("rows", [5, 300])

@@ -17,11 +17,14 @@ from engine.commit import CatalogConfig, FragmentSink, publish
 from engine.config import validate
 from engine.errors import ConfigError, StorageError
 from engine.locations import StorageOptions, canonical
+from engine.sources.nircam import NircamSource
+from engine.sources.nircam_config import NircamConfig
 from engine.stage import Rejection, UnitTable, rejected_table
 from engine.storage import Storage
 from engine.units import Unit, with_ids
 from jobs.config import Place
 from tests.catalogue import COLUMNS, PROVENANCE, gallery_item, make_rows, training_history
+from tests.mosaics import Field, grid
 from tests.unit.test_catalogs_report import Page
 
 SCRIPT = "<script>alert(1)</script>"
@@ -172,3 +175,20 @@ class TestCredentialsInTheWrongPlace:
         assert b"canary" not in pickle.dumps(storage)
         assert "canary" not in repr(storage)
         assert os.environ["AWS_SECRET_ACCESS_KEY"] == "canary-of-the-environment"
+
+
+@pytest.mark.filterwarnings("ignore:Input data contains invalid values", "ignore::RuntimeWarning")
+def test_a_source_whose_centre_is_no_number_is_rejected(tmp_path: Path) -> None:
+    """Pixels near the largest float make sums infinite; the other sources of the strip are read."""
+    field = Field(tmp_path, "nircam1", grid((80, 90)))
+    for band in ("f150w", "f200w", "f277w"):
+        field.images[band][38:43, 63:68] += 60.0
+        field.images[band][20:24, 20:24] = 3e38
+    field.write()
+    source = NircamSource(str(tmp_path), config=NircamConfig(size=16))
+    tables = [source.read(unit) for unit in source.plan()]
+    reasons = [reason for table in tables for reason in table.rejected["reason"].to_pylist()]
+    assert reasons.count("bad_position") >= 1
+    assert set(reasons) == {"bad_position"}
+    assert sum(table.rows.num_rows for table in tables) >= 1
+    assert all(table.rows_in == table.rows.num_rows + table.rejected.num_rows for table in tables)

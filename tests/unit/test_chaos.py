@@ -1,0 +1,126 @@
+"""What `make chaos` inflicts and how it judges, on processes and catalogues that stand in for those of a job."""
+
+import random
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.chaos import Outcome, table
+from benchmarks.faults.inflict import FAULTS, Scene, kill_driver, kill_worker, limit
+from benchmarks.faults.site import Comparison, Site, compare
+from benchmarks.faults.watching import Watcher
+from engine.storage import Storage
+from tests.catalogue import CatalogueMaker
+
+WORKER = """
+import sys
+print('ready', flush=True)
+for line in sys.stdin:
+    try:
+        eval(line)
+        print('done', flush=True)
+    except Exception as error:
+        print(type(error).__name__, flush=True)
+"""
+DRIVER = f"""
+import subprocess, sys
+worker = subprocess.Popen(['ray::MapWorker(x)', '-c', '''{WORKER}'''], executable=sys.executable)
+worker.wait()
+"""
+
+
+@pytest.fixture
+def driver() -> Iterator[subprocess.Popen[bytes]]:
+    """A process with a child that is called as Ray calls its workers, and evaluates what it reads."""
+    process = subprocess.Popen([sys.executable, "-c", DRIVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    yield process
+    for child in psutil.Process(process.pid).children() if process.poll() is None else ():
+        child.kill()
+    process.kill()
+    process.communicate()
+
+
+def tell(driver: subprocess.Popen[bytes], text: str) -> str:
+    assert driver.stdin is not None
+    assert driver.stdout is not None
+    driver.stdin.write(text.encode() + b"\n")
+    driver.stdin.flush()
+    return driver.stdout.readline().decode().strip()
+
+
+def test_names_of_faults_are_unique_and_their_places_known() -> None:
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+    assert {fault.place for fault in FAULTS} == {"own", "nodes", "s3"}
+
+
+def test_a_worker_is_killed_and_told(driver: subprocess.Popen[bytes]) -> None:
+    scene = Scene(driver, random.Random(1))
+    assert kill_worker("ray::MapWorker")(scene)
+    assert scene.told == ["ray::MapWorker(x)"]
+    driver.wait(30)
+    assert not kill_worker("ray::MapWorker")(scene), "there is none left"
+
+
+def test_a_driver_is_killed_with_what_it_has_started(driver: subprocess.Popen[bytes]) -> None:
+    children = psutil.Process(driver.pid).children()
+    assert kill_driver(Scene(driver, random.Random(1)))
+    assert driver.wait(30) == -9
+    assert not psutil.wait_procs(children, 30)[1]
+    assert not kill_driver(Scene(driver, random.Random(1)))
+
+
+def test_a_full_disk_is_an_error_of_the_worker(driver: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    write = f"open({str(tmp_path / 'x')!r}, 'wb', buffering=0).write(bytes(100_000)) == 100_000 or 1 / 0"
+    assert tell(driver, write) == "done"
+    assert limit(resource.RLIMIT_FSIZE, lambda _: 4096)(Scene(driver, random.Random(1)))
+    assert tell(driver, write) in ("OSError", "ZeroDivisionError")
+    assert tell(driver, write.replace("/x", "/y").replace("100_000", "4000")) == "done"
+
+
+def test_a_lack_of_memory_is_an_error_of_the_worker(driver: subprocess.Popen[bytes]) -> None:
+    assert tell(driver, "bytes(200 << 20)") == "done"
+    assert limit(resource.RLIMIT_AS, lambda p: p.memory_info().vms + (1 << 20))(
+        Scene(driver, random.Random(1))
+    )
+    assert tell(driver, "bytes(200 << 20)") == "MemoryError"
+
+
+class TestCompare:
+    @pytest.fixture
+    def site(self, tmp_path: Path) -> Site:
+        for name, unit in (("plain", (60, 2)), ("equal", (60, 2)), ("less", (50, 2)), ("other", (60, 2))):
+            CatalogueMaker(str(tmp_path / name), Storage()).publish(unit, seed=int(name == "other"))
+        return Site(tmp_path, str(tmp_path))
+
+    def test_an_equal_catalogue_is_ok(self, site: Site) -> None:
+        assert compare(site, "equal") == Comparison(0, 0, 0, True, True)
+        assert compare(site, "equal").ok
+
+    @pytest.mark.parametrize("name", ["less", "other", "none"])
+    def test_another_one_is_not(self, site: Site, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Site, "check", lambda *_: True)  # it has tests of its own, and takes seconds
+        found = compare(site, name)
+        assert not found.ok
+        assert {"less": found.lost >= 10, "other": found.wrong > 0, "none": found.lost == 60}[name]
+
+    def test_a_reader_sees_a_version_that_is_not_whole(self, site: Site) -> None:
+        watcher = Watcher(site, "equal")
+        assert watcher._look() == []
+        next((Path(site.root) / "equal" / "data").rglob("Npix=*.parquet")).unlink()
+        (problem,) = watcher._look()
+        assert "version 1" in problem
+
+
+def test_a_table_has_a_line_a_fault_and_what_is_wrong_in_it() -> None:
+    good = Outcome("node", True, 1, False, 12.0, 30, (), Comparison(0, 0, 0, True, True))
+    bad = Outcome("node", True, 0, False, 40.0, 30, ("version 1",), Comparison(2, 1, 0, True, False))
+    assert good.ok
+    assert not bad.ok
+    assert table([good, bad])[2:] == ["| node | 2 | 2 | 1 | 2 | 1 | 0 | 1 | 1 | 26 | 40 |"]
