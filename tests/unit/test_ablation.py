@@ -260,6 +260,8 @@ def test_goal_is_reached_only_where_the_interval_is_above_it() -> None:
                         [1.0, 1.0], "anomaly_score")  # fmt: skip
     verdicts = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in text.splitlines()[2:]}
     assert verdicts == {"far": "yes", "wide": "not shown", "same": "no"}
+    alone = table.ratios({"one": results([3.0])}, [1.0], "anomaly_score")
+    assert "yes, without interval" in alone
 
 
 def test_cached_results_are_plain_json(small_run: list[str]) -> None:
