@@ -195,10 +195,10 @@ def test_catalogue_of_nothing_can_be_published_and_read(tmp_path):
     manifest = catalogue.publish()
     assert (manifest.rows_in, manifest.rows, manifest.rejected) == (0, 0, {})
     common = f"{catalogue.root}/{manifest.path}/dataset/_common_metadata"
-    assert duckdb.execute("SELECT count(*) FROM read_parquet(?)", [common]).fetchone() == (0,)
-    assert duckdb.execute(
-        "SELECT count(*) FROM read_parquet(?)", [f"{catalogue.root}/{manifest.paths('rejected')[0]}"]
-    ).fetchone() == (0,)
+    rejected = f"{catalogue.root}/{manifest.paths('rejected')[0]}"
+    with duckdb.connect() as connection:
+        for path in (common, rejected):
+            assert connection.execute("SELECT count(*) FROM read_parquet(?)", [path]).fetchall() == [(0,)]
 
 
 def test_flat_kind_publishes_fragments_as_they_are(catalogue):

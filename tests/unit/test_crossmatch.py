@@ -52,7 +52,8 @@ def rows_of(maker: CatalogueMaker, version: int) -> pd.DataFrame:
     record = json.loads(Path(maker.root, "versions", f"{version:06d}.json").read_text())
     manifest = json.loads(Path(maker.root, record["manifest"]).read_text())
     files = [f"{maker.root}/{file['path']}" for file in manifest["files"] if file["role"] == "data"]
-    return duckdb.read_parquet(files, hive_partitioning=False).df()
+    with duckdb.connect() as connection:
+        return connection.read_parquet(files, hive_partitioning=False).df()
 
 
 def write_hats(frame: pd.DataFrame, path: Path, **how: Any) -> Path:
