@@ -38,8 +38,9 @@ class Scene:
         return [process for process in found if _title(process).startswith(title)]
 
     def pick(self, title: str) -> psutil.Process | None:
-        """One of them, or any worker where there is none of this title."""
-        found = self.workers(title) or self.workers()
+        """One of them, or any worker where there is none of this title; waits for the first while the driver lives."""
+        while not (found := self.workers(title) or self.workers()) and self.driver.poll() is None:
+            time.sleep(0.1)
         return self.rng.choice(found) if found else None
 
 
