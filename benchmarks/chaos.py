@@ -63,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = line.parse_args(argv)
     wanted = arguments.faults.split(",") if arguments.faults else [fault.name for fault in FAULTS]
     faults = [fault for fault in FAULTS if fault.name in wanted]
+    if not has_faketime():
+        print("no fault 'clock jumps': libfaketime is not installed (apt-get install libfaketime)")
+        faults = [fault for fault in faults if fault.name != "clock jumps"]
     rng = random.Random(arguments.seed)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trawl-chaos-")))

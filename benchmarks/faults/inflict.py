@@ -32,14 +32,20 @@ class Scene:
     told: list[str] = field(default_factory=list)
 
     def workers(self, title: str = "ray::") -> list[psutil.Process]:
-        """Return processes of Ray workers whose title begins so: those below the driver, or on the nodes."""
+        """Return processes of Ray workers whose title begins so: those below the driver, or on the nodes.
+
+        Agents (`ray::RuntimeEnvAgent`) are called alike and are no workers: a raylet dies with them, which is the
+        loss of a node.
+        """
         roots = self.nodes.pids() if self.nodes else [self.driver.pid]
         found = [child for pid in roots for child in _children(pid)]
-        return [process for process in found if _title(process).startswith(title)]
+        titles = [(process, _title(process)) for process in found]
+        return [process for process, name in titles if name.startswith(title) and not name.endswith("Agent")]
 
     def pick(self, title: str) -> psutil.Process | None:
-        """One of them, or any worker where there is none of this title."""
-        found = self.workers(title) or self.workers()
+        """One of them, or any worker where there is none of this title; waits for the first while the driver lives."""
+        while not (found := self.workers(title) or self.workers()) and self.driver.poll() is None:
+            time.sleep(0.1)
         return self.rng.choice(found) if found else None
 
 
