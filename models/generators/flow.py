@@ -69,7 +69,7 @@ class ImageFlowTask(GeneratorTask):
                 step_times(self._config.monitor_steps, self._config.time_power),
             )
             with self._precision():
-                network = velocity_of(self._config, self.modules[NETWORK], seen.condition)
+                network = velocity_of(self._config, unwrapped(self.modules[NETWORK]), seen.condition)
                 made = integrated(network, start, times)
             return to_floats(metrics | distance_metrics(seen.images, made.float()))
 
