@@ -168,7 +168,7 @@ def _read(reader: Reader, place: Place, manifest: Manifest, unit: Unit) -> Itera
     published = _latents(reader, place, manifest, sorted({file.uri for file in unit.files}))
     columns = (read.rows[name].to_pylist() for name in reader.catalog.key)
     places = [published.get(key) for key in zip(*columns, strict=True)]
-    table = read.rows.filter(pa.array([place is not None for place in places]))
+    table = read.rows.filter(pa.array([place is not None for place in places], pa.bool_()))
     if not table.num_rows:
         return
     arrays = to_arrays(table, ["flux", "ivar", "z", "snr", "spectype"])

@@ -137,7 +137,10 @@ def test_checkpoint_of_another_shape(site: Site, tmp_path: Path, capsys: pytest.
 def test_checkpoint_of_another_model(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     uri = _other_checkpoint(site, tmp_path / "checkpoint", model="oracle")
     text = _error(site, capsys, 1, "-o", f"checkpoint.uri={uri}")
-    assert f"{uri}: made for a model that is not here; got oracle; expected spectral_vae, band_gan" in text
+    assert (
+        f"{uri}: made for a model that is not here; got oracle; expected spectral_vae, redshift_vae, band_gan"
+        in text
+    )
 
 
 def test_unknown_catalogue_and_preparation(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,8 +88,8 @@ def test_configuration_of_spectra_plans(name: str, site, tmp_path: Path) -> None
     assert main(["reprocess", str(ROOT / f"jobs/configs/{name}.toml"), "--plan", *line]) == 0
 
 
-LATER = ("reranked", "tracks")
-"""Views that are empty until there are labels, or a report."""
+LATER = ("diff", "reranked", "tracks")
+"""Views that are empty until there is a second version, labels, or a report."""
 
 
 @pytest.mark.ray
