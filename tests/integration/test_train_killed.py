@@ -26,7 +26,7 @@ from tests.integration.conftest import Site
 
 EPOCHS = 4
 PREP = SpectrumPrep(frame="rest", num_rest_pixels=200)
-COLUMNS = (*columns_by_name(SPECTRUM_COLUMNS, "targetid", "spectype"), *PREP.columns, SPLIT)
+COLUMNS = (*columns_by_name(SPECTRUM_COLUMNS, "targetid", "spectype", "z"), *PREP.columns, SPLIT)
 CONFIG = f"""
     [model.settings]
     num_pixels = {PREP.num_pixels}
@@ -89,7 +89,8 @@ def stage_spectra(folder: Path, num_files: int = 3, rows: int = 100) -> None:
         slope, noise = rng.normal(0, 0.5, (rows, 1)), rng.normal(0, 0.1, (rows, PREP.num_pixels))
         flux = (1 + slope * np.linspace(-1, 1, PREP.num_pixels) + noise).astype(np.float32)
         ivar = np.full_like(flux, 100)
-        values = [targetid, ["GALAXY"] * rows, list_array(flux), list_array(ivar), split_hash(targetid)]
+        names, spectra = [targetid, ["GALAXY"] * rows, np.full(rows, 0.1)], map(list_array, (flux, ivar))
+        values = [*names, *spectra, split_hash(targetid)]
         table = pa.table([pa.array(column) for column in values], schema=arrow_schema(COLUMNS))
         sink.write(unit, UnitTable(table, rejected_table([]), rows))
     staged = CatalogConfig(name="staged", kind="flat", key=())
