@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.style import context
+from matplotlib.ticker import LogFormatter, LogFormatterMathtext
 
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
 ORANGE, PURPLE, SKY = "#E69F00", "#CC79A7", "#56B4E9"
@@ -55,6 +56,7 @@ def new_figure(width_inch: float, height_inch: float) -> Figure:
 
 def to_svg(figure: Figure) -> str:
     """Write a figure as an `<svg>` element, the same bytes for the same figure."""
+    _plain_ticks(figure)
     out = StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
@@ -63,6 +65,7 @@ def to_svg(figure: Figure) -> str:
 
 def to_png(figure: Figure) -> str:
     """Write a figure as a `data:` URI of a PNG; for figures with so many points that SVG would be larger."""
+    _plain_ticks(figure)
     out = BytesIO()
     figure.savefig(out, format="png", dpi=PNG_DPI, metadata={"Software": None})
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
@@ -87,3 +90,12 @@ def smooth(flux: np.ndarray, ivar: np.ndarray, width_pixels: int) -> np.ndarray:
     weight = np.convolve(ivar, window, "same")
     total = np.convolve(np.where(ivar > 0, flux, 0.0) * ivar, window, "same")
     return np.divide(total, weight, out=np.full(flux.shape, np.nan), where=weight > 0)
+
+
+def _plain_ticks(figure: Figure) -> None:
+    """Label logarithmic axes without mathematical notation, which `STYLE` does not interpret."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+                axis.set_major_formatter(LogFormatter())
+                axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))

@@ -184,3 +184,15 @@ def test_prediction_chart_draws_each_band_and_leaves_out_bins_of_few():
     assert prediction_chart({"f277w": histogram}, {"f277w": one_less}) == prediction_chart(
         {"f277w": histogram}, {"f277w": full}
     )
+
+
+def test_logarithmic_axes_have_plain_labels() -> None:
+    with style():
+        figure = new_figure(4, 3)
+        axes = figure.add_subplot()
+        axes.plot([0.1, 1, 10], [1, 100, 10_000])
+        axes.set_xscale("symlog")
+        axes.set_yscale("log")
+        drawn = to_svg(figure)
+    assert "100" in drawn
+    assert "mathdefault" not in drawn
