@@ -40,7 +40,7 @@ class Pruned:
 
 
 def prune(root: str, storage: Storage, keep_versions: int, min_age_s: float, dry_run: bool = False) -> Pruned:
-    """Remove orphaned fragments, unfinished publications, old versions and old runs below a catalogue root.
+    """Remove orphaned fragments, unfinished files and publications, old versions and old runs below a catalogue root.
 
     It may be killed at any moment and run again, and run beside jobs and readers.
 
@@ -74,6 +74,7 @@ def prune(root: str, storage: Storage, keep_versions: int, min_age_s: float, dry
     doomed += _unnamed_data(sweep, data, manifests)
     doomed += _unnamed_fragments(sweep, fragments, manifests)
     doomed += _old_runs(sweep)
+    doomed += (info for info in storage.unfinished(root) if sweep.is_old(info))
     if not dry_run:
         _retire(sweep, retiring)
         for info in doomed:  # version records first: a version never names what is gone

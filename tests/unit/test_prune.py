@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,30 @@ def test_old_runs_are_forgotten_but_the_last(catalogue: ToyCatalogue) -> None:
     backdate(catalogue.root, 2, "runs/20260103T000000Z-c")
     prune(catalogue.root, catalogue.storage, 1, DAY)
     assert run_names(catalogue.root, catalogue.storage) == ["20260102T000000Z-b", "20260103T000000Z-c"]
+
+
+def test_what_a_killed_writer_left_goes_when_it_is_old(catalogue: ToyCatalogue) -> None:
+    left = Path(catalogue.root, "fragments"), Path(catalogue.root, "runs", "one", "beats")
+    for folder in left:
+        folder.mkdir(parents=True, exist_ok=True)
+        with pytest.raises(KeyboardInterrupt), killed_before_cleaning_up():
+            catalogue.storage.put(str(folder / "file"), b"whole")
+    old, new = (next(folder.glob(".*.tmp")) for folder in left)
+    then = time.time() - 2 * DAY
+    os.utime(old, (then, then))
+    assert str(old) not in {file.uri for file in catalogue.storage.list(catalogue.root)}
+    assert prune(catalogue.root, catalogue.storage, 1, DAY, dry_run=True).uris == (str(old),)
+    assert prune(catalogue.root, catalogue.storage, 1, DAY).uris == (str(old),)
+    assert new.exists()
+    assert not old.exists()
+
+
+@contextmanager
+def killed_before_cleaning_up() -> Iterator[None]:
+    """Let a writer end between writing and renaming, as SIGKILL does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.localfiles._rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        yield
 
 
 class Interrupted(Storage):
