@@ -214,6 +214,18 @@ class Storage:
                 hint="It does not honour If-None-Match; use another server for the catalogue.",
             )
 
+    def clock_s(self, root: str) -> float:
+        """Return the time by the clock that `FileInfo.modified_s` is told by [s, Unix time], whatever that of this machine says.
+
+        It takes writing below `root`: an object that is gone at once.
+        """
+        uri = self.join(root, f".clock-{uuid.uuid4().hex}")
+        self.put(uri, b"")
+        try:
+            return self.info(uri).modified_s
+        finally:
+            self.delete(uri)
+
     @staticmethod
     def join(uri: str, *parts: str) -> str:
         """Append parts to a URI; a part may hold slashes, but cannot lead out of the URI."""
