@@ -57,12 +57,6 @@ class LocalFiles:
         """Write a file and rename it into place."""
         _rename(_write_temporary(path, io.BytesIO(data)), path)
 
-    def put_file(self, path: str, source: str) -> None:
-        """Copy a file and rename the copy into place."""
-        with open(source, "rb") as data:
-            temporary = _write_temporary(path, data)
-        _rename(temporary, path)
-
     @contextmanager
     def writing(self, path: str) -> Iterator[str]:
         """Give a path beside the target to write to; at the end of the block it is renamed into place."""

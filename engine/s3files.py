@@ -20,7 +20,7 @@ BLOCK_BYTES = 1 << 20
 """Read-ahead of `S3Files.open` [bytes]; larger reads are one request each."""
 
 PART_BYTES, PARTS_AT_ONCE = 64 << 20, 2
-"""Parts of `S3Files.put_file`: 10,000 are allowed, two are held in memory."""
+"""Parts of what `S3Files.writing` puts: 10,000 are allowed, two are held in memory."""
 
 CREATOR_KEY = "created-by"
 """Metadata of objects made by `S3Files.create`: a random token of the call."""
@@ -85,16 +85,15 @@ class S3Files:
         """Write an object."""
         self.filesystem().pipe_file(path, data)
 
-    def put_file(self, path: str, source: str) -> None:
-        """Write an object from a local file; a large one in parts, which become an object at the end."""
-        self.filesystem().put_file(source, path, chunksize=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
-
     @contextmanager
     def writing(self, path: str) -> Iterator[str]:
-        """Give a path of this machine to write to; at the end of the block the file is put."""
+        """Give a path of this machine to write to; at the end of the block the file is put.
+
+        A large one in parts, which become an object at the end.
+        """
         with tempfile.NamedTemporaryFile() as file:
             yield file.name
-            self.put_file(path, file.name)
+            self.filesystem().put_file(file.name, path, chunksize=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
 
     def create(self, path: str, data: bytes) -> bool:
         """Create with a token, which tells whose object is there when the server says "exists".

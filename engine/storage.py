@@ -132,11 +132,6 @@ class Storage:
         backend, path = self._backend(uri)
         _explained(lambda: backend.put(path, data), uri, "write")
 
-    def put_file(self, uri: str, path: str) -> None:
-        """Write a file or object from a local file of any size, as a whole like `put`, with little memory."""
-        backend, target = self._backend(uri)
-        _explained(lambda: backend.put_file(target, path), uri, "write")
-
     @contextmanager
     def writing(self, uri: str) -> Iterator[str]:
         """Give a path of this machine to write to: what is there when the block ends becomes the file or object.

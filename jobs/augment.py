@@ -25,7 +25,7 @@ from engine.stage import Resources, Stage, check, columns_by_name
 from engine.storage import Storage
 from engine.train.batches import read_tables
 from jobs import parts, sample_report
-from jobs.applied import Applied, open_one
+from jobs.applied import Applied, open_last
 from jobs.config import JobConfig, NearestRealConfig, Place, load
 from jobs.faults import judge
 from jobs.ingest import AddSplit
@@ -44,8 +44,7 @@ def run(options: Options) -> JobResult:
 
 def sample(config: JobConfig, options: Options) -> JobResult:
     """Run `seeds -> generator -> measures -> split -> fragments` and publish the list of files."""
-    assert config.checkpoint is not None
-    applied = open_one(config.checkpoint)
+    applied = open_last(config)
     ready = assemble(config, applied, options.limit)
     if options.plan:
         return parts.plan(ready)
