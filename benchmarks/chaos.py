@@ -18,8 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -97,8 +97,10 @@ class _Stage:
         site, usual = self._site(fault.place)
         after_s, limit_s = rng.uniform(0, usual), LONGEST * usual + 120
         endpoint = self._misbehave(fault)
-        with Watcher(site, name) as watcher:
-            driver = site.start(name, *fault.overrides, endpoint=endpoint)
+        with (
+            Watcher(site, name) as watcher,
+            ended(site.start(name, *fault.overrides, endpoint=endpoint)) as driver,
+        ):
             scene = Scene(
                 driver, rng, self._nodes if fault.place == "nodes" else None, self._proxy, self._clock
             )
@@ -175,14 +177,22 @@ class _Stage:
 HUNG = -1000
 
 
+@contextmanager
+def ended(driver: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Leave no job behind that hangs, or when the benchmark is interrupted."""
+    try:
+        yield driver
+    finally:
+        if driver.poll() is None:
+            os.killpg(driver.pid, 9)
+            driver.wait()
+
+
 def _wait(driver: subprocess.Popen[bytes], limit_s: float) -> int:
     """Return the exit code; that of one which takes too long, and is then ended, is `HUNG`."""
-    try:
+    with ended(driver), suppress(subprocess.TimeoutExpired):
         return driver.wait(limit_s)
-    except subprocess.TimeoutExpired:
-        os.killpg(driver.pid, 9)
-        driver.wait()
-        return HUNG
+    return HUNG
 
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:

@@ -94,7 +94,7 @@ def has_faketime() -> bool:
 
 
 def set_clock(file: Path, offset_s: int) -> None:
-    """Say how far the clock of the last node is ahead of ours [s]; its processes notice within a second."""
+    """Say how far the clock of the last node is ahead of ours [s]; its processes notice within two seconds."""
     file.write_text(f"{offset_s:+d}\n")
 
 
