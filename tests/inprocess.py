@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import torch
 from ray import cloudpickle
 from ray.train import ScalingConfig
 
@@ -22,10 +23,12 @@ from engine.worker import Branch, Reader, UnitWorker, Watch, name_unit
 @contextmanager
 def in_process() -> Iterator[None]:
     """Inside the `with` jobs start no worker; Ray itself must be there, for small tasks."""
+    num_threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "_rows", computed)
         patch.setattr(loop, "ScalingConfig", local_mode)
         yield
+    torch.set_num_threads(num_threads)  # a worker sets its own
 
 
 def computed(
