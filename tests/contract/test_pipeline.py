@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from engine.attempts import Answer
 from engine.commit import CatalogConfig, FragmentSink, publish
 from engine.errors import CheckpointError
 from engine.ledger import Ledger
@@ -101,6 +102,40 @@ def test_error_names_the_unit():
         UnitError, match=rf"unit toy-2 \({units[2].id}\) failed: RuntimeError: the reader is broken"
     ):
         worker(name_unit(Work(units[2], (units[2].id,))))
+
+
+class Hopeless:
+    """Says of one unit that its workers have died often enough."""
+
+    def begin(self, key: str, is_alone: bool) -> Answer:
+        return "hopeless" if key.startswith("toy-1 ") else "begun"
+
+    def end(self, key: str) -> None:
+        assert not key.startswith("toy-1 ")
+
+
+@pytest.mark.parametrize("placement", ["fused", "split"])
+def test_unit_without_hope_is_given_up_in_all_branches_and_read_nowhere(tmp_path, placement):
+    source = ToySource(num_units=3, deadly="toy-1")
+    sinks = [FragmentSink(str(tmp_path / name), StorageOptions(), COLUMNS) for name in "ab"]
+    is_fused, branches = placement == "fused", [Branch((), sink) for sink in sinks]
+    worker = UnitWorker(source if is_fused else None, [ToyStage()], branches, attempts=Hopeless())
+    for unit in toy_units(source):
+        work = Work(unit, (unit.id, f"{unit.id}b"))
+        worker(name_unit(work) if is_fused else read_unit(source, [], work, Hopeless()))
+    records = [Ledger(sink.root, Storage()).done().values() for sink in sinks]
+    assert [{r.unit_key: r.is_given_up for r in some} for some in records] == [
+        {"toy-0": False, "toy-1": True, "toy-2": False}
+    ] * 2
+
+
+def test_worker_that_cannot_be_started_says_so():
+    class Never(Hopeless):
+        def begin(self, key: str, is_alone: bool) -> Answer:
+            return "hopeless"
+
+    with pytest.raises(UnitError, match=r"a worker cannot be started: .* each time it opened the stages"):
+        UnitWorker(None, [ToyStage()], [], attempts=Never())
 
 
 class CountingSource(ToySource):
