@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError
 from botocore.exceptions import ConnectionError as ConnectFailure
 from s3fs.core import S3_RETRYABLE_ERRORS
 
-from engine.locations import FileInfo, StorageOptions, bucket_and_key
+from engine.locations import FileInfo, Page, StorageOptions, bucket_and_key
 
 BLOCK_BYTES = 1 << 20
 """Read-ahead of `S3Files.open` [bytes]; larger reads are one request each."""
@@ -62,7 +62,7 @@ class S3Files:
         etag, modified_s = head["ETag"].strip('"'), head["LastModified"].timestamp()
         return FileInfo(path, head["ContentLength"], etag, modified_s)
 
-    def list(self, path: str) -> Iterator[list[FileInfo]]:
+    def list(self, path: str) -> Iterator[Page]:
         """Yield the objects below a folder in the order of their names, a page at a time."""
         bucket, key = bucket_and_key(path)
         query = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else ""}
@@ -76,6 +76,10 @@ class S3Files:
             if not page.get("IsTruncated"):
                 return
             query["ContinuationToken"] = page["NextContinuationToken"]
+
+    def unfinished(self, path: str) -> Iterator[Page]:  # noqa: ARG002 - as of `LocalFiles`
+        """Yield nothing: an object is there when it is whole."""
+        yield from ()
 
     def put(self, path: str, data: bytes) -> None:
         """Write an object."""

@@ -22,7 +22,7 @@ from engine.train.fit import FitConfig, fit_scoring
 from jobs import applied
 from jobs.config import JobConfig, ModelConfig, Place, ReleaseConfig
 from models import MODELS
-from tests.contract.test_models import SMALL, make_batch, small_config
+from tests.smallmodels import SMALL, make_batch, small_config
 
 SPEC = MODELS["spectral_vae"]
 
