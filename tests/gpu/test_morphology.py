@@ -61,7 +61,7 @@ def test_what_is_predicted_is_that_of_the_cpu(
     on_gpu, in_precision = tuned(module.to(CUDA), CUDA, precision)
     found = in_precision(spec.predictor(config, on_gpu, fitted, CUDA))(batch)
     assert found.keys() == wanted.keys()
-    scale = np.nanstd(wanted[column])
+    scale = float(np.nanstd(wanted[column]))
     np.testing.assert_allclose(found[column], wanted[column], rtol=tolerance, atol=tolerance * scale)
 
 
