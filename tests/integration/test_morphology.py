@@ -89,6 +89,7 @@ def test_the_catalogue_is_whole_and_answers(made: Path) -> None:
 def test_the_report_shows_classes_and_three_galleries(made: Path) -> None:
     html = (made / "catalogue" / "reports" / "000001.html").read_text()
     assert 'id="classes"' in html
+    assert "#scores" not in html, "nothing links to what is not there"
     for title in ("Most probable disks", "Least probable disks", "Farthest from the class that was given"):
         assert f"<h3>{title}</h3>" in html
     assert html.count("What the model was given and what it made of it") == 6
