@@ -1,7 +1,7 @@
 """Train the shipped spectral VAEs on synthetic spectra made on the fly, without Ray and without files.
 
     python -m benchmarks.train_default --bases TEMPLATES
-    python -m benchmarks.train_default --bases TEMPLATES --frame rest --num-spectra 200000 --passes 4
+    python -m benchmarks.train_default --bases TEMPLATES --frame rest --num-spectra 60000 --passes 5
     python -m benchmarks.train_default --bases TEMPLATES --refit checkpoints/spectral_vae_desi
 
 TEMPLATES is a clone of desihub/redrock-templates; without it all spectra are of the parametric kind. Run it again
@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from benchmarks.training_spectra import SHIPPED_REST, Augment, Batch, Recipe, chunks
+from benchmarks.training_spectra import WIDE_REST, Augment, Batch, Recipe, chunks
 from benchmarks.training_state import load_rounded, restore, store
 from engine.checkpoint import Checkpoint, load, save
 from engine.infer import open_model
@@ -46,7 +46,7 @@ log = logging.getLogger("train_default")
 CHUNK_ROWS = 1024
 SEED_VALIDATION, SEED_REFERENCE, SEED_CALIBRATION, SEED_ANOMALIES, SEED_CONFUSION = 1, 2, 3, 6, 7
 """Streams of spectra; training has the seed of the command line, which is none of these nor a test seed."""
-STATE_EVERY = 40
+STATE_EVERY = 20
 POOL_CHUNKS = 8
 """Chunks that further passes draw from."""
 
@@ -62,7 +62,7 @@ class Shipped:
 
 SHIPPED = {
     "observed": Shipped(SpectralVAEConfig(), SpectrumPrep(), "checkpoints/spectral_vae_desi"),
-    "rest": Shipped(PRESETS["rest_5720x40"], SHIPPED_REST, "checkpoints/spectral_vae_rest"),
+    "rest": Shipped(PRESETS["rest_2860x28"], WIDE_REST, "checkpoints/spectral_vae_rest"),
 }
 """By frame."""
 

@@ -24,7 +24,9 @@ MISSING_B = Flag(0, "MISSING_B", "no usable pixel in the b camera")
 MISSING_R = Flag(1, "MISSING_R", "no usable pixel in the r camera")
 MISSING_Z = Flag(2, "MISSING_Z", "no usable pixel in the z camera")
 NO_REDSHIFT = Flag(3, "NO_REDSHIFT", "no redrock row for this target: z and class are null")
-LOW_COVERAGE = Flag(4, "LOW_COVERAGE", "less than half of the pixels are usable")
+LOW_COVERAGE = Flag(
+    4, "LOW_COVERAGE", "less than half of the pixels that a spectrum or cutout can have are usable"
+)
 MISSING_BAND = Flag(5, "MISSING_BAND", "a band has no usable pixel here")
 PARTIAL_BAND = Flag(6, "PARTIAL_BAND", "part of the cutout has no data in some band")
 ERROR_ESTIMATED = Flag(7, "ERROR_ESTIMATED", "no error map: noise measured on the cutout's background")

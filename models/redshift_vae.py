@@ -13,17 +13,17 @@ import itertools
 import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.column import Column
-from engine.spectra.columns import SPECTYPE, TARGETID, Z, model_input
+from models import spectral_vae
 from models.redshift_vae_config import STRIDES, RedshiftVAEConfig
 from models.scoring import spectral
 from models.scoring.reconstruction import Scatter, window_sum
-from models.spec import Batch, ModelSpec, Predict
+from models.spec import Batch, Predict
 from models.spectral_vae import (
     LATENT_LOGVAR_RANGE,
     LOG_SCATTER_RANGE,
@@ -194,14 +194,6 @@ class RedshiftVAETask(SpectralVAETask):
         return flux * known, ivar * known, torch.from_numpy(redshift).to(self._device)
 
 
-def _reads(config: RedshiftVAEConfig) -> tuple[Column, ...]:
-    return (*model_input(config.num_pixels), SPECTYPE, Z)
-
-
-def _writes(config: RedshiftVAEConfig) -> tuple[Column, ...]:
-    return spectral.columns(config.num_latent, config.scoring)
-
-
 def _told(at: AtRedshifts, batches: Iterable[Batch]) -> Iterator[Batch]:
     return (at.tell(batch) for batch in batches)
 
@@ -235,16 +227,16 @@ def _evaluating(module: nn.Module) -> RedshiftVAE:
     return vae
 
 
-SPEC = ModelSpec(
+SPEC = replace(
+    spectral_vae.SPEC,
     name="redshift_vae",
     version=1,
     config=RedshiftVAEConfig,
     build=RedshiftVAE,
     task=RedshiftVAETask,
-    reads=_reads,
-    writes=_writes,
     fit=_fit,
     predictor=_predictor,
     reconstruct=_reconstruct,
-    trains_on=lambda _: (TARGETID,),  # names the reference objects
+    decode=None,
 )
+"""Reads, learns from and writes what the spectral VAE does; latents alone do not say what it decodes."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.training_spectra import SHIPPED_REST, Augment, augment
+from benchmarks.training_spectra import WIDE_REST, Augment, augment
 from engine.spectra.grid import NUM_PIXELS, WAVE_MIN_ANGSTROM, WAVE_STEP_ANGSTROM
 from engine.spectra.prepare import SpectrumPrep, prepare
 from engine.storage import Storage
@@ -28,11 +28,8 @@ BINNING = 5
 NUM_OBSERVED = NUM_PIXELS // BINNING
 OBSERVED_MIN = WAVE_MIN_ANGSTROM + WAVE_STEP_ANGSTROM * (BINNING - 1) / 2
 OBSERVED_MAX = OBSERVED_MIN + WAVE_STEP_ANGSTROM * BINNING * (NUM_OBSERVED - 1)
-REST = SpectrumPrep(
-    frame="rest", rest_wave_min_angstrom=640.0, rest_wave_max_angstrom=9840.0, num_rest_pixels=2860
-)
-PREPARED = {"full": SpectrumPrep(), "rest": REST, "rest_full": SHIPPED_REST}
-"""Frames as the engine prepares them. full: all 7781 pixels; rest_full: the 5720 of the rest frame's checkpoint."""
+PREPARED = {"full": SpectrumPrep(), "rest": WIDE_REST}
+"""Frames as the engine prepares them. full: all 7781 pixels of the observed frame."""
 
 COLUMNS = ("z", "spectype", "snr", "anomaly", "target", "rmag")
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from engine.flags import BEYOND_CALIBRATION, CLASS_FALLBACK, LOW_COVERAGE, NOT_SCORED, SNR_FALLBACK
+from engine.spectra.grid import WAVE_OBS
 from engine.spectra.normalise import signal_to_noise
 from models.scoring.explanation import explain_windows
 from models.scoring.isolation import Found
@@ -260,10 +261,12 @@ def predictor(
     scoring = config.scoring
     normal, calibration = _opened(config, fitted, num_threads)
     guess = kind_guess_from_arrays(fitted, num_features(config))
+    coverable = largest_coverage(config.wave_edges)
 
     def predict(batch: Batch) -> dict[str, np.ndarray]:
         raw, objects, found = score(scorer, normal, batch)
         out, log10_p, flags = _calibrated(scoring, calibration, raw, _labels(batch))
+        flags |= (raw["good_fraction"] < 0.5 * coverable) * LOW_COVERAGE.value
         out |= {name: raw[name] for name in ("latent_mean", *scoring.scores)}
         out |= normal.explain(objects, found)
         out |= explain_windows(raw["significance"], config.wave_edges, scoring.num_explained)
@@ -275,6 +278,12 @@ def predictor(
         return typed | {"flags": flags}
 
     return predict
+
+
+def largest_coverage(wave_edges: np.ndarray) -> float:
+    """Part of a model's range [Angstrom] that one spectrum of the spectrograph can cover, in ln(wavelength)."""
+    span = np.log(WAVE_OBS[-1] / WAVE_OBS[0])
+    return min(1.0, float(span / np.log(wave_edges[-1] / wave_edges[0])))
 
 
 def _opened(
@@ -301,8 +310,7 @@ def _calibrated(
     out: dict[str, Any] = {f"{name}_percentile": judged[name].percentile for name in scoring.scores}
     out |= {f"{name}_p_value": 10.0 ** -log10_p[name] for name in scoring.scores}
     out |= rank(log10_p, scoring.on_manifold, scoring.off_manifold)
-    flags = (raw["good_fraction"] < 0.5) * LOW_COVERAGE.value
-    flags |= place.is_other_class * CLASS_FALLBACK.value
+    flags = place.is_other_class * CLASS_FALLBACK.value
     flags |= place.is_other_snr * SNR_FALLBACK.value
     flags |= np.any([judgement.beyond for judgement in judged.values()], axis=0) * BEYOND_CALIBRATION.value
     flags |= ~np.isfinite(out["anomaly_score"]) * NOT_SCORED.value
