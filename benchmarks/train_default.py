@@ -269,6 +269,7 @@ def provenance(args: argparse.Namespace) -> dict[str, Any]:
         "command": shlex.join(["python", "-m", "benchmarks.train_default", *given]),
         "seed": args.seed,
         "num_spectra": -(-args.num_spectra // CHUNK_ROWS) * CHUNK_ROWS,
+        "passes": args.passes,
         "git_commit": commit.stdout.strip(),
         "torch": torch.__version__,
         "device": args.device,
