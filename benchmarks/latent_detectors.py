@@ -1,11 +1,11 @@
 """Which score of its latents serves a model of images? All detectors of `models.scoring` on those of the band GAN.
 
-    python -m benchmarks.latent_detectors [--checkpoint URI] [--num-cutouts 3072]
+    python -m benchmarks.latent_detectors [--checkpoint URI] [--num-cutouts 1024]
 
-Distance to neighbours, local outlier factor, isolation forest, and density by a flow given the signal to noise learn
-from half of the normal objects of one seed, and the other half calibrates them in classes of signal to noise; anomalies
-are those of another seed. For each: area under the ROC curve and recall at 1 % by kind, as
-`benchmarks.band_gan_evaluation` has them, alone and together with `off_manifold_score`, as the rank has it.
+Distance to neighbours, local outlier factor, isolation forest, and density by a flow learn from the reference sample
+that the checkpoint keeps; normal objects of one seed calibrate them in classes of signal to noise, anomalies are those
+of another. For each: area under the ROC curve and recall at 1 % by kind, as `benchmarks.band_gan_evaluation` has
+them, alone and together with `off_manifold_score`, as the rank has it.
 """
 
 import argparse
@@ -25,6 +25,8 @@ from benchmarks.band_gan_evaluation import (
     test_batches,
 )
 from benchmarks.training_cutouts import Batch
+from engine.checkpoint import load
+from engine.storage import Storage
 from models.scoring.band_columns import BandScoringConfig
 from models.scoring.calibration import fit_calibration
 from models.scoring.density import fit_density
@@ -35,8 +37,8 @@ from models.spec import Predict
 
 NUM_NEIGHBOURS, LOF_NEIGHBOURS, NUM_TREES, SEED = 10, 50, 100, 0
 OFF = "off_manifold_score"
-Detector = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Latents [B, D] and signal to noise [B] to a score [B], high = anomalous."""
+Detector = Callable[[np.ndarray], np.ndarray]
+"""Latents [B, D] to a score [B], high = anomalous."""
 
 
 def main() -> None:
@@ -44,7 +46,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", default="checkpoints/band_gan_nircam")
-    parser.add_argument("--num-cutouts", type=int, default=3072, help="of each seed")
+    parser.add_argument("--num-cutouts", type=int, default=1024, help="of each seed")
     parser.add_argument("--anomaly-fraction", type=float, default=0.4)
     parser.add_argument("--faintest-mag", type=float, default=28.0)
     parser.add_argument("--pool", type=Path, default=Path("build/cutouts"))
@@ -53,12 +55,10 @@ def main() -> None:
     torch.set_num_threads(args.num_workers)
     size, predictors = open_all({"band_gan": args.checkpoint})
     known, test = (scored(args, seed, size, predictors["band_gan"]) for seed in (COLOUR_SEED, TEST_SEED))
-    usable = (known["anomaly"] == "") & np.isfinite(known["latent_mean"]).all(1)
-    half = np.arange(len(usable)) % 2 == 0
-    detectors = fitted(*(known[name][usable & half] for name in ("latent_mean", "input_snr")))
-    held_out = {name: values[usable & ~half] for name, values in known.items()}
-    print(f"{(usable & half).sum()} normal objects to learn from, {len(held_out['anomaly'])} to calibrate")
-    alone = calibrated(detectors, held_out, test)
+    reference = load(args.checkpoint, Storage()).fitted["latent_reference"]
+    held_out = {name: values[known["anomaly"] == ""] for name, values in known.items()}
+    print(f"{len(reference)} normal objects to learn from, {len(held_out['anomaly'])} to calibrate")
+    alone = calibrated(fitted(reference), held_out, test)
     report(
         test, alone, {OFF: test[OFF]} | {f"{name}, {OFF}": np.fmax(p, test[OFF]) for name, p in alone.items()}
     )
@@ -70,23 +70,23 @@ def scored(args: argparse.Namespace, seed: int, size: int, predict: Predict) -> 
     return joined([predict(batch) | measured(batch, light, size) for batch, light in pairs])
 
 
-def fitted(latents: np.ndarray, snr: np.ndarray) -> dict[str, Detector]:
-    """All detectors, of the latents [N, D] and signal to noise [N] of normal objects."""
+def fitted(latents: np.ndarray) -> dict[str, Detector]:
+    """All detectors, of the latents [N, D] of normal objects."""
     neighbours = Neighbours(latents, LOF_NEIGHBOURS)
     lof = fit_local_outlier_factor(neighbours, latents, LOF_NEIGHBOURS)
     forest = fit_isolation_forest(latents, NUM_TREES, SEED)
-    density = fit_density(latents, log_snr(snr), SEED)
+    density = fit_density(latents, no_condition(latents), SEED)
     return {
-        "distance": lambda x, _: neighbours.search(x, NUM_NEIGHBOURS).mean_distance(NUM_NEIGHBOURS),
-        "lof": lambda x, _: lof(neighbours.search(x, LOF_NEIGHBOURS)),
-        "forest": lambda x, _: forest(x),
-        "density": lambda x, s: -density(x, log_snr(s)),
+        "distance": lambda x: neighbours.search(x, NUM_NEIGHBOURS).mean_distance(NUM_NEIGHBOURS),
+        "lof": lambda x: lof(neighbours.search(x, LOF_NEIGHBOURS)),
+        "forest": forest,
+        "density": lambda x: -density(x, no_condition(x)),
     }
 
 
-def log_snr(snr: np.ndarray) -> np.ndarray:
-    """Give the condition of the density, [B, 1]."""
-    return np.log(np.maximum(snr, 1.0))[:, None].astype(np.float32)
+def no_condition(latents: np.ndarray) -> np.ndarray:
+    """Give the flow one condition that is always the same."""
+    return np.zeros((len(latents), 1), np.float32)
 
 
 def calibrated(detectors: dict[str, Detector], held_out: Batch, test: Batch) -> Batch:
@@ -97,8 +97,7 @@ def calibrated(detectors: dict[str, Detector], held_out: Batch, test: Batch) -> 
         for part in (held_out, test)
     )
     known, found = (
-        {name: detect(part["latent_mean"], part["input_snr"]) for name, detect in detectors.items()}
-        for part in (held_out, test)
+        {name: detect(part["latent_mean"]) for name, detect in detectors.items()} for part in (held_out, test)
     )
     calibration = fit_calibration(known, labels, scoring.min_class_rows, scoring.classes)
     classes, _ = calibration.usable_classes(asked)
