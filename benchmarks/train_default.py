@@ -62,7 +62,7 @@ class Shipped:
 
 SHIPPED = {
     "observed": Shipped(SpectralVAEConfig(), SpectrumPrep(), "checkpoints/spectral_vae_desi"),
-    "rest": Shipped(PRESETS["rest_2860x28"], WIDE_REST, "checkpoints/spectral_vae_rest"),
+    "rest": Shipped(PRESETS["rest_2860x10"], WIDE_REST, "checkpoints/spectral_vae_rest"),
 }
 """By frame."""
 

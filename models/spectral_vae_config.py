@@ -104,9 +104,10 @@ PRESETS: Mapping[str, SpectralVAEConfig] = {
         wave_spacing="log",
         window_pixels=16,
     ),
-    "rest_2860x28": SpectralVAEConfig(
+    "rest_2860x10": SpectralVAEConfig(
         num_pixels=2860,
-        num_latent=28,
+        num_latent=10,
+        hidden=(256, 128),
         wave_min_angstrom=640.0,
         wave_max_angstrom=9840.0,
         wave_spacing="log",

@@ -55,7 +55,7 @@ class Shipped:
 
 
 OBSERVED = Shipped(str(FOLDER / "spectral_vae_desi"), SpectralVAEConfig(), SpectrumPrep(), 9_000)
-REST_FRAME = Shipped(str(FOLDER / "spectral_vae_rest"), PRESETS["rest_2860x28"], REST, 2_000)
+REST_FRAME = Shipped(str(FOLDER / "spectral_vae_rest"), PRESETS["rest_2860x10"], REST, 2_000)
 both = pytest.mark.parametrize("shipped", [OBSERVED, REST_FRAME], ids=["observed", "rest"])
 
 

@@ -24,7 +24,7 @@ from models.scoring.spectral import ScoringConfig
 from models.spectral_vae_config import PRESETS
 
 CONFIG = Path(__file__).parents[2] / "jobs" / "configs" / "desi_rest.toml"
-PRESET = PRESETS["rest_2860x28"]
+PRESET = PRESETS["rest_2860x10"]
 SPEC = MODELS["spectral_vae"]
 
 
