@@ -64,7 +64,8 @@ class Track:
     latent
         [S, D].
     wave, flux
-        Decoded spectra: wavelengths [L] in the model's frame [Angstrom], fluxes [S, L] in units of the norm.
+        Decoded spectra: wavelengths [L] in the model's frame [Angstrom], fluxes [S, L] in units of the norm, NaN where hardly
+        any of the objects has data.
     redshift
         About which the objects are, 0 where the frame is that of rest.
     num_objects

@@ -70,7 +70,8 @@ def _draw_spectra(
         trim = (len(line) - len(shown)) // 2
         axes.plot(wave[trim : trim + len(shown)], shown, color=colour, lw=0.9)
     axes.set_xlabel("rest wavelength [Å]")
-    axes.set_xlim(wave[0], wave[-1])
+    known = wave[np.isfinite(flux).any(0)]
+    axes.set_xlim(*(known if len(known) else wave)[[0, -1]])
 
 
 def _mark_lines(axes: Axes, low: float, high: float) -> None:

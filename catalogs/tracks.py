@@ -30,7 +30,7 @@ COLUMNS = (
 LISTS = {
     "latent": "Latent coordinates of the step",
     "wave": "Wavelengths of the decoded spectrum, in the model's frame [Angstrom]",
-    "flux": "Decoded spectrum, in units of the median flux",
+    "flux": "Decoded spectrum, in units of the median flux; NaN where hardly any of the objects has data",
 }
 """Columns of lists of float32, as long as the model's grids."""
 

@@ -24,6 +24,8 @@ from jobs.gallery import Key, Reader
 NUM_STEPS = 7
 MIN_OBJECTS = 30
 """Objects that a track needs."""
+MIN_SEEN = 0.1
+"""Part of the objects of a step that must have data at a wavelength: elsewhere the decoder only guesses."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +112,7 @@ def _follow(one: SpectralProperty, sample: Sample, reader: Reader, found: Eviden
     weights = path_weights(value, NUM_STEPS)
     latents = weights @ chosen.latent
     flux = _decoded(reader, latents) if not redshift else weights @ _decoded_at(reader, chosen, redshift)
+    flux = np.where(weights @ (chosen.ivar > 0) >= MIN_SEEN, flux, np.nan)
     wave = np.asarray(reader.prepare.wave)
     found.tracks.append(
         Track(

@@ -28,7 +28,7 @@ from jobs.config import Place
 from jobs.gallery import Reader
 from tests.catalogue import NUM_LATENT, CatalogueMaker, make_rows
 
-NUM_ROWS = 400
+NUM_ROWS, UNSEEN = 400, 50
 
 
 @pytest.fixture
@@ -92,7 +92,9 @@ def spectra(rows: pa.Table, ew: np.ndarray) -> pa.Table:
     profile = np.exp(-0.5 * ((rest - H_ALPHA.centre) / 3) ** 2) / (3 * np.sqrt(2 * np.pi))
     flux = (1 + ew[:, None] * profile).astype(np.float32)
     table = rows.append_column("flux", list_array(flux))
-    return table.append_column("ivar", list_array(np.ones_like(flux)))
+    ivar = np.ones_like(flux)
+    ivar[:, -UNSEEN:] = 0
+    return table.append_column("ivar", list_array(ivar))
 
 
 def a_reader(table: pa.Table, calls: list[np.ndarray], error: bool = False) -> Reader:
@@ -137,6 +139,8 @@ def test_a_track_goes_where_the_line_grows(root, released):
     np.testing.assert_allclose(np.abs(one.latent[:, 1:]).max(), 0, atol=0.5)
     np.testing.assert_allclose(one.value, 20 * np.exp(one.latent[:, 0]), rtol=0.25)
     np.testing.assert_allclose(one.flux[:, 0], one.latent[:, 0], rtol=1e-4)  # decoding is linear here
+    assert np.isnan(one.flux[:, -UNSEEN:]).all(), "nobody has data there: the decoder would only guess"
+    assert np.isfinite(one.flux[:, :-UNSEEN]).all()
     assert found.regressions["H α + [N II] equivalent width [Angstrom]"].neighbours > 0.5
     assert any("broad H β" in note for note in found.notes)
     tracks.store(Place(uri=root), read_manifest(root, Storage()), found)
