@@ -47,7 +47,8 @@ class BandScoringConfig:
     num_reference: int = 5_000
     """Latents kept for the neighbour search, a random sample of the reference."""
     on_manifold: tuple[str, ...] = ("latent_distance",)
-    """Scores that make `on_manifold_score`."""
+    """Scores that make `on_manifold_score`. Outlier factor, isolation forest and density of the same latents find no more:
+    `python -m benchmarks.latent_detectors`."""
     off_manifold: tuple[str, ...] = ("aperture_chi2", "reduced_chi2")
     """Scores that make `off_manifold_score`."""
     write_predicted: bool = False
