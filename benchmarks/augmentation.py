@@ -15,10 +15,7 @@ Holzschuh et al. (2022), MNRAS 515, 652, and its released code: 11 % for the pix
 """
 
 import argparse
-import itertools
-import math
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,11 +25,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.mixing import mixed, options, parsed
 from benchmarks.sersic_generators import CHECK_ROWS, batches_of, sersic_images, settings_for, trained
 from catalogs.sample_robustness import Robustness, robustness_chart, robustness_rows
 from engine.schema import list_array
-from engine.train.mixing import mixed_batches
-from engine.train.plan import EpochPlan, MixPlan
 from models.restorer import RestorerTask, observed
 from models.restorer_config import PRESETS, RestorerConfig
 
@@ -49,31 +45,16 @@ PASSES = 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--num-real", type=int, default=256, help="images that there are to learn from")
-    parser.add_argument("--num-generated", type=int, default=2048)
-    parser.add_argument("--num-test", type=int, default=256)
-    parser.add_argument("--alphas", type=float, nargs="+", default=[0.0, 0.25, 0.5, 0.75, 1.0])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=3000, help="of each restorer")
-    parser.add_argument("--batch-rows", type=int, default=16)
+    parser = options(
+        __doc__, size=64, num_real=256, num_generated=2048, num_test=256, alphas=[0.0, 0.25, 0.5, 0.75, 1.0],
+        steps=3000, batch_rows=16, noise_sigma=4.0, generator="image_flow", generator_core_s=1800.0,
+    )  # fmt: skip
     parser.add_argument("--preset", default="small", choices=list(PRESETS))
-    parser.add_argument("--noise-sigma", type=float, default=4.0, help=f"in units of {UNIT:g} counts")
-    parser.add_argument("--generator", default="image_flow", help="a family, or truth")
     parser.add_argument(
         "--generator-steps", type=int, default=0, help="0: as many as --generator-core-s allow"
     )
-    parser.add_argument("--generator-core-s", type=float, default=1800.0, help="seconds of CPU cores")
-    parser.add_argument("--num-threads", type=int, default=2)
-    parser.add_argument("--json", default="", help="write the numbers here too, for `augment.robustness`")
     parser.add_argument("--svg", default="", help="draw the improvements over alpha here")
-    args = parser.parse_args()
-    if 0.0 not in args.alphas:
-        parser.error("--alphas must hold 0: improvements are measured against it")
-    torch.set_num_threads(args.num_threads)
+    args = parsed(parser)
     real = sersic_images(args.num_real, args.size, REAL_SEED)
     made = generated(args, real)
     test = torch.from_numpy(sersic_images(args.num_test, args.size, TEST_SEED) / UNIT)
@@ -124,7 +105,8 @@ def errors_of(
     config = restorer_config(args)
     task, began = RestorerTask(config, seed), time.perf_counter()
     task.start(CPU, args.steps)
-    for step, batch in enumerate(batches(args, alpha, seed, real, made)):
+    sets = (pa.table({"image": list_array(images.astype(np.float32))}) for images in (real, made))
+    for step, batch in enumerate(mixed(args, alpha, seed, *sets)):
         task.step(batch, step)
     found = {name: error(config, task, test, *shift) for name, shift in SHIFTS.items()}
     shown = "  ".join(f"{name} {value:.4g}" for name, value in found.items())
@@ -138,19 +120,6 @@ def restorer_config(args: argparse.Namespace) -> RestorerConfig:
         PRESETS[args.preset], size=args.size, num_channels=1, noise_sigma=args.noise_sigma,
         scale=4 * args.noise_sigma, learning_rate_steps=max(1, args.steps // 12),
     )  # fmt: skip
-
-
-def batches(
-    args: argparse.Namespace, alpha: float, seed: int, real: np.ndarray, made: np.ndarray
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yield `steps` batches, epoch after epoch over the real set."""
-    steps = max(1, len(real) // args.batch_rows)
-    passes = 1.5 * steps * args.batch_rows / len(made)
-    mix = MixPlan(alpha, steps, (1.0, min(1.0, passes)))
-    plan = EpochPlan(("image",), args.batch_rows, len(real), 0.0, 0.0, seed, mix)
-    first, other = (pa.table({"image": list_array(images.astype(np.float32))}) for images in (real, made))
-    epochs = (mixed_batches([first], [other] * math.ceil(passes), plan, epoch) for epoch in itertools.count())
-    yield from itertools.islice(itertools.chain.from_iterable(epochs), args.steps)
 
 
 def error(config: RestorerConfig, task: RestorerTask, test: Tensor, binned: int, noise: float) -> float:

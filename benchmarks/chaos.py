@@ -4,6 +4,10 @@
 `benchmarks.faults.inflict.FAULTS`). After each the same line is run again until it ends with 0; then every row is
 compared, `check` is run, and a reader that has polled all the while says whether it saw a version that was not
 whole. Exit code 1 if anything was lost, doubled, wrong or partial.
+
+"recovery s" is how much later the catalogue was published than an undisturbed run would have been, reruns and the start of
+their Ray included: the time since the fault, less what an undisturbed run still had to do then. For a killed node alone:
+`--faults node`.
 """
 
 import argparse
@@ -20,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.faults.inflict import FAULTS, Fault, Scene
-from benchmarks.faults.nodes import Nodes, has_faketime
+from benchmarks.faults.nodes import Nodes, has_faketime, set_clock
 from benchmarks.faults.proxy import FAULTS as HTTP_FAULTS
 from benchmarks.faults.proxy import FaultProxy, running
 from benchmarks.faults.s3server import make_bucket, moto, set_keys
@@ -86,16 +90,18 @@ class _Stage:
         self._nodes: Nodes | None = None
         self._proxy: FaultProxy | None = None
         self._clock = folder / "clock"
-        self._clock.write_text("+0")
+        set_clock(self._clock, 0)
 
     def disturb(self, name: str, fault: Fault, rng: random.Random) -> Outcome:
         """Let something go wrong once, then run to the end."""
         site, usual = self._site(fault.place)
         after_s, limit_s = rng.uniform(0, usual), LONGEST * usual + 120
-        endpoint = self._misbehave(fault, rng)
+        endpoint = self._misbehave(fault)
         with Watcher(site, name) as watcher:
             driver = site.start(name, *fault.overrides, endpoint=endpoint)
-            scene = Scene(driver, rng, self._nodes if fault.place == "nodes" else None, self._proxy)
+            scene = Scene(
+                driver, rng, self._nodes if fault.place == "nodes" else None, self._proxy, self._clock
+            )
             with suppress(subprocess.TimeoutExpired):
                 driver.wait(after_s)
             hit = fault.inflict(scene)
@@ -123,10 +129,8 @@ class _Stage:
             print("\n".join(f"  | {text}" for text in site.log(name).splitlines()[-6:]), flush=True)
         return outcome
 
-    def _misbehave(self, fault: Fault, rng: random.Random) -> str:
+    def _misbehave(self, fault: Fault) -> str:
         """Begin with what goes wrong all the while; return the endpoint to use."""
-        if fault.name == "clock jumps":
-            self._clock.write_text(rng.choice(("+3600", "-3600", "+86400")))
         if self._proxy is None or fault.place != "s3":
             return ""
         waits = {name: 0.002 if "stall" in name else 0.03 for name in HTTP_FAULTS}
@@ -134,7 +138,7 @@ class _Stage:
         return self._proxy.url
 
     def _calm(self) -> None:
-        self._clock.write_text("+0")
+        set_clock(self._clock, 0)
         if self._proxy is not None:
             self._proxy.rates, self._proxy.is_down = {}, False
 

@@ -12,25 +12,21 @@ a perfect generator could do.
 """
 
 import argparse
-import itertools
 import json
-import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from benchmarks.mixing import mixed, options, parsed
 from benchmarks.sersic_generators import CHECK_ROWS, batches_of, settings_for, trained
 from catalogs.sample_robustness import mean_of
 from engine.images.bands import BANDS
 from engine.schema import list_array
 from engine.synthetic.sersic_render import RANGES
 from engine.synthetic.sersic_torch import draw_parameters, render_batch
-from engine.train.mixing import mixed_batches
-from engine.train.plan import EpochPlan, MixPlan
 from models.disk_classifier import DiskClassifierTask
 from models.disk_classifier_config import DiskClassifierConfig
 
@@ -47,26 +43,10 @@ Set = tuple[np.ndarray, np.ndarray]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--num-real", type=int, default=64, help="labelled images that there are")
-    parser.add_argument("--num-generated", type=int, default=1024)
-    parser.add_argument("--num-test", type=int, default=512)
-    parser.add_argument("--alphas", type=float, nargs="+", default=[0.0, 0.5, 1.0])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=200, help="of each classifier")
-    parser.add_argument("--batch-rows", type=int, default=32)
-    parser.add_argument("--noise-sigma", type=float, default=2.0, help=f"in units of {UNIT:g} counts")
-    parser.add_argument("--generator", default="image_vae", help="a family, or truth")
-    parser.add_argument("--generator-core-s", type=float, default=120.0, help="seconds of CPU cores")
-    parser.add_argument("--num-threads", type=int, default=2)
-    parser.add_argument("--json", default="", help="write the numbers here too")
-    args = parser.parse_args()
-    if 0.0 not in args.alphas:
-        parser.error("--alphas must hold 0: the others are compared with it")
-    torch.set_num_threads(args.num_threads)
+    args = parsed(options(
+        __doc__, size=32, num_real=64, num_generated=1024, num_test=512, alphas=[0.0, 0.5, 1.0], steps=200,
+        batch_rows=32, noise_sigma=2.0, generator="image_vae", generator_core_s=120.0,
+    ))  # fmt: skip
     real = centred(args.num_real, args.size, REAL_SEED)
     made, test = generated(args, real), centred(args.num_test, args.size, TEST_SEED)
     found = {
@@ -110,8 +90,8 @@ def accuracies(
     config, began = classifier_config(args), time.perf_counter()
     task = DiskClassifierTask(config, seed)
     task.start(CPU, args.steps)
-    for step, (images, label) in enumerate(batches(args, alpha, seed, real, made)):
-        task.step(observed(args, images, label, [seed, step], 1.0), step)
+    for step, batch in enumerate(mixed(args, alpha, seed, labelled(*real), labelled(*made))):
+        task.step(observed(args, batch["image"], batch["label"], [seed, step], 1.0), step)
     label = (test[1] < BOUNDARY).astype(np.int8)
     found = {
         name: task.evaluate(observed(args, test[0], label, [TEST_SEED, n], factor))["accuracy"]
@@ -134,29 +114,9 @@ def classifier_config(args: argparse.Namespace) -> DiskClassifierConfig:
     )
 
 
-def batches(
-    args: argparse.Namespace, alpha: float, seed: int, real: Set, made: Set
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield images and labels of `steps` batches, epoch after epoch over the real set."""
-    rows = min(args.batch_rows, args.num_real)
-    steps = max(1, args.num_real // rows)
-    passes = 1.5 * steps * rows / args.num_generated
-    plan = EpochPlan(
-        ("image", "label"),
-        rows,
-        args.num_real,
-        0.0,
-        0.0,
-        seed,
-        MixPlan(alpha, steps, (1.0, min(1.0, passes))),
-    )
-    first, other = (
-        pa.table({"image": list_array(images), "label": (index < BOUNDARY).astype(np.int8)})
-        for images, index in (real, made)
-    )
-    epochs = (mixed_batches([first], [other] * math.ceil(passes), plan, epoch) for epoch in itertools.count())
-    for batch in itertools.islice(itertools.chain.from_iterable(epochs), args.steps):
-        yield batch["image"], batch["label"]
+def labelled(images: np.ndarray, index: np.ndarray) -> pa.Table:
+    """Images with their class, as they are staged."""
+    return pa.table({"image": list_array(images), "label": (index < BOUNDARY).astype(np.int8)})
 
 
 def observed(

@@ -74,7 +74,8 @@ def served(release: Path) -> Iterator[tuple[str, str]]:
         client.create_bucket(Bucket="trawl")
         storage = Storage(StorageOptions(endpoint_url=endpoint))
         for path in sorted(release.rglob("*.fits*")):
-            storage.put_file(f"s3://trawl/{path.relative_to(release)}", str(path))
+            with storage.writing(f"s3://trawl/{path.relative_to(release)}") as target:
+                shutil.copyfile(path, target)
         yield "s3://trawl", endpoint
     finally:
         server.stop()

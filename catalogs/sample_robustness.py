@@ -101,8 +101,8 @@ def robustness_chart(errors: Errors, shifts: Sequence[str]) -> str:
             )
             axes.set_title(shift, fontsize=10)
             axes.set_xticks([0, 0.5, 1])
-            axes.set_xlabel("fraction of generated batches")
         panels[0].set_ylabel("lower MSE [%]")
+        figure.supxlabel("fraction of generated batches", fontsize="medium")
         return to_svg(figure)
 
 

@@ -83,6 +83,7 @@ REASONS: dict[str, Reason] = {
         Reason("not_finite", "fault", "image has pixels that are NaN or infinite"),
         Reason("constant_image", "fault", "all pixels of the image are equal"),
         Reason("wrong_size", "fault", "image is not of the size of its set"),
+        Reason("worker_died", "fault", "each worker that had its unit in hand was killed or crashed"),
         Reason("duplicate_key", "fault", "same key as a better row"),
         Reason("too_small", "cut", "image is smaller than asked for"),
         Reason("off_mosaic", "cut", "position is outside the mosaic"),

@@ -62,6 +62,11 @@ class LedgerRecord:
     unit: str = ""
 
     @property
+    def is_given_up(self) -> bool:
+        """Whether it tells of a unit that was given up, because workers died of it."""
+        return "worker_died" in self.rejected
+
+    @property
     def rejected_rows(self) -> int:
         """Rows of the rejected fragment, files included."""
         return sum(self.rejected.values())
@@ -105,7 +110,7 @@ class Ledger:
         CommitError
             If it is not a record.
         """
-        uri = self._uri(unit_id)
+        uri = self.uri(unit_id)
         text = self.storage.read(uri)
         try:
             record = LedgerRecord.from_json(text)
@@ -117,13 +122,14 @@ class Ledger:
 
     def record(self, record: LedgerRecord) -> bool:
         """Create the record; False if the unit has one already, which then stands."""
-        return self.storage.put_if_absent(self._uri(record.unit_id), record.to_json().encode())
+        return self.storage.put_if_absent(self.uri(record.unit_id), record.to_json().encode())
 
     def forget(self, unit_id: str) -> None:
         """Remove a record: the unit is then computed anew where it is asked for again. For `prune` alone."""
-        self.storage.delete(self._uri(unit_id))
+        self.storage.delete(self.uri(unit_id))
 
-    def _uri(self, unit_id: str) -> str:
+    def uri(self, unit_id: str) -> str:
+        """URI of the record of a unit."""
         return self.storage.join(self.root, "ledger", f"{unit_id}.json")
 
     def _list(self) -> Iterator[FileInfo]:

@@ -5,12 +5,12 @@ import io
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from engine.locations import FileInfo
+from engine.locations import FileInfo, Page
 
 COPY_BYTES = 4 << 20
 """Bytes that are held at once when a file is copied."""
@@ -31,8 +31,15 @@ class LocalFiles:
             raise IsADirectoryError(errno.EISDIR, "is a folder", path)
         return _file_info(path, Path(path).stat())
 
-    def list(self, path: str) -> Iterator[list[FileInfo]]:
+    def list(self, path: str) -> Iterator[Page]:
         """Yield the files below a folder in the order of their names, a page at a time."""
+        return self._walk(path, lambda name: not _is_temporary(name))
+
+    def unfinished(self, path: str) -> Iterator[Page]:
+        """Yield the files below a folder that are still being written, or whose writer was killed."""
+        return self._walk(path, _is_temporary)
+
+    def _walk(self, path: str, is_wanted: Callable[[str], bool]) -> Iterator[Page]:
         try:
             with os.scandir(path) as entries:
                 # A folder sorts with its slash, as its objects' keys would on S3.
@@ -42,19 +49,13 @@ class LocalFiles:
         for name in names:
             full = os.path.join(path, name)  # noqa: PTH118 - keeps the slash
             if not name.endswith("/"):
-                yield [] if _is_temporary(name) else _stat_if_there(full)
+                yield _stat_if_there(full) if is_wanted(name) else []
             elif not _is_loop(full):
-                yield from self.list(full.rstrip("/"))
+                yield from self._walk(full.rstrip("/"), is_wanted)
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file and rename it into place."""
         _rename(_write_temporary(path, io.BytesIO(data)), path)
-
-    def put_file(self, path: str, source: str) -> None:
-        """Copy a file and rename the copy into place."""
-        with open(source, "rb") as data:
-            temporary = _write_temporary(path, data)
-        _rename(temporary, path)
 
     @contextmanager
     def writing(self, path: str) -> Iterator[str]:

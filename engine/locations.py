@@ -66,6 +66,10 @@ class FileInfo:
     modified_s: float = field(default=0.0, compare=False)
 
 
+Page = list[FileInfo]
+"""Part of a listing, as large as one request of object storage gives."""
+
+
 def canonical(uri: str) -> str:
     """Return the one form of a URI that listings use: `s3://bucket/key` or an absolute local path.
 

@@ -10,7 +10,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,7 +20,9 @@ from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.exceptions import RayError, RayTaskError
 from ray.util import metrics as ray_metrics
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from engine.attempts import Answer, Attempts, Tally
 from engine.errors import EngineError
 from engine.ledger import LedgerRecord
 from engine.locations import is_object
@@ -29,6 +31,7 @@ from engine.placement import PipelineConfig, WorkerPlan, plan_workers
 from engine.stage import Resources
 from engine.units import Work
 from engine.worker import (
+    OPENING,
     UNWATCHED,
     Branch,
     Reader,
@@ -53,6 +56,9 @@ UNITS_AT_ONCE = 20_000
 """Ray Data holds a task for each unit of a dataset in the driver from the beginning (5 kB and 1 ms each): a release
 of more units is run in so many at a time, on new workers each time."""
 
+ANSWER_S = 60.0
+"""How long a worker waits to hear whether it may begin [s]: the actor that counts starts with the first workers."""
+
 TASKS_PER_CPU = 2
 """Tasks of `map_tasks` that are submitted at once: one runs, one waits while a slow one holds up the order."""
 
@@ -68,7 +74,8 @@ def run_units(
 ) -> None:
     """Read each unit once, compute and write it in each branch that needs it, somewhere on the cluster.
 
-    Workers that die are replaced and their units computed again; the ledger keeps one result.
+    Workers that die are replaced and their units computed again; the ledger keeps one result. A unit that
+    `max_attempts` workers have died of is given up: its record says so, and the others go on.
 
     Parameters
     ----------
@@ -99,19 +106,24 @@ def run_units(
     for reason in plan.reasons:
         _log.warning("%s", reason)
     rest = [Branch(own, b.sink, b.model) for own, b in zip(plan.branch_stages, branches, strict=True)]
-    watched = replace(watch, make_meter=RayMeter)
+    watched, attempts = replace(watch, make_meter=RayMeter), RayAttempts.of(config.max_attempts)
     for start in range(0, len(work), UNITS_AT_ONCE):
         some = work[start : start + UNITS_AT_ONCE]
-        for row in _rows(some, source, plan, rest, watched):
+        for row in _rows(some, source, plan, rest, watched, attempts):
             on_record(row["branch"], LedgerRecord.from_json(row["record"]))
 
 
 def _rows(
-    work: Sequence[Work], source: Reader, plan: WorkerPlan, branches: Sequence[Branch], watch: Watch
+    work: Sequence[Work],
+    source: Reader,
+    plan: WorkerPlan,
+    branches: Sequence[Branch],
+    watch: Watch,
+    attempts: Attempts,
 ) -> Iterator[dict[str, Any]]:
     """Run some units through Ray Data; yield branch and record of each as it is done."""
     is_fused = plan.placement == "fused"  # then tasks only name a unit, and actors read it
-    read = name_unit if is_fused else partial(read_unit, source, plan.read_stages)
+    read = name_unit if is_fused else partial(read_unit, source, plan.read_stages, attempts=attempts)
     pool = ActorPoolStrategy(
         min_size=1 if plan.max_workers > plan.workers else plan.workers,
         max_size=plan.max_workers,
@@ -125,7 +137,7 @@ def _rows(
             UnitDatasource(work, read), override_num_blocks=len(work), **_ray_resources(plan.reader)
         ).map_batches(
             UnitWorker,
-            fn_constructor_args=(source if is_fused else None, plan.shared_stages, branches, watch),
+            fn_constructor_args=(source if is_fused else None, plan.shared_stages, branches, watch, attempts),
             compute=pool,
             batch_size=None,
             batch_format="pyarrow",
@@ -140,6 +152,39 @@ def _ray_resources(resources: Resources) -> dict[str, Any]:
         "num_gpus": resources.num_gpus or None,
         "memory": resources.memory_gib * 2**30 or None,
     }
+
+
+@dataclass(frozen=True)
+class RayAttempts:
+    """Attempts of workers anywhere on the cluster, counted by an actor on the node of the driver. Picklable."""
+
+    tally: Any
+
+    @staticmethod
+    def of(limit: int) -> "RayAttempts":
+        """Start to count."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        tally = ray.remote(num_cpus=0)(Tally).options(scheduling_strategy=here)
+        living = lambda: {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # noqa: E731 - travels by value
+        return RayAttempts(tally.remote(limit, living))
+
+    def begin(self, key: str, is_alone: bool) -> Answer:
+        """Ask whether an attempt at something may begin here; it may if nobody answers."""
+        node = ray.get_runtime_context().get_node_id()
+        try:
+            return ray.get(self.tally.begin.remote(_named(key), node, is_alone), timeout=ANSWER_S)
+        except RayError as error:
+            _log.warning("attempts are not counted: %s", error)
+            return "begun"
+
+    def end(self, key: str) -> None:
+        """Tell that it is over, and wait for no answer."""
+        self.tally.end.remote(_named(key))
+
+
+def _named(key: str) -> str:
+    """Tell apart what workers do before they have a unit: by the actor, which keeps its id when it is started again."""
+    return f"{key} {ray.get_runtime_context().get_actor_id()}" if key == OPENING else key
 
 
 class RayMeter:

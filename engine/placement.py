@@ -31,6 +31,9 @@ class PipelineConfig(Config):
     """Memory that a worker reserves on its node [GiB]; 0: none."""
     read_memory_gib: float = Field(default=0.0, ge=0)
     """Memory that a reading task reserves on its node [GiB] (split); 0: none."""
+    max_attempts: int = Field(default=3, ge=1)
+    """Workers that may die (be killed, crash, run out of memory) of one unit: then it is given up for this run, and its
+    files are `rejected` as `worker_died`. Of nodes that are lost three times as many."""
     heartbeat_s: float = Field(default=30.0, gt=0)
     """How often driver and workers write where they are, for `status` [s]; two small objects each time."""
 

@@ -14,13 +14,13 @@ from botocore.exceptions import BotoCoreError
 from botocore.exceptions import ConnectionError as ConnectFailure
 from s3fs.core import S3_RETRYABLE_ERRORS
 
-from engine.locations import FileInfo, StorageOptions, bucket_and_key
+from engine.locations import FileInfo, Page, StorageOptions, bucket_and_key
 
 BLOCK_BYTES = 1 << 20
 """Read-ahead of `S3Files.open` [bytes]; larger reads are one request each."""
 
 PART_BYTES, PARTS_AT_ONCE = 64 << 20, 2
-"""Parts of `S3Files.put_file`: 10,000 are allowed, two are held in memory."""
+"""Parts of what `S3Files.writing` puts: 10,000 are allowed, two are held in memory."""
 
 CREATOR_KEY = "created-by"
 """Metadata of objects made by `S3Files.create`: a random token of the call."""
@@ -62,7 +62,7 @@ class S3Files:
         etag, modified_s = head["ETag"].strip('"'), head["LastModified"].timestamp()
         return FileInfo(path, head["ContentLength"], etag, modified_s)
 
-    def list(self, path: str) -> Iterator[list[FileInfo]]:
+    def list(self, path: str) -> Iterator[Page]:
         """Yield the objects below a folder in the order of their names, a page at a time."""
         bucket, key = bucket_and_key(path)
         query = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else ""}
@@ -77,20 +77,23 @@ class S3Files:
                 return
             query["ContinuationToken"] = page["NextContinuationToken"]
 
+    def unfinished(self, path: str) -> Iterator[Page]:  # noqa: ARG002 - as of `LocalFiles`
+        """Yield nothing: an object is there when it is whole."""
+        yield from ()
+
     def put(self, path: str, data: bytes) -> None:
         """Write an object."""
         self.filesystem().pipe_file(path, data)
 
-    def put_file(self, path: str, source: str) -> None:
-        """Write an object from a local file; a large one in parts, which become an object at the end."""
-        self.filesystem().put_file(source, path, chunksize=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
-
     @contextmanager
     def writing(self, path: str) -> Iterator[str]:
-        """Give a path of this machine to write to; at the end of the block the file is put."""
+        """Give a path of this machine to write to; at the end of the block the file is put.
+
+        A large one in parts, which become an object at the end.
+        """
         with tempfile.NamedTemporaryFile() as file:
             yield file.name
-            self.put_file(path, file.name)
+            self.filesystem().put_file(file.name, path, chunksize=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
 
     def create(self, path: str, data: bytes) -> bool:
         """Create with a token, which tells whose object is there when the server says "exists".

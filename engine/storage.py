@@ -29,6 +29,7 @@ from engine.localfiles import LocalFiles
 from engine.locations import (
     FileInfo,
     NotFoundError,
+    Page,
     ShortReadError,
     StorageOptions,
     canonical,
@@ -115,22 +116,21 @@ class Storage:
         folder; a missing bucket is an error.
         """
         backend, path = self._backend(prefix, is_folder=True)
-        pages = backend.list(path)
-        while True:
-            page = _explained(lambda: next(pages, None), prefix, "list")
-            if page is None:
-                return
-            yield from (file for file in page if file.uri.endswith(suffix))
+        files = _explained_pages(backend.list(path), prefix)
+        yield from (file for file in files if file.uri.endswith(suffix))
+
+    def unfinished(self, prefix: str) -> Iterator[FileInfo]:
+        """Yield what lies below a local folder because its writer was killed, or has not ended yet; `list` leaves it out.
+
+        Nothing on object storage: there a large upload that was cut off is no object, and a rule of the bucket removes it.
+        """
+        backend, path = self._backend(prefix, is_folder=True)
+        yield from _explained_pages(backend.unfinished(path), prefix)
 
     def put(self, uri: str, data: bytes) -> None:
         """Write a file or object as a whole: readers see the old content or the new, nothing between."""
         backend, path = self._backend(uri)
         _explained(lambda: backend.put(path, data), uri, "write")
-
-    def put_file(self, uri: str, path: str) -> None:
-        """Write a file or object from a local file of any size, as a whole like `put`, with little memory."""
-        backend, target = self._backend(uri)
-        _explained(lambda: backend.put_file(target, path), uri, "write")
 
     @contextmanager
     def writing(self, uri: str) -> Iterator[str]:
@@ -209,6 +209,18 @@ class Storage:
                 hint="It does not honour If-None-Match; use another server for the catalogue.",
             )
 
+    def clock_s(self, root: str) -> float:
+        """Return the time by the clock that `FileInfo.modified_s` is told by [s, Unix time], whatever that of this machine says.
+
+        It takes writing below `root`: an object that is gone at once.
+        """
+        uri = self.join(root, f".clock-{uuid.uuid4().hex}")
+        self.put(uri, b"")
+        try:
+            return self.info(uri).modified_s
+        finally:
+            self.delete(uri)
+
     @staticmethod
     def join(uri: str, *parts: str) -> str:
         """Append parts to a URI; a part may hold slashes, but cannot lead out of the URI."""
@@ -237,6 +249,11 @@ def _retry(call: Callable[[], T], options: StorageOptions, uri: str, verb: str) 
                 raise
         pause(attempt)
     raise AssertionError("not reached")
+
+
+def _explained_pages(pages: Iterator[Page], prefix: str) -> Iterator[FileInfo]:
+    while (page := _explained(lambda: next(pages, None), prefix, "list")) is not None:
+        yield from page
 
 
 def _explained(call: Callable[[], T], uri: str, verb: str) -> T:

@@ -71,6 +71,11 @@ class Work:
     unit: Unit
     ids: tuple[str, ...]
 
+    @property
+    def key(self) -> str:
+        """What tells it from all other work of a run."""
+        return f"{self.unit.key} {' '.join(self.ids)}"
+
     def branches(self) -> Iterator[tuple[int, Unit]]:
         """Yield the number of each branch that needs the unit, and the unit with its id there."""
         return (
@@ -86,6 +91,11 @@ class Work:
         """Return what `to_json` wrote."""
         unit, ids = json.loads(text)
         return Work(Unit.from_json(unit), tuple(ids))
+
+
+def given_up_id(unit_id: str) -> str:
+    """Id of the record of a unit that was given up: beside its own, which it may still get from a later run."""
+    return content_hash([unit_id, "given up"])
 
 
 def content_hash(value: Any, size: int = 16) -> str:

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from engine import log, metrics
 from engine.allocator import keep_freed_memory
+from engine.attempts import Attempts, Room, Unlimited, attempt
 from engine.errors import EngineError
 from engine.ledger import LedgerRecord
 from engine.metrics import Meter, NoMeter
@@ -46,6 +47,10 @@ class Sink(Protocol):
 
     def write(self, unit: Unit, table: UnitTable) -> LedgerRecord:
         """Write one unit and record it."""
+        ...
+
+    def give_up(self, unit: Unit, detail: str) -> LedgerRecord:
+        """Record that nothing comes of a unit in this run, and why."""
         ...
 
 
@@ -94,6 +99,12 @@ class Watch:
 
 
 UNWATCHED = Watch()
+UNLIMITED = Unlimited()
+
+OPENING = "opening"
+"""What a worker has in hand before it has a unit."""
+WHY_IT_DIED = "the worker was killed (memory?) or crashed"
+WHAT_TO_DO = "the next run tries it again: give workers more memory, or see the logs of Ray"
 
 
 class UnitWorker:
@@ -113,6 +124,13 @@ class UnitWorker:
         What is done with the outcome.
     watch
         Whom it tells how it gets on.
+    attempts
+        Whom it asks before it takes a unit in hand.
+
+    Raises
+    ------
+    UnitError
+        If each worker before it died while it opened the stages.
     """
 
     def __init__(
@@ -121,13 +139,18 @@ class UnitWorker:
         shared: Sequence[Stage],
         branches: Sequence[Branch],
         watch: Watch = UNWATCHED,
+        attempts: Attempts = UNLIMITED,
     ) -> None:
         keep_freed_memory()
         pa.array(np.zeros(1))  # pyarrow imports pandas for its first array: now, not within a unit
         self._steps = Steps(watch)
         self._source, self._branches = source, tuple(branches)
-        self._shared = _opened(shared)
-        self._own = [_opened(branch.stages) for branch in branches]
+        self._attempts, self._room = attempts, Room()
+        with attempt(attempts, self._room, OPENING) as may_begin:
+            if not may_begin:
+                raise UnitError(f"a worker cannot be started: {WHY_IT_DIED} each time it opened the stages")
+            self._shared = _opened(shared)
+            self._own = [_opened(branch.stages) for branch in branches]
         self._compute = threading.Lock()
         self._local = threading.local()
 
@@ -139,18 +162,32 @@ class UnitWorker:
 
     def _run(self, sealed: pa.Table) -> Iterator[tuple[int, str]]:
         work = Work.from_json(sealed["work"][0].as_py())
-        started = time.monotonic()
-        with naming(work), self._steps.unit(work.unit.key):
-            table = self._read(sealed, work)
-            table = self._computed(self._shared, table)
-            for number, unit in work.branches():
-                result = self._computed(self._own[number], table)
-                seconds = {"worker_seconds": time.monotonic() - started}
-                result = replace(result, stats=result.stats | seconds)
-                with self._steps.step("write"):
-                    record = self._branches[number].sink.write(unit, result)
+        with (
+            naming(work),
+            attempt(self._attempts, self._room, work.key) as may_begin,
+            self._steps.unit(work.unit.key),
+        ):
+            for number, record in self._done(sealed, work) if may_begin else self._given_up(work):
                 self._steps.written(self._branches[number].model, record)
                 yield number, record.to_json()
+
+    def _done(self, sealed: pa.Table, work: Work) -> Iterator[tuple[int, LedgerRecord]]:
+        """Read, compute and write a unit."""
+        started = time.monotonic()
+        table = self._read(sealed, work)
+        table = self._computed(self._shared, table)
+        for number, unit in work.branches():
+            result = self._computed(self._own[number], table)
+            seconds = {"worker_seconds": time.monotonic() - started}
+            result = replace(result, stats=result.stats | seconds)
+            with self._steps.step("write"):
+                record = self._branches[number].sink.write(unit, result)
+            yield number, record
+
+    def _given_up(self, work: Work) -> Iterator[tuple[int, LedgerRecord]]:
+        detail = f"{WHY_IT_DIED} each time it had unit {work.unit.key} in hand; {WHAT_TO_DO}"
+        for number, unit in work.branches():
+            yield number, self._branches[number].sink.give_up(unit, detail)
 
     def _read(self, sealed: pa.Table, work: Work) -> UnitTable:
         with self._steps.step("read") as timed:
@@ -262,12 +299,17 @@ def name_unit(work: Work) -> pa.Table:
     return pa.table({"work": pa.array([work.to_json()], pa.large_string())})
 
 
-def read_unit(source: Reader, stages: Sequence[Stage], work: Work) -> pa.Table:
-    """Read a unit, run the first stages on it, and seal it."""
-    table = source.read(work.unit)
-    for stage in stages:
-        table = stage.open()(table)
-    return seal(table, work)
+def read_unit(
+    source: Reader, stages: Sequence[Stage], work: Work, attempts: Attempts = UNLIMITED
+) -> pa.Table:
+    """Read a unit, run the first stages on it, and seal it; one to be given up is sealed empty: the worker gives it up."""
+    with attempt(attempts, Room(), work.key) as may_begin:
+        if not may_begin:
+            return seal(UnitTable(pa.table({}), pa.table({}), 0), work)
+        table = source.read(work.unit)
+        for stage in stages:
+            table = stage.open()(table)
+        return seal(table, work)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Checkpoints as a job applies them: opened, checked against each other, made into stages."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -11,12 +11,12 @@ from engine.checkpoint import load as load_checkpoint
 from engine.config import validate
 from engine.errors import CheckpointError, ConfigError
 from engine.images.prepare import CutoutPrep
-from engine.infer import InferStage, open_model
+from engine.infer import InferStage, model_config, open_model
 from engine.spectra.explain import NameLines
 from engine.spectra.prepare import SpectrumPrep
 from engine.stage import PrepareConfig, Resources, Stage
 from engine.storage import Storage
-from jobs.config import InferConfig, JobConfig, Place
+from jobs.config import InferConfig, JobConfig, ModelConfig, Place
 from models import MODELS
 from models.spec import ModelSpec
 
@@ -49,13 +49,69 @@ def open_all(config: JobConfig) -> list[Applied]:
     ------
     CheckpointError
         If one cannot be used here, or they want rows that are prepared differently.
+    ConfigError
+        If `[model]` says something else than the last one was trained with.
     """
-    if config.checkpoint is None:
-        raise ConfigError("section [checkpoint] is missing", expected="checkpoint.uri = 'checkpoints/...'")
-    applied = [open_one(place) for place in (*config.upstream, config.checkpoint)]
+    applied = [*(open_one(place) for place in config.upstream), open_last(config)]
     last = applied[-1]
     _check_prepared_alike(applied[:-1], last.checkpoint.prepare, last.place.uri)
     return applied
+
+
+def open_last(config: JobConfig) -> Applied:
+    """Open `checkpoint`.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be used here.
+    ConfigError
+        If there is no such section, or `[model]` says something else than it was trained with.
+    """
+    if config.checkpoint is None:
+        raise ConfigError("section [checkpoint] is missing", expected="checkpoint.uri = 'checkpoints/...'")
+    applied = open_one(config.checkpoint)
+    _check_trained_so(applied, config.model)
+    return applied
+
+
+def _check_trained_so(applied: Applied, model: ModelConfig) -> None:
+    """Refuse what `[model]` gives and the checkpoint has otherwise: what is not given is the checkpoint's."""
+    checkpoint, where = applied.checkpoint, applied.place.uri
+    if "name" in model.model_fields_set and model.name != checkpoint.model:
+        raise ConfigError(
+            "the checkpoint is of another model",
+            "model.name",
+            model.name,
+            f"{checkpoint.model}, as {where} is",
+        )
+    trained = asdict(model_config(applied.spec, checkpoint.config, where, CheckpointError))
+    others = list(_differences("model.settings", model.settings, trained))
+    if others:
+        raise ConfigError(
+            "the checkpoint was trained with other settings",
+            ", ".join(key for key, _, _ in others),
+            ", ".join(repr(given) for _, given, _ in others),
+            f"{', '.join(repr(value) for _, _, value in others)}, as {where} has",
+            "Take them out of the configuration, or train a checkpoint with them.",
+        )
+
+
+def _differences(
+    key: str, given: Mapping[str, Any], trained: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Key, value that is given, and value of the checkpoint, of each setting that is given otherwise."""
+    for name, value in given.items():
+        where, other = f"{key}.{name}", trained.get(name, "no such setting")
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            yield from _differences(where, value, other)
+        elif _plain(value) != _plain(other):
+            yield where, value, other
+
+
+def _plain(value: Any) -> Any:
+    """Sequences as lists, as TOML and JSON have them."""
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def open_upstream(config: JobConfig) -> list[Applied]:

@@ -25,7 +25,7 @@ from engine.stage import Resources, Stage, check, columns_by_name
 from engine.storage import Storage
 from engine.train.batches import read_tables
 from jobs import parts, sample_report
-from jobs.applied import Applied, open_one
+from jobs.applied import Applied, open_last
 from jobs.config import JobConfig, NearestRealConfig, Place, load
 from jobs.faults import judge
 from jobs.ingest import AddSplit
@@ -44,12 +44,12 @@ def run(options: Options) -> JobResult:
 
 def sample(config: JobConfig, options: Options) -> JobResult:
     """Run `seeds -> generator -> measures -> split -> fragments` and publish the list of files."""
-    assert config.checkpoint is not None
-    applied = open_one(config.checkpoint)
+    applied = open_last(config)
     ready = assemble(config, applied, options.limit)
     if options.plan:
         return parts.plan(ready)
     parts.run(config, [ready], "augment")
+    computed, ready = len(ready.pending), ready.settled()
     manifest = publish(
         ready.output.uri,
         ready.storage,
@@ -59,21 +59,24 @@ def sample(config: JobConfig, options: Options) -> JobResult:
         provenance(config, checkpoints={applied.place.uri: applied.checkpoint.id}, model=applied.spec.name),
     )
     settings = model_config(applied.spec, applied.checkpoint.config, applied.place.uri, CheckpointError)
-    return _result(config, ready, manifest, settings)
+    return _result(config, ready, computed, manifest, settings)
 
 
-def _result(config: JobConfig, ready: Parts, manifest: Manifest, settings: GeneratorConfig) -> JobResult:
+def _result(
+    config: JobConfig, ready: Parts, computed: int, manifest: Manifest, settings: GeneratorConfig
+) -> JobResult:
     verdict = judge(ready.units, [manifest], config.max_rejected_fraction)
     summary = {
         "catalogue": ready.output.uri,
         "version": manifest.version,
         "units": len(ready.units),
-        "computed": len(ready.pending),
+        "computed": computed,
+        "given_up": list(ready.given_up),
         "rows": manifest.rows,
         "rejected": dict(manifest.rejected),
         "fault_fraction": verdict.fraction,
     }
-    lines = [f"samples: {manifest.rows} in version {manifest.version}", *verdict.lines]
+    lines = [f"samples: {manifest.rows} in version {manifest.version}", *ready.told, *verdict.lines]
     if config.report.enabled and config.staged and manifest.rows:
         summary["report"] = sample_report.write(config, ready.output, manifest, settings)
         lines.append(f"report: {summary['report']}")

@@ -79,7 +79,7 @@ class ReleaseConfig(Place):
 
 
 class ModelConfig(Config):
-    """The model to train."""
+    """The model to train; jobs that apply a checkpoint refuse what it was not trained with."""
 
     name: str = "spectral_vae"
     """Key of `models.MODELS`."""
@@ -204,7 +204,7 @@ class JobConfig(Config):
     mix: MixConfig | None = None
     """What `train` mixes into `staged`."""
     model: ModelConfig = ModelConfig()
-    """What `train` trains."""
+    """What `train` trains; what is given of it must be so in the checkpoint that is applied."""
     train: TrainConfig = TrainConfig()
     """How it is trained."""
     tune: TuneConfig | None = None
@@ -262,6 +262,10 @@ class JobConfig(Config):
         both = {"checkpoint", "upstream", "output", "catalog", "infer"} & self.model_fields_set
         if self.models and both:
             raise ValueError(f"models is given, so {', '.join(sorted(both))} belong into its entries")
+        if self.models and "model" in self.model_fields_set:
+            raise ValueError(
+                "models is given, so model says nothing: its entries have checkpoints of their own"
+            )
         outputs = [scoring.output.uri for scoring in self.models]
         if len(set(outputs)) < len(outputs):
             raise ValueError("models: each needs an output of its own")

@@ -21,17 +21,19 @@ def run(options: Options) -> JobResult:
 
 
 def _result(config: JobConfig, ready: Parts) -> JobResult:
+    computed, ready = len(ready.pending), ready.settled()
     records = ready.records()
     verdict = judge(ready.units, records, config.max_rejected_fraction)
     summary = {
         "output": ready.output.uri,
         "units": len(ready.units),
-        "computed": len(ready.pending),
+        "computed": computed,
+        "given_up": list(ready.given_up),
         "rows": sum(record.rows for record in records),
         "fault_fraction": verdict.fraction,
     }
-    lines = [f"{key}: {value}" for key, value in summary.items()]
-    return JobResult(summary, [*lines, *verdict.lines], verdict.exit_code)
+    lines = [f"{key}: {value}" for key, value in summary.items() if key != "given_up"]
+    return JobResult(summary, [*lines, *ready.told, *verdict.lines], verdict.exit_code)
 
 
 def assemble(config: JobConfig, options: Options) -> tuple[Parts, list[Applied]]:

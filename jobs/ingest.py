@@ -70,6 +70,7 @@ def stage(config: JobConfig, options: Options) -> JobResult:
     if options.plan:
         return parts.plan(ready)
     parts.run(config, [ready], "ingest")
+    ready = ready.settled()
     manifest = publish(
         config.staged.uri,
         ready.storage,
@@ -86,7 +87,8 @@ def stage(config: JobConfig, options: Options) -> JobResult:
         "version": manifest.version,
         "rows": manifest.rows,
         "rejected": manifest.rejected,
+        "given_up": list(ready.given_up),
         "fault_fraction": verdict.fraction,
     }
     line = f"staged: {config.staged.uri} ({manifest.rows} objects)"
-    return JobResult(summary, [*verdict.lines, line], verdict.exit_code)
+    return JobResult(summary, [*ready.told, *verdict.lines, line], verdict.exit_code)

@@ -1,9 +1,10 @@
 """Put the parts of a pipeline together: source, stages, sink, and the units that have no record yet."""
 
+import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -19,10 +20,15 @@ from engine.schema import arrow_schema
 from engine.sources.base import Source
 from engine.stage import Stage, check
 from engine.storage import Storage
-from engine.units import Unit, Work, content_hash, with_ids
+from engine.units import Unit, Work, content_hash, given_up_id, with_ids
 from engine.worker import Branch, Watch
 from jobs.config import JobConfig, Place
 from jobs.job import JobResult
+
+_log = logging.getLogger(__name__)
+
+NAMED = 5
+"""Units that are told by name where some are given up."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Parts:
     pending: list[Unit]
     base: Manifest | None
     """Version that was current before the release was looked at, None if there was none."""
+    given_up: tuple[str, ...] = ()
+    """Keys of units whose workers died each time; see `settled`."""
 
     @property
     def storage(self) -> Storage:
@@ -53,9 +61,39 @@ class Parts:
         """How the release differs from the version that was current."""
         return changes(self.output.uri, self.storage, self.base, self.units)
 
+    def settled(self) -> "Parts":
+        """How things stand after a run: units that were given up go by the id of the record that says so.
+
+        `pending` are then those that have neither.
+        """
+        if not self.pending:
+            return self
+        done = Ledger(self.output.uri, self.storage).ids()
+        units = [_by_record(unit, done) for unit in self.units]
+        given_up = tuple(new.key for new, old in zip(units, self.units, strict=True) if new.id != old.id)
+        pending = [unit for unit in units if unit.id not in done]
+        return replace(self, units=units, pending=pending, given_up=given_up)
+
+    @property
+    def told(self) -> list[str]:
+        """What a person is told of units that were given up; nothing if there are none."""
+        if not self.given_up:
+            return []
+        names = ", ".join(self.given_up[:NAMED]) + (", ..." if len(self.given_up) > NAMED else "")
+        return [
+            f"given up: {len(self.given_up)} units whose workers died each time ({names}); the same line tries again"
+        ]
+
     def records(self) -> list[LedgerRecord]:
         """Ledger records of the units of this run."""
         return list(Ledger(self.output.uri, self.storage).done([u.id for u in self.units]).values())
+
+
+def _by_record(unit: Unit, done: Collection[str]) -> Unit:
+    """Return a unit with the id of the record that it has: its own, or that it was given up."""
+    if unit.id in done or (given_up := given_up_id(unit.id)) not in done:
+        return unit
+    return replace(unit, id=given_up)
 
 
 def assemble(
@@ -150,6 +188,8 @@ def run(config: JobConfig, branches: Sequence[Parts], name: str) -> float:
     starts: list[float] = []
 
     def tell(branch: int, record: LedgerRecord) -> None:
+        if record.is_given_up:
+            _log.warning("unit %s is given up: its workers died", record.unit_key)
         starts.append(time.time() - record.stats.get("worker_seconds", 0.0))
         recorder.counts[branch].add(record.rows, record.rejected_rows)
         line.advance(record.rows, record.rejected_rows)
@@ -194,7 +234,7 @@ def _work(branches: Sequence[Parts]) -> list[Work]:
 
 def plan(parts: Parts) -> JobResult:
     """Say what a run would do, for programs and for people: units, bytes, changes, stages and columns."""
-    compared = parts.changes()
+    compared = parts.settled().changes()
     facts = _plan_summary(parts, compared)
     return JobResult(facts, _plan_lines(parts, facts, compared))
 

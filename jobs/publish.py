@@ -43,6 +43,7 @@ def run(options: Options) -> JobResult:
 
 def _publish_one(config: JobConfig, options: Options) -> JobResult:
     ready, chain = infer.assemble(config, options)
+    ready = ready.settled()
     if options.plan:
         return _plan(config, ready)
     if ready.pending:
@@ -99,12 +100,13 @@ def _published(config: JobConfig, ready: Parts, manifest: Manifest, state: str) 
     verdict = judge(ready.units, [manifest], config.max_rejected_fraction)
     compared = ready.changes()
     summary = _summary(manifest, state) | {"fault_fraction": verdict.fraction, "changes": asdict(compared)}
+    summary["given_up"] = list(ready.given_up)
     diff = _diff(config, ready, manifest)
     summary["diff"] = asdict(diff) if diff else None
     if config.report.enabled:
         summary["report"] = _report(config, ready, manifest, state != "new")
     summary["catalogue"] = ready.output.uri
-    told = [f"release: {compared}", *([f"rows: {diff}"] if diff else [])]
+    told = [f"release: {compared}", *([f"rows: {diff}"] if diff else []), *ready.told]
     return JobResult(summary, _lines(summary, told, verdict), verdict.exit_code)
 
 

@@ -28,7 +28,8 @@ def reprocess(configs: Sequence[JobConfig], options: Options) -> JobResult:
     with cluster.connect(configs[0].cluster) if any(part.pending for part in ready) else nullcontext():
         began, computed = parts.run(configs[0], ready, "reprocess"), time.time()
         published = [
-            publish.publish_version(config, *each) for config, each in zip(configs, assembled, strict=True)
+            publish.publish_version(config, part.settled(), chain)
+            for config, (part, chain) in zip(configs, assembled, strict=True)
         ]
         seconds = {"work_s": computed - began, "publish_s": time.time() - computed}
         return JobResult.joined([replace(done, summary=done.summary | seconds) for done in published])

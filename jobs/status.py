@@ -5,12 +5,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from engine.commit import Version, current_version
 from engine.ledger import Ledger
 from engine.log import duration, short
 from engine.runs import InHand, RunFolder, RunState, run_names
 from engine.storage import Storage
+from engine.units import given_up_id
 from jobs import catalogue
 from jobs.config import Place, load
 from jobs.job import JobResult, Options
@@ -37,6 +39,7 @@ class RunStatus:
     done: int
     running: tuple[dict[str, Any], ...]
     failed: int
+    """Units that were given up because workers died of them, in this run or before, and the one that ended it."""
     rows: int
     rejected: int
     units_per_s: float
@@ -97,6 +100,9 @@ def status(state: RunState, folder: RunFolder, done_at: dict[str, float], now_s:
     table = folder.units()
     at = np.array([done_at.get(unit, np.nan) for unit in table["unit_id"].to_pylist()], float)
     done, sizes = np.isfinite(at), table["num_bytes"].to_numpy().astype(float)
+    given_up = sum(
+        given_up_id(unit) in done_at for unit in table["unit_id"].filter(pa.array(~done)).to_pylist()
+    )
     units_per_s, bytes_per_s = rates(at[done], sizes[done])
     rows = told.rows if told else 0
     per_unit = rows / told.done if told and told.done else 0.0
@@ -117,7 +123,7 @@ def status(state: RunState, folder: RunFolder, done_at: dict[str, float], now_s:
         pending=begin.pending,
         done=int(done.sum()),
         running=tuple(sorted(in_hand, key=lambda one: -one["for_s"])) if kind == "running" else (),
-        failed=int(error.startswith("unit ")),
+        failed=given_up + error.startswith("unit "),
         rows=rows,
         rejected=told.rejected if told else 0,
         units_per_s=units_per_s,

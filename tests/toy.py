@@ -52,7 +52,8 @@ FIRST_ID = 39627733570388219  # beyond 2**53
 class ToySource:
     """`rows` rows a unit around one place of the sky; each fifth row of the first unit is in the second too.
 
-    `sizes` overrides the number of rows by key; `kills` names a file whose creation kills the worker once.
+    `sizes` overrides the number of rows by key; `kills` names a file whose creation kills the worker once, `deadly`
+    a unit that kills each.
     """
 
     num_units: int = 4
@@ -60,6 +61,7 @@ class ToySource:
     sizes: dict[str, int] = field(default_factory=dict)
     broken: str = ""
     kills: str = ""
+    deadly: str = ""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -73,7 +75,7 @@ class ToySource:
     def read(self, unit: Unit) -> UnitTable:
         if unit.key == self.broken:
             raise RuntimeError("the reader is broken")
-        if self.kills and _created(self.kills):
+        if unit.key == self.deadly or (self.kills and _created(self.kills)):
             os.kill(os.getpid(), signal.SIGKILL)
         number = int(unit.key.removeprefix("toy-"))
         size = self.sizes.get(unit.key, self.rows)
@@ -121,7 +123,7 @@ def _rows(number: int, size: int, unit: Unit) -> pa.Table:
 class ToyStage:
     """Adds a score and a latent vector.
 
-    `kills` and `starves` name a file whose creation, once, kills the worker as it opens, or leaves it without
+    `deadly` kills each worker as it opens. `kills` and `starves` name a file whose creation, once, kills the worker as it opens, or leaves it without
     room on its disk or in its memory as it computes.
     """
 
@@ -130,6 +132,7 @@ class ToyStage:
     requires: tuple[Column, ...] = POSITION
     provides: tuple[Column, ...] = (SCORE, LATENT)
     broken: bool = False
+    deadly: bool = False
     kills: str = ""
     starves: str = ""
     starves_of: str = "disk"
@@ -137,7 +140,7 @@ class ToyStage:
     def open(self) -> UnitFunction:
         if self.starves and _created(self.starves):
             return partial(_starved, self.starves_of)
-        if self.kills and _created(self.kills):
+        if self.deadly or (self.kills and _created(self.kills)):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.broken:
             raise RuntimeError("weights are gone")

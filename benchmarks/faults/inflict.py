@@ -2,7 +2,7 @@
 
 A full disk is a limit on the size of files (`RLIMIT_FSIZE`), and a lack of memory one on the address space
 (`RLIMIT_AS`), set from outside upon a worker while it runs: it meets the errors of the real thing, the machine does
-not. A clock that jumps is Python's, shifted in all workers of one node by a `sitecustomize` module.
+not. A clock that jumps is that of one node, whose processes are started with libfaketime; those of the others go on as before.
 """
 
 import os
@@ -14,11 +14,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
-from benchmarks.faults.nodes import Nodes
+from benchmarks.faults.nodes import Nodes, set_clock
 from benchmarks.faults.proxy import FaultProxy
+
+CLOCK_JUMPS = (3600, -3600, 86400, -86400)
+"""How far a clock jumps [s]."""
 
 
 @dataclass
@@ -29,6 +33,7 @@ class Scene:
     rng: random.Random
     nodes: Nodes | None = None
     proxy: FaultProxy | None = None
+    clock: Path | None = None
     told: list[str] = field(default_factory=list)
 
     def workers(self, title: str = "ray::") -> list[psutil.Process]:
@@ -128,6 +133,15 @@ def restart_server(scene: Scene) -> bool:
     return scene.driver.poll() is None
 
 
+def jump(scene: Scene) -> bool:
+    """Set the clock of the last node an hour or a day on, or back, while it works."""
+    assert scene.clock is not None
+    offset = scene.rng.choice(CLOCK_JUMPS)
+    set_clock(scene.clock, offset)
+    scene.told.append(f"{offset:+d} s")
+    return scene.driver.poll() is None
+
+
 def nothing_more(scene: Scene) -> bool:
     """Leave it alone: what goes wrong does so all the while."""
     return scene.driver.poll() is None
@@ -143,7 +157,7 @@ FAULTS = (
     Fault("server misbehaves", nothing_more, "s3"),
     Fault("disk full", limit(resource.RLIMIT_FSIZE, lambda _: 4096)),
     Fault("out of memory", limit(resource.RLIMIT_AS, lambda process: process.memory_info().vms + (1 << 20))),
-    Fault("clock jumps", nothing_more, "nodes"),
+    Fault("clock jumps", jump, "nodes"),
 )
 """All of them, in the order of the table."""
 

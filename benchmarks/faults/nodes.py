@@ -47,7 +47,8 @@ class Nodes:
         self._num_cpus, self._cores, self._clock = num_cpus, cores, clock
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": MEMORY_BYTES}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
-        self._nodes = [self._add(number, number == num - 1) for number in range(num)]
+        self._last = num - 1
+        self._nodes = [self._add(number) for number in range(num)]
 
     def __enter__(self) -> "Nodes":
         return self
@@ -75,10 +76,10 @@ class Nodes:
     def replace_one(self, rng: random.Random) -> None:
         """Kill a node and start another in its place, as an autoscaler does."""
         number = self.kill_one(rng)
-        self._nodes[number] = self._add(number, False)
+        self._nodes[number] = self._add(number)
 
-    def _add(self, number: int, is_last: bool) -> Any:
-        variables = _other_clock(self._clock) if self._clock is not None and is_last else {}
+    def _add(self, number: int) -> Any:
+        variables = clock_of(self._clock) if self._clock is not None and number == self._last else {}
         node = self._cluster.add_node(
             num_cpus=self._num_cpus, object_store_memory=MEMORY_BYTES, env_vars=dict(variables)
         )
@@ -92,7 +93,13 @@ def has_faketime() -> bool:
     return any(Path(path).exists() for path in FAKETIME)
 
 
-def _other_clock(file: Path) -> Mapping[str, str]:
+def set_clock(file: Path, offset_s: int) -> None:
+    """Say how far the clock of the last node is ahead of ours [s]; its processes notice within a second."""
+    file.write_text(f"{offset_s:+d}\n")
+
+
+def clock_of(file: Path) -> Mapping[str, str]:
+    """Return variables with which a process has the clock of a file; those that measure durations stay as they are."""
     library = next(path for path in FAKETIME if Path(path).exists())
     return {
         "LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_CACHE_DURATION": "1",

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -17,10 +17,10 @@ from engine.errors import CommitError
 from engine.ledger import Ledger, LedgerRecord
 from engine.partition import HEALPIX, healpix_29, pixel_counts, valid_position
 from engine.rows import IDENTITY, SOURCE_ROW, SOURCE_URI
-from engine.schema import conform
-from engine.stage import REJECTED, UnitTable
+from engine.schema import arrow_schema, conform
+from engine.stage import REJECTED, Rejection, UnitTable, rejected_table
 from engine.storage import Storage, StorageOptions
-from engine.units import Unit
+from engine.units import Unit, given_up_id
 
 SORT_BY = (HEALPIX.name, *(column.name for column in IDENTITY), SOURCE_URI.name, SOURCE_ROW.name)
 """Columns that rows of a fragment are sorted by, as far as the table has them."""
@@ -73,6 +73,24 @@ class FragmentSink:
         record = self._put_files(unit, table, rows, rejected)
         ledger = Ledger(self.root, self._storage)
         return record if ledger.record(record) else ledger.read(unit.id)
+
+    def give_up(self, unit: Unit, detail: str) -> LedgerRecord:
+        """Record that nothing will come of a unit in this run: its files are rejected as `worker_died`.
+
+        The record has an id of its own (`given_up_id`): the unit has none, so that a later run tries it again.
+
+        Returns
+        -------
+        LedgerRecord
+            The unit's own, if it has one after all; else that of the rejection.
+        """
+        ledger = Ledger(self.root, self._storage)
+        if self._storage.exists(ledger.uri(unit.id)):
+            return ledger.read(unit.id)
+        uris = [file.uri for file in unit.files if file.role == unit.files[0].role] or [unit.key]
+        rejected = rejected_table(Rejection(uri, "worker_died", detail) for uri in uris)
+        nothing = UnitTable(arrow_schema(self.columns).empty_table(), rejected, 0)
+        return self.write(replace(unit, id=given_up_id(unit.id)), nothing)
 
     @property
     def _has_index(self) -> bool:

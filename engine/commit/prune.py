@@ -9,7 +9,6 @@ counted on their records: the record is retired first, and its fragment follows 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import pairwise
 from time import time
 
@@ -40,9 +39,10 @@ class Pruned:
 
 
 def prune(root: str, storage: Storage, keep_versions: int, min_age_s: float, dry_run: bool = False) -> Pruned:
-    """Remove orphaned fragments, unfinished publications, old versions and old runs below a catalogue root.
+    """Remove orphaned fragments, unfinished files and publications, old versions and old runs below a catalogue root.
 
-    It may be killed at any moment and run again, and run beside jobs and readers.
+    It may be killed at any moment and run again, and run beside jobs and readers. Ages are by the clock of the storage, so
+    that a machine whose clock is wrong removes nothing too early.
 
     Parameters
     ----------
@@ -63,17 +63,19 @@ def prune(root: str, storage: Storage, keep_versions: int, min_age_s: float, dry
     """
     if keep_versions < 1:
         raise ValueError(f"keep_versions must be at least 1 (got {keep_versions})")
-    sweep = _Sweep(root, storage, time() - min_age_s)
+    now_s = time() if dry_run else storage.clock_s(root)
+    sweep = _Sweep(root, storage, now_s - min_age_s)
     # Files are listed before the records that name them: one recorded meanwhile is not an orphan.
     fragments = sweep.listed("fragments")
     data = sweep.listed("data")
     expired, kept = _split(sweep, keep_versions)
     manifests = [manifest_of(root, storage, version) for version in kept]
     retiring = _to_retire(sweep, expired, manifests)
-    doomed = [storage.info(version_uri(root, storage, version.version)) for version in expired]
+    doomed = [_record_of(sweep, version) for version in expired]
     doomed += _unnamed_data(sweep, data, manifests)
     doomed += _unnamed_fragments(sweep, fragments, manifests)
     doomed += _old_runs(sweep)
+    doomed += (info for info in storage.unfinished(root) if sweep.is_old(info))
     if not dry_run:
         _retire(sweep, retiring)
         for info in doomed:  # version records first: a version never names what is gone
@@ -83,7 +85,7 @@ def prune(root: str, storage: Storage, keep_versions: int, min_age_s: float, dry
 
 @dataclass
 class _Sweep:
-    """A catalogue, and the time before which things are old [s, Unix time]."""
+    """A catalogue, and the time before which things are old by the clock of the storage [s, Unix time]."""
 
     root: str
     storage: Storage
@@ -113,12 +115,12 @@ def _split(sweep: _Sweep, keep_versions: int) -> tuple[list[Version], list[Versi
     numbers = version_numbers(sweep.root, sweep.storage)
     records = [read_version(sweep.root, sweep.storage, number) for number in numbers]
     successors = dict(pairwise(records))
-    expired = [v for v in records[:-keep_versions] if _created_s(successors[v]) <= sweep.old_s]
+    expired = [v for v in records[:-keep_versions] if sweep.is_old(_record_of(sweep, successors[v]))]
     return expired, [version for version in records if version not in expired]
 
 
-def _created_s(version: Version) -> float:
-    return datetime.fromisoformat(version.created).timestamp()
+def _record_of(sweep: _Sweep, version: Version) -> FileInfo:
+    return sweep.storage.info(version_uri(sweep.root, sweep.storage, version.version))
 
 
 def _to_retire(sweep: _Sweep, expired: list[Version], kept: list[Manifest]) -> list[str]:

@@ -3,7 +3,6 @@
 Tasks do not depend on each other: they may be done in any order, anywhere, again. Memory is that of a strip.
 """
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -97,28 +96,20 @@ def write_task(config: FieldConfig, task: int, uri: str, storage: Storage) -> pa
     if not 0 <= task < task_count(config):
         raise ValueError(f"task {task} of {task_count(config)}")
     index, channel = divmod(task, len(GROUPS))
-    with tempfile.TemporaryDirectory() as scratch:
-        made = _write_channel(config, index, channel, Path(scratch), storage)
-        for name, path in made.items():
-            storage.put_file(Storage.join(uri, name), str(path))
-            path.unlink()
+    _write_channel(config, index, channel, uri, storage)
     return field_truth(config, index) if channel == 0 else empty_table(TRUTH_COLUMNS)
 
 
-def _write_channel(
-    config: FieldConfig, index: int, channel: int, folder: Path, storage: Storage
-) -> dict[str, Path]:
-    """Write the files of a channel to a local folder; return their paths by name below the root."""
+def _write_channel(config: FieldConfig, index: int, channel: int, uri: str, storage: Storage) -> None:
+    """Write the files of a channel, all at the same time, strip after strip."""
     grid = channel_grid(config, channel)
-    paths: dict[str, Path] = {}
     files: dict[tuple[int, str], layout.MosaicFile] = {}
     with ExitStack() as stack:
         for band in grid.bands:
             names = layout.file_names(config, index, band)
             for kind, header in layout.headers(config, index, band, grid).items():
-                paths[names[kind]] = folder / Path(names[kind]).name
-                file = layout.MosaicFile(paths[names[kind]], header)
-                files[band, kind] = stack.enter_context(file)
+                path = stack.enter_context(storage.writing(Storage.join(uri, names[kind])))
+                files[band, kind] = stack.enter_context(layout.MosaicFile(Path(path), header))
         for row, band, strip in _strips(config, index, channel, storage):
             if config.layout == "stsci":
                 for plane, values in enumerate(layout.stsci_planes(config, band, strip, grid).values()):
@@ -126,7 +117,6 @@ def _write_channel(
             else:
                 for kind, values in layout.dja_planes(band, strip, grid).items():
                     files[band, kind].write_rows(0, row, values)
-    return paths
 
 
 def _strips(

@@ -5,7 +5,6 @@ A file has a table PARAMETERS and a cube IMAGES [N, S, S] (float32, order y, x),
 """
 
 import io
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -115,10 +114,9 @@ def write_task(config: SersicConfig, task: int, uri: str, storage: Storage) -> p
     images = (
         render(SersicParameters(*(v[i : i + 1] for v in parameters)), config.size)[0] for i in range(num)
     )
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / file_name(task)
-        write_cube(path, (num, config.size, config.size), images, _columns(ids, parameters), _cards(config))
-        storage.put_file(Storage.join(uri, file_name(task)), str(path))
+    shape = (num, config.size, config.size)
+    with storage.writing(Storage.join(uri, file_name(task))) as path:
+        write_cube(Path(path), shape, images, _columns(ids, parameters), _cards(config))
     return _truth(task, ids, parameters)
 
 

@@ -22,8 +22,9 @@ from models.scoring.band_columns import BAND_SCORES, COMBINED, SCORES, BandScori
 from models.scoring.band_sums import Raw, Scorer
 from models.scoring.calibration import Calibration, calibration_from_arrays, fit_calibration
 from models.scoring.cutouts import BANDS, LW, LW_BANDS, PIVOT_UM, SW
-from models.scoring.isolation import Neighbours, random_rows
+from models.scoring.isolation import Neighbours
 from models.scoring.ranking import rank, union
+from models.scoring.sample import random_rows
 from models.spec import Batch, Predict
 
 M_PERCENTILES = (10, 90)
@@ -135,7 +136,8 @@ def fit(
     """
     config = scorer.config
     pixels: list[np.ndarray] = []
-    features = random_rows(_features(scorer, reference, pixels), config.num_reference, config.seed)
+    sample = random_rows(_features(scorer, reference, pixels), config.num_reference, config.seed)
+    features = sample[0] if sample else np.empty((0, 0))
     smallest = max(config.num_neighbours, config.num_latent)
     if len(features) <= smallest:
         raise ValueError(
@@ -157,8 +159,10 @@ def fit(
     return arrays | calibration.arrays()
 
 
-def _features(scorer: Scorer, batches: Iterable[Batch], pixels: list[np.ndarray]) -> Iterable[np.ndarray]:
-    """Features of objects that can be scored; some LW pixels of each go to `pixels`, [3, n], NaN if masked."""
+def _features(
+    scorer: Scorer, batches: Iterable[Batch], pixels: list[np.ndarray]
+) -> Iterable[tuple[np.ndarray]]:
+    """Yield features of objects that can be scored; some LW pixels of each go to `pixels`, [3, n], NaN if masked."""
     for batch in batches:
         shape = (len(batch["science"]), len(BANDS), -1)
         images, masks = (
@@ -166,7 +170,7 @@ def _features(scorer: Scorer, batches: Iterable[Batch], pixels: list[np.ndarray]
         )
         pixels.append(np.where(masks, np.nan, images).transpose(1, 0, 2).reshape(len(LW_BANDS), -1))
         raw = scorer(batch)
-        yield raw["features"][is_scored(raw, scorer.config)]
+        yield (raw["features"][is_scored(raw, scorer.config)],)
 
 
 def _held_out(scorer: Scorer, batches: Iterable[Batch]) -> Raw:

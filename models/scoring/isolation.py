@@ -6,7 +6,6 @@ search costs less than a decoder pass, and an approximate one would make scores 
 
 # N reference objects, B queries, D latents, k neighbours
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import faiss
@@ -102,15 +101,3 @@ class Neighbours:
     def mean_distance(self, latents: np.ndarray) -> np.ndarray:
         """Mean Euclidean distance of [B, D] latents to the k nearest others, [B] float32."""
         return self.search(latents, self._num_neighbours).mean_distance(self._num_neighbours)
-
-
-def random_rows(parts: Iterable[np.ndarray], num_rows: int, seed: int) -> np.ndarray:
-    """Keep `num_rows` random rows of a stream of [rows, D] arrays: those that drew the smallest keys."""
-    random = np.random.default_rng(seed)
-    kept, keys = np.empty((0, 0), np.float32), np.empty(0)
-    for rows in parts:
-        keys = np.concatenate([keys, random.random(len(rows))])
-        kept = np.concatenate([kept.reshape(-1, rows.shape[1]), rows])
-        chosen = np.argsort(keys, kind="stable")[:num_rows]
-        kept, keys = kept[chosen], keys[chosen]
-    return kept

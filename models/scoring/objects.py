@@ -2,7 +2,6 @@
 
 # B objects, D latents, K windows
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -36,18 +35,6 @@ class Objects(NamedTuple):
     def is_finite(self) -> np.ndarray:
         """Whether latent and profile are, [B]."""
         return np.asarray(np.isfinite(np.concatenate([self.latent, self.profile], axis=1)).all(1))
-
-
-def random_objects(parts: Iterable[Objects], num_rows: int, seed: int) -> Objects | None:
-    """Keep `num_rows` random objects of a stream, in random order: those that drew the smallest keys."""
-    random = np.random.default_rng(seed)
-    kept, keys = None, np.empty(0)
-    for part in parts:
-        keys = np.concatenate([keys, random.random(len(part.latent))])
-        kept = part if kept is None else Objects(*map(np.concatenate, zip(kept, part, strict=True)))
-        chosen = np.argsort(keys, kind="stable")[:num_rows]
-        kept, keys = kept.take(chosen), keys[chosen]
-    return kept
 
 
 def class_index(spectype: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from models.scoring.explanation import explain_windows
 from models.scoring.isolation import Found
 from models.scoring.kind import fit_kind_guess, kind_guess_from_arrays
 from models.scoring.normal import Normal, fit_normal, normal_from_arrays
-from models.scoring.objects import NO_CLASS, Objects, class_index, random_objects
+from models.scoring.objects import NO_CLASS, Objects, class_index
 from models.scoring.ranking import rank
 from models.scoring.reconstruction import (
     DrawScorer,
@@ -28,6 +28,7 @@ from models.scoring.reconstruction import (
     antithetic_normal,
     window_significance,
 )
+from models.scoring.sample import random_rows
 from models.scoring.snr_calibration import (
     SnrCalibration,
     fit_snr_calibration,
@@ -177,10 +178,10 @@ def fit(
     """
     scoring = config.scoring
     num_sample = max(scoring.num_reference, scoring.num_density)
-    sample = random_objects(_reference_objects(scorer, reference), num_sample, scoring.seed)
-    if sample is None:
+    sample = random_rows(_reference_objects(scorer, reference), num_sample, scoring.seed)
+    if not sample:
         raise ValueError("reference has 0 rows: what is normal is learned from normal objects")
-    normal = fit_normal(scoring, sample, num_threads)
+    normal = fit_normal(scoring, Objects(*sample), num_threads)
     oriented: list[dict[str, np.ndarray]] = []
     labels: list[np.ndarray] = []
     snr: list[np.ndarray] = []

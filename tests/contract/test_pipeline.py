@@ -18,7 +18,7 @@ from engine.placement import PipelineConfig
 from engine.sealed import seal, unseal
 from engine.stage import UnitTable
 from engine.storage import Storage, StorageOptions
-from engine.units import Unit, Work
+from engine.units import Unit, Work, given_up_id
 from engine.worker import Branch, UnitError, UnitWorker, name_unit, read_unit
 from tests.toy import COLUMNS, SOURCE_COLUMNS, TOY_KEY, ToySource, ToyStage, toy_units, write_all
 
@@ -41,11 +41,11 @@ def local_files(root: Path, source: ToySource) -> dict[str, str]:
     return catalogue_files(root, source)
 
 
-def run(root: Path, source: ToySource, stages=STAGES, **settings) -> list:
+def run(root: Path, source: ToySource, stages=STAGES, units=None, **settings) -> list:
     records: list = []
     sink = FragmentSink(str(root), StorageOptions(), COLUMNS)
     config = PipelineConfig(**{"workers": 2, **settings})
-    work = [Work(unit, (unit.id,)) for unit in toy_units(source)]
+    work = [Work(unit, (unit.id,)) for unit in units or toy_units(source)]
     run_units(work, source, [Branch(tuple(stages), sink)], config, lambda _, record: records.append(record))
     return records
 
@@ -162,6 +162,33 @@ def test_killed_worker_changes_nothing(ray_session, tmp_path, placement):
     assert {record.unit_key for record in records} == {f"toy-{i}" for i in range(6)}
     calm = ToySource(num_units=6)
     assert catalogue_files(tmp_path / "ray", source) == local_files(tmp_path / "local", calm)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("placement", ["fused", "split"])
+def test_unit_that_kills_each_worker_is_given_up_and_no_other(ray_session, tmp_path, placement):
+    source = ToySource(num_units=6, deadly="toy-1")
+    records = run(tmp_path / "ray", source, placement=placement, units_per_worker=2, max_attempts=2)
+    calm = ToySource(num_units=6)
+    unit = toy_units(calm)[1]
+    (given_up,) = (record for record in records if record.is_given_up)
+    assert given_up.unit_id == given_up_id(unit.id)
+    assert (given_up.unit_key, given_up.rows_in, given_up.rejected) == ("toy-1", 0, {"worker_died": 1})
+    (rejected,) = pq.read_table(tmp_path / "ray" / given_up.rejected_fragment).to_pylist()
+    assert (rejected["uri"], rejected["reason"], rejected["kind"]) == ("toy://1", "worker_died", "fault")
+    assert "unit toy-1" in rejected["detail"]
+    ledger = Ledger(str(tmp_path / "ray"), Storage())
+    assert ledger.ids() == {u.id for u in toy_units(calm) if u != unit} | {given_up.unit_id}
+
+    again = run(tmp_path / "ray", ToySource(num_units=6), units=[unit])
+    assert [record.unit_id for record in again] == [unit.id]
+    assert catalogue_files(tmp_path / "ray", calm) == local_files(tmp_path / "local", calm)
+
+
+@pytest.mark.ray
+def test_stage_that_kills_each_worker_ends_the_run(ray_session, tmp_path):
+    with pytest.raises(UnitError, match=r"a worker cannot be started: .* killed"):
+        run(tmp_path, ToySource(), stages=[ToyStage(deadly=True)], workers=1, max_attempts=2)
 
 
 @pytest.mark.ray

@@ -86,21 +86,6 @@ class TestReading:
         assert place.storage.read(uri) == name.encode()
         assert [file.uri for file in place.storage.list(place.uri("odd"))] == [uri]
 
-    def test_put_file_copies_a_local_file_over_what_is_there(self, place: Place, tmp_path):
-        data = bytes(range(256)) * 300
-        local = tmp_path / "local.bin"
-        local.write_bytes(data)
-        place.storage.put(place.uri("copied"), b"old")
-        place.storage.put_file(place.uri("copied"), str(local))
-        assert place.storage.read(place.uri("copied")) == data
-        assert local.read_bytes() == data
-        assert [f.size for f in place.storage.list(place.uri())] == [len(data)]
-
-    def test_put_file_tells_what_cannot_be_read(self, place: Place, tmp_path):
-        with pytest.raises(StorageError, match="does not exist"):
-            place.storage.put_file(place.uri("copied"), str(tmp_path / "none"))
-        assert not place.storage.exists(place.uri("copied"))
-
     def test_what_is_written_is_there_when_the_block_ends(self, place: Place):
         place.storage.put(place.uri("w"), b"old")
         with place.storage.writing(place.uri("w")) as local:

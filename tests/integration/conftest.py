@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import ray
+from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
 from benchmarks.small_model import make_checkpoint
 from engine.storage import Storage
@@ -91,6 +93,12 @@ def published(site: Site, ray_session: None) -> Path:
     """Catalogue of the whole small release, made without interruption."""
     assert site.run("reprocess", "published") == 0
     return site.folder / "published"
+
+
+def spilled_bytes() -> int:
+    """Bytes that the session's Ray has written to disk because its object store was full."""
+    state = get_state_from_address(ray.get_runtime_context().gcs_address)
+    return get_memory_info_reply(state).store_stats.spilled_bytes_total
 
 
 def manifest_of(root: Path, version: int = 0) -> dict:

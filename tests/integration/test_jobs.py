@@ -13,7 +13,7 @@ from jobs import demo, report
 from jobs.__main__ import main
 from jobs.config import Place
 from jobs.job import JobResult
-from tests.integration.conftest import Site, manifest_of
+from tests.integration.conftest import Site, manifest_of, spilled_bytes
 
 pytestmark = [
     pytest.mark.ray,
@@ -130,7 +130,9 @@ def test_demo_plans_and_prints_the_ten_strangest(
     assert f"ingest: not to be planned yet: {config.parent}/demo-release" in plan
     # Training is tested above; here a checkpoint is there.
     monkeypatch.setitem(demo.STEPS, "train", lambda *_: JobResult({}))
+    before = spilled_bytes()
     lines = say("demo", str(config), *somewhere, code=3).splitlines()
+    assert spilled_bytes() == before, "the object store was full"
     assert sum(bool(re.match(r"\s*\d+\s+\d{8,}", line)) for line in lines) == 10
     assert lines[-2].startswith(f"report: {config.parent}/demo-output/reports/")
     assert lines[-1] == f"catalogue: {config.parent}/demo-output"

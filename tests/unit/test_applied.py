@@ -1,5 +1,6 @@
 """Checkpoints that a job applies: what does not fit is told when they are opened, not by a worker."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.checkpoint import Checkpoint, load, save
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, ConfigError
 from engine.schema import column_array, set_column
 from engine.sources.base import Source
 from engine.spectra.explain import NameLines
@@ -19,9 +20,9 @@ from engine.storage import Storage
 from engine.train.batches import SPLIT_COLUMN
 from engine.train.fit import FitConfig, fit_scoring
 from jobs import applied
-from jobs.config import JobConfig, Place, ReleaseConfig
+from jobs.config import JobConfig, ModelConfig, Place, ReleaseConfig
 from models import MODELS
-from tests.contract.test_models import SMALL, make_batch, small_config
+from tests.smallmodels import SMALL, make_batch, small_config
 
 SPEC = MODELS["spectral_vae"]
 
@@ -57,6 +58,57 @@ def test_checkpoint_that_is_whole_is_opened(tmp_path: Path, checkpoint: Checkpoi
     np.testing.assert_array_equal(
         opened.checkpoint.fitted["reference_id"], load(str(tmp_path), Storage()).fitted["reference_id"]
     )
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Checkpoint of a small model of each kind, fitted to something."""
+    spec, folder = MODELS[request.param], tmp_path_factory.mktemp(request.param)
+    config = small_config(spec)
+    module = spec.build(config)
+    fitted = spec.fit(config, module, *([make_batch(spec, config, 80, seed)] for seed in (1, 2)))
+    weights = {name: value.numpy() for name, value in module.state_dict().items()}
+    save(Checkpoint(spec.name, spec.version, SMALL[spec.name], {}, weights, fitted), str(folder), Storage())
+    return Place(uri=str(folder))
+
+
+def test_settings_that_a_checkpoint_has_are_taken(place: Place) -> None:
+    name = Path(place.uri).name[:-1]  # pytest numbers its folders
+    told = json.loads(json.dumps(SMALL[name]))  # lists, as TOML has them
+    for model in (ModelConfig(name=name, settings=told), ModelConfig(name=name), ModelConfig()):
+        assert applied.open_last(JobConfig(checkpoint=place, model=model)).spec.name == name
+
+
+def test_settings_that_a_checkpoint_has_otherwise_are_refused_and_named(place: Place) -> None:
+    name = Path(place.uri).name[:-1]
+    (key, value), *_ = SMALL[name].items()
+    model = ModelConfig(name=name, settings={key: 3, "learning_rat": 1.0, "learning_rate": 0.5})
+    with pytest.raises(ConfigError) as refused:
+        applied.open_last(JobConfig(checkpoint=place, model=model))
+    told = str(refused.value)
+    assert f"model.settings.{key}, model.settings.learning_rat, model.settings.learning_rate: " in told
+    assert "got 3, 1.0, 0.5; " in told
+    assert f"expected {value!r}, 'no such setting', " in told
+    assert f"as {place.uri} has" in told
+
+
+def test_settings_inside_of_others_are_compared_one_by_one(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    save(checkpoint, str(tmp_path), Storage())
+    place = Place(uri=str(tmp_path))
+    same = {"num_neighbours": SMALL["spectral_vae"]["scoring"]["num_neighbours"]}
+    applied.open_last(JobConfig(checkpoint=place, model=ModelConfig(settings={"scoring": same})))
+    other = ModelConfig(settings={"scoring": same | {"num_reference": 7}})
+    with pytest.raises(
+        ConfigError, match=r"^model\.settings\.scoring\.num_reference: .*got 7; expected 100, as"
+    ):
+        applied.open_last(JobConfig(checkpoint=place, model=other))
+
+
+def test_checkpoint_of_another_model_than_told_is_refused(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    save(checkpoint, str(tmp_path), Storage())
+    config = JobConfig(checkpoint=Place(uri=str(tmp_path)), model=ModelConfig(name="unet_vae"))
+    with pytest.raises(ConfigError, match=r"model\.name: .*got unet_vae; expected spectral_vae"):
+        applied.open_last(config)
 
 
 def test_spectra_are_explained_after_they_are_scored(tmp_path: Path, checkpoint: Checkpoint) -> None:

@@ -1,9 +1,11 @@
 """What `make chaos` inflicts and how it judges, on processes and catalogues that stand in for those of a job."""
 
+import os
 import random
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import psutil
 import pytest
 
 from benchmarks.chaos import Outcome, table
-from benchmarks.faults.inflict import FAULTS, Scene, kill_driver, kill_worker, limit
+from benchmarks.faults.inflict import FAULTS, Scene, jump, kill_driver, kill_worker, limit
+from benchmarks.faults.nodes import clock_of, has_faketime, set_clock
 from benchmarks.faults.site import Comparison, Site, compare
 from benchmarks.faults.watching import Watcher
 from engine.storage import Storage
@@ -90,6 +93,26 @@ def test_a_lack_of_memory_is_an_error_of_the_worker(driver: subprocess.Popen[byt
         Scene(driver, random.Random(1))
     )
     assert tell(driver, "bytes(200 << 20)") == "MemoryError"
+
+
+@pytest.mark.skipif(not has_faketime(), reason="libfaketime is not installed")
+def test_a_clock_jumps_in_a_process_that_runs_and_its_durations_stay(tmp_path: Path) -> None:
+    clock = tmp_path / "clock"
+    set_clock(clock, 0)
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={**os.environ, **clock_of(clock)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    is_at = "abs(__import__('time').{}() - {}) < 60 or 1 / 0"
+    assert tell(process, is_at.format("time", time.time())) == "done"
+    assert jump(Scene(process, random.Random(1), clock=clock))
+    time.sleep(1.1)
+    assert abs(int(clock.read_text())) >= 3600
+    assert tell(process, is_at.format("time", time.time() + int(clock.read_text()))) == "done"
+    assert tell(process, is_at.format("monotonic", time.monotonic())) == "done"
+    process.communicate()
 
 
 class TestCompare:

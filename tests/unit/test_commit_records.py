@@ -5,6 +5,7 @@ import pytest
 
 from engine.errors import CommitError
 from engine.ledger import Ledger
+from engine.units import given_up_id
 from tests.toy import ToyCatalogue
 
 
@@ -32,3 +33,29 @@ def test_numbers_of_a_publication_are_lines_for_dashboards(catalogue: ToyCatalog
     assert told["bytes_fetched", ""] == {
         "time": manifest.created, "name": "bytes_fetched", "value": 28.0, "unit": "byte", "stage": ""
     }  # fmt: skip
+
+
+def test_unit_that_is_given_up_is_published_as_rejected_files_and_stays_to_be_done(
+    catalogue: ToyCatalogue,
+) -> None:
+    lost, ledger = catalogue.units[1], Ledger(catalogue.root, catalogue.storage)
+    whole = catalogue.publish()
+    ledger.forget(lost.id)
+    first, again = (catalogue.sink.give_up(lost, detail) for detail in ("killed", "killed again"))
+    assert first == again
+    assert (first.unit_id, first.unit_key) == (given_up_id(lost.id), lost.key)
+    assert lost.id not in ledger.ids()
+    ids = [unit.id for unit in catalogue.units if unit != lost]
+    manifest = catalogue.publish(ids=[*ids, first.unit_id])
+    assert manifest.rejected["worker_died"] == 1, "the redrock file goes with the spectra"
+    assert manifest.rows_in == whole.rows_in - 21
+    told = [
+        row for row in catalogue.table(manifest, "rejected").to_pylist() if row["reason"] == "worker_died"
+    ]
+    assert [(row["uri"], row["row"], row["detail"]) for row in told] == [("toy://1", None, "killed")]
+
+
+def test_unit_that_has_a_record_is_not_given_up(catalogue: ToyCatalogue) -> None:
+    ledger = Ledger(catalogue.root, catalogue.storage)
+    assert catalogue.sink.give_up(catalogue.units[0], "killed") == ledger.read(catalogue.ids[0])
+    assert ledger.ids() == set(catalogue.ids)

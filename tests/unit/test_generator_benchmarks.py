@@ -1,10 +1,11 @@
 """What benchmarks of generators share: weights kept by the measured distance, tables, sets measured in pieces."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
-from benchmarks import generator_metrics, generators, mixed_classifier
+from benchmarks import generator_metrics, generators, mixed_classifier, mixing
 from benchmarks.measuring import measures_of
 from benchmarks.sersic_generators import NUM_CHECKS, batches_of, pieces, sersic_images, settings_for, trained
 from engine.images.morphology import PUBLISHED
@@ -70,6 +71,17 @@ def test_tables_show_what_a_family_lacks_and_hundredths() -> None:
     assert text[1].split() == ["average", "7.19", "1.00", "+-", "0.20"]
     assert text[2].split() == ["fid", "0.55"]
     assert generator_metrics.by_inception("", np.zeros((1, 1, 4, 4)), np.zeros((1, 1, 4, 4))) == {}
+
+
+def test_batches_of_an_experiment_are_as_many_as_asked_for_and_of_both_sets() -> None:
+    parser = mixing.options("", alphas=[0.0, 0.5, 1.0], batch_rows=8, steps=40)
+    real, made = (pa.table({"image": [value] * 20, "label": [value] * 20}) for value in (0, 1))
+    for alpha, wanted in ((0.0, {0}), (0.5, {0, 1}), (1.0, {1})):
+        batches = list(mixing.mixed(mixing.parsed(parser, []), alpha, 1, real, made))
+        assert [len(batch["image"]) for batch in batches] == [8] * 40
+        assert {float(batch["label"].mean()) for batch in batches} == wanted
+    with pytest.raises(SystemExit):
+        mixing.parsed(parser, ["--alphas", "0.5"])
 
 
 def test_accuracies_are_compared_seed_by_seed() -> None:

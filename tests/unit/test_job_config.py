@@ -118,6 +118,8 @@ def test_models_are_said_in_one_place(tmp_path: Path) -> None:
     assert first.catalog.key == ("survey", "program", "targetid")
     with pytest.raises(ConfigError, match="models is given, so output belong into its entries"):
         load_scorings(Options(target=str(path), overrides=("output.uri=three",)))
+    with pytest.raises(ConfigError, match="so model says nothing"):
+        load_scorings(Options(target=str(path), overrides=("model.settings.size=64",)))
     with pytest.raises(ConfigError, match="an output of its own"):
         load_scorings(Options(target=str(path), overrides=('models=[{checkpoint.uri="c", output.uri="o"}, '
                                                            '{checkpoint.uri="d", output.uri="o"}]',)))  # fmt: skip

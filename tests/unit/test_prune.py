@@ -1,10 +1,10 @@
 """Pruning beside publishers, readers and running jobs: nothing goes that somebody still needs."""
 
-import json
 import os
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,10 @@ def catalogue(tmp_path: Path) -> ToyCatalogue:
 
 
 def backdate(root: str, days: float, only: str = "") -> None:
-    """Make everything below a root older, the times in version records as well."""
+    """Make everything below a root older."""
     for path in Path(root, only).rglob("*"):
         if path.is_file():
             then = path.stat().st_mtime - days * DAY
-            if path.parent.name == "versions":
-                told = json.loads(path.read_text())
-                told["created"] = (datetime.fromisoformat(told["created"]) - timedelta(days=days)).isoformat()
-                path.write_text(json.dumps(told))
             os.utime(path, (then, then))
 
 
@@ -52,6 +48,24 @@ def test_version_goes_when_its_successor_is_old_not_when_itself_is(catalogue: To
     assert sum("/versions/" in uri for uri in gone) == 1
     assert not is_whole(catalogue, first)
     assert is_whole(catalogue, second)
+
+
+def test_clocks_of_machines_that_publish_and_prune_do_not_matter(
+    catalogue: ToyCatalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = catalogue.publish(ids=catalogue.ids[:2])
+    unit, table = catalogue.unit_table(1)
+    catalogue.sink.write(unit, table)  # an orphan
+    second = catalogue.publish()
+    (record,) = Path(catalogue.root, "versions").glob("*2.json")
+    age = record.stat().st_mtime
+    record.write_text(record.read_text().replace(second.created[:4], "1999"))
+    os.utime(record, (age, age))
+    monkeypatch.setitem(prune.__globals__, "time", lambda: time.time() + 30 * DAY)
+    before = {path for path in Path(catalogue.root).rglob("*") if path.is_file()}
+    assert prune(catalogue.root, catalogue.storage, 1, DAY).uris == ()
+    assert {path for path in Path(catalogue.root).rglob("*") if path.is_file()} == before
+    assert is_whole(catalogue, first)
 
 
 def test_fragments_of_units_that_only_old_versions_had_go_in_two_steps(catalogue: ToyCatalogue) -> None:
@@ -124,6 +138,30 @@ def test_old_runs_are_forgotten_but_the_last(catalogue: ToyCatalogue) -> None:
     backdate(catalogue.root, 2, "runs/20260103T000000Z-c")
     prune(catalogue.root, catalogue.storage, 1, DAY)
     assert run_names(catalogue.root, catalogue.storage) == ["20260102T000000Z-b", "20260103T000000Z-c"]
+
+
+def test_what_a_killed_writer_left_goes_when_it_is_old(catalogue: ToyCatalogue) -> None:
+    left = Path(catalogue.root, "fragments"), Path(catalogue.root, "runs", "one", "beats")
+    for folder in left:
+        folder.mkdir(parents=True, exist_ok=True)
+        with pytest.raises(KeyboardInterrupt), killed_before_cleaning_up():
+            catalogue.storage.put(str(folder / "file"), b"whole")
+    old, new = (next(folder.glob(".*.tmp")) for folder in left)
+    then = time.time() - 2 * DAY
+    os.utime(old, (then, then))
+    assert str(old) not in {file.uri for file in catalogue.storage.list(catalogue.root)}
+    assert prune(catalogue.root, catalogue.storage, 1, DAY, dry_run=True).uris == (str(old),)
+    assert prune(catalogue.root, catalogue.storage, 1, DAY).uris == (str(old),)
+    assert new.exists()
+    assert not old.exists()
+
+
+@contextmanager
+def killed_before_cleaning_up() -> Iterator[None]:
+    """Let a writer end between writing and renaming, as SIGKILL does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.localfiles._rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        yield
 
 
 class Interrupted(Storage):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from engine.errors import CommitError, StorageError
+from engine.ledger import Ledger
 from engine.runs import Beat, Begin, InHand, Pulse, Recorder, RunFolder, RunState, run_names
 from engine.storage import Storage
 from engine.units import Work
@@ -172,6 +173,18 @@ def test_running_run_with_what_is_in_hand_rate_and_time_left(catalogue: ToyCatal
     assert "failed, ended" in text
     assert "0 running, 1 failed" in text
     assert "error: unit toy-3 (abc) failed: ValueError: no" in text
+
+
+def test_units_that_were_given_up_have_failed(catalogue: ToyCatalogue, capsys) -> None:
+    recorder = recorder_of(catalogue)
+    recorder.begin([(4, catalogue.units)])
+    ledger = Ledger(catalogue.root, catalogue.storage)
+    ledger.forget(catalogue.ids[2])
+    catalogue.sink.give_up(catalogue.units[2], "killed")
+    recorder.end(None)
+    assert "3/4 done, 0 running, 1 failed" in say(capsys, catalogue.root)
+    catalogue.sink.write(*catalogue.unit_table(2))
+    assert "4/4 done, 0 running, 0 failed" in say(capsys, catalogue.root)
 
 
 def test_killed_run_is_told_as_lost_until_another_takes_over(catalogue: ToyCatalogue, capsys) -> None:
