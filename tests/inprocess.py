@@ -14,10 +14,11 @@ from ray import cloudpickle
 from ray.train import ScalingConfig
 
 from engine import pipeline
+from engine.attempts import Unlimited
 from engine.placement import WorkerPlan
 from engine.train import loop
 from engine.units import Work
-from engine.worker import Branch, Reader, UnitWorker, Watch, name_unit
+from engine.worker import Branch, Reader, UnitWorker, name_unit
 
 
 @contextmanager
@@ -26,15 +27,16 @@ def in_process() -> Iterator[None]:
     num_threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "_rows", computed)
+        patch.setattr(pipeline.RayAttempts, "of", lambda _: Unlimited())
         patch.setattr(loop, "ScalingConfig", local_mode)
         yield
     torch.set_num_threads(num_threads)  # a worker sets its own
 
 
 def computed(
-    work: Sequence[Work], source: Reader, plan: WorkerPlan, branches: Sequence[Branch], watch: Watch
+    work: Sequence[Work], source: Reader, plan: WorkerPlan, branches: Sequence[Branch], *_: Any
 ) -> Iterator[dict[str, Any]]:
-    """Do what one worker does, which gets its stages pickled; nobody watches it."""
+    """Do what one worker does, which gets its stages pickled; nobody watches it or counts its attempts."""
     arguments = source, (*plan.read_stages, *plan.shared_stages), branches
     worker = UnitWorker(*cloudpickle.loads(cloudpickle.dumps(arguments)))
     for one in work:
