@@ -32,6 +32,7 @@ lint: setup  ## ruff, import rules, types, spelling
 	$(BIN)/codespell
 
 test: lint  ## lint, then all tests: those with Ray in one process, the others beside them
+	$(BIN)/python -m compileall -q engine models catalogs jobs tests  # a hundred processes import them
 	$(BIN)/python -m pytest -n 2
 
 golden: setup  ## rewrite the golden files; review the diff

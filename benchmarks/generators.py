@@ -7,8 +7,12 @@ kept whose samples are nearest to held-out images by `models.generators.distance
 are those of `models.evaluation` between `--num` samples and as many real images that were not trained on, x 0.01 as
 published, with intervals of 95 % by bootstrap; the floor is between two real sets of the same size, and no generator can
 be told from the real set below it. `nearer` is the probability that a sample is nearer to a training image than a real
-held-out image is (0.5: no copies). Morphology takes about 0.3 s an image of 64 pixels and core: 1,000 images of six sets
+held-out image is (0.5: no copies); without `--num-train` there is nothing to copy. Morphology takes about 0.3 s an image of 64 pixels and core: 1,000 images of six sets
 half an hour on 2 cores. What is found is kept in `--folder`: a rerun goes on.
+
+On a GPU at the published size, with training images drawn there:
+
+    python -m benchmarks.generators --size 256 --preset published256 --num-train 0 --device cuda --families image_flow
 """
 
 import argparse
@@ -27,7 +31,9 @@ from benchmarks.sersic_generators import (
     SOFTENING,
     batches_of,
     core_seconds,
+    drawn_anew,
     pieces,
+    preset,
     sersic_images,
     settings_for,
     trained,
@@ -54,7 +60,13 @@ def main() -> None:
     parser.add_argument("--core-s", type=float, default=7200.0, help="of training, for each family")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--batch-rows", type=int, default=32)
-    parser.add_argument("--num-train", type=int, default=8192, help="images that a family learns from")
+    parser.add_argument(
+        "--num-train",
+        type=int,
+        default=8192,
+        help="images that a family learns from; 0: new ones in each step",
+    )
+    parser.add_argument("--preset", default="cpu64", choices=("tiny", "cpu64", "published256"))
     parser.add_argument("--num", type=int, default=1000, help="images of each set that is measured")
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that measure")
@@ -95,9 +107,14 @@ def training_set(args: argparse.Namespace) -> np.ndarray:
 def sampled(args: argparse.Namespace, family: str) -> Arrays:
     """Train a family, and draw from it; say how fast both are."""
     device, began = torch.device(args.device), time.perf_counter()
-    images = batches_of(training_set(args), args.batch_rows)
+    images = (
+        batches_of(training_set(args), args.batch_rows)
+        if args.num_train
+        else drawn_anew(args.batch_rows, args.size, device)
+    )
+    settings = preset(family, args.preset) | settings_for(args.size)
     held_out = {"image": sersic_images(NUM_CHECKED, args.size, CHECK_SEED)}
-    made = trained(family, settings_for(args.size), images, held_out, device, core_s=args.core_s)
+    made = trained(family, settings, images, held_out, device, core_s=args.core_s)
     seconds, start = time.perf_counter() - began, core_seconds(device)
     image = made.sampler.sample(np.arange(args.num))["image"]
     rate, best = args.num / (core_seconds(device) - start), min(made.checks, key=lambda check: check[1])
@@ -122,12 +139,14 @@ def judged(args: argparse.Namespace, made: dict[str, Arrays]) -> dict[str, dict[
         measured = {
             name: measures(args, mapped, name, images) for name, images in ({"real": real} | sets).items()
         }
-    near = {name: _nearest(args, images) for name, images in ({"real": real} | sets).items()}
+    compared = ({"real": real} | sets) if args.num_train else {}
+    near = {name: _nearest(args, images) for name, images in compared.items()}
     rows = {}
     for name, images in sets.items():
         pooled = features(_square(real, args.size), POOLED), features(_square(images, args.size), POOLED)
         rows[name] = row_of(measured["real"], measured[name], pooled, TableConfig(size=args.size))
-        rows[name]["nearer"] = Value(copying(near[name], near["real"]).nearer)
+        if near:
+            rows[name]["nearer"] = Value(copying(near[name], near["real"]).nearer)
         facts = {
             key: Value(float(made[name][key]))
             for key in ("steps", "best_step", "samples_per_core_s")

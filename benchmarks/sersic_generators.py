@@ -1,8 +1,8 @@
 """What benchmarks of generators share: Sersic images, a family trained on them within a budget, samples of it."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from engine.synthetic.sersic_torch import draw_parameters, render_batch
 from engine.train.epochs import module_weights
 from models import MODELS
+from models.generators import alae, flow_config, stylegan, vae
 from models.generators.images import measured_stretch
 from models.spec import Batch, Sampler, TrainTask
 from models.training import unwrapped
@@ -23,6 +24,11 @@ NUM_CHECKS = 8
 """Times in a training that a generator is judged; the best weights are kept, as `python -m jobs train` does."""
 CHECK_ROWS = 64
 """Images of a batch that it is judged by."""
+PRESETS: dict[str, Mapping[str, Any]] = {
+    "image_vae": vae.PRESETS, "image_alae": alae.PRESETS, "image_stylegan": stylegan.PRESETS,
+    "image_flow": flow_config.PRESETS,
+}  # fmt: skip
+"""Settings of each family by name."""
 STRETCH_SEED, TRAINING_SEED = 11, 1000
 """Real sets that are measured have other seeds, up to 9."""
 
@@ -67,6 +73,17 @@ def batches_of(images: np.ndarray, rows: int, **conditions: np.ndarray) -> Image
         return {name: values[chosen] for name, values in columns.items()}
 
     return batch
+
+
+def drawn_anew(rows: int, size: int, device: torch.device) -> Images:
+    """Give each step images that no other has, drawn on the device."""
+    return lambda step: {"image": sersic_images(rows, size, TRAINING_SEED + step, device)}
+
+
+def preset(family: str, name: str) -> dict[str, Any]:
+    """Return settings of a family by name, those for the Sersic set where there are such."""
+    known = PRESETS[family]
+    return asdict(known.get(f"{name}_sersic", known[name]))
 
 
 def settings_for(size: int, **settings: Any) -> dict[str, Any]:

@@ -1,11 +1,14 @@
-"""Train the default spectral VAE on synthetic spectra made on the fly, without Ray and without files.
+"""Train the shipped spectral VAEs on synthetic spectra made on the fly, without Ray and without files.
 
     python -m benchmarks.train_default --bases TEMPLATES
+    python -m benchmarks.train_default --bases TEMPLATES --frame rest --num-spectra 60000 --passes 5
     python -m benchmarks.train_default --bases TEMPLATES --refit checkpoints/spectral_vae_desi
 
 TEMPLATES is a clone of desihub/redrock-templates; without it all spectra are of the parametric kind. Run it again
 after an interruption: it goes on from its last state. Takes about 25 minutes on two cores for 1.2 million
-spectra. Writes the checkpoint with float16 weights and with scores calibrated on the rounded weights.
+spectra. In the rest frame making a spectrum costs several times what learning from it does: with `--passes` each is
+used so often, among the few thousand before it. Writes the checkpoint with float16 weights and with scores
+calibrated on the rounded weights.
 `--refit` keeps the weights of a checkpoint, and fits anew what scoring knows of normal spectra and of anomalies.
 """
 
@@ -15,8 +18,9 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,7 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from benchmarks.training_spectra import Augment, Batch, Recipe, chunks
+from benchmarks.training_spectra import WIDE_REST, Augment, Batch, Recipe, chunks
 from benchmarks.training_state import load_rounded, restore, store
 from engine.checkpoint import Checkpoint, load, save
 from engine.infer import open_model
@@ -35,21 +39,41 @@ from engine.synthetic.population import SimulateConfig
 from models.scoring import spectral
 from models.spec import Predict
 from models.spectral_vae import SPEC, SpectralVAE, SpectralVAETask
-from models.spectral_vae_config import SpectralVAEConfig
+from models.spectral_vae_config import PRESETS, SpectralVAEConfig
 
 log = logging.getLogger("train_default")
 
 CHUNK_ROWS = 1024
 SEED_VALIDATION, SEED_REFERENCE, SEED_CALIBRATION, SEED_ANOMALIES, SEED_CONFUSION = 1, 2, 3, 6, 7
 """Streams of spectra; training has the seed of the command line, which is none of these nor a test seed."""
-STATE_EVERY = 40
+STATE_EVERY = 20
+POOL_CHUNKS = 8
+"""Chunks that further passes draw from."""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A checkpoint that comes with the project."""
+
+    config: SpectralVAEConfig
+    prepare: SpectrumPrep
+    uri: str
+
+
+SHIPPED = {
+    "observed": Shipped(SpectralVAEConfig(), SpectrumPrep(), "checkpoints/spectral_vae_desi"),
+    "rest": Shipped(PRESETS["rest_2860x10"], WIDE_REST, "checkpoints/spectral_vae_rest"),
+}
+"""By frame."""
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--frame", choices=list(SHIPPED), default="observed")
     parser.add_argument("--num-spectra", type=int, default=1_200_000)
+    parser.add_argument("--passes", type=int, default=1, help="times that each spectrum is used")
     parser.add_argument("--batch-rows", type=int, default=128)
     parser.add_argument("--bases", default="", help="folder with rrtemplate-*.fits")
     parser.add_argument("--bases-fraction", type=float, default=0.4)
@@ -63,9 +87,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num-workers", type=int, default=1, help="processes that make spectra")
     parser.add_argument("--num-threads", type=int, default=1, help="threads that train")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--output", default="checkpoints/spectral_vae_desi")
-    parser.add_argument("--state", default="build/train_default", help="folder to resume from")
-    return parser.parse_args()
+    parser.add_argument("--output", help="default: where the checkpoint of the frame is")
+    parser.add_argument("--state", help="folder to resume from; default build/train_default/FRAME")
+    args = parser.parse_args()
+    args.output = args.output or SHIPPED[args.frame].uri
+    args.state = args.state or f"build/train_default/{args.frame}"
+    return args
 
 
 def main() -> None:
@@ -75,7 +102,7 @@ def main() -> None:
     recipe = Recipe(
         CHUNK_ROWS,
         SimulateConfig(bases_fraction=args.bases_fraction if args.bases else 0.0),
-        SpectrumPrep(),
+        SHIPPED[args.frame].prepare,
         Augment(),
         args.bases,
     )
@@ -92,7 +119,7 @@ def main() -> None:
 
 def newly_trained(args: argparse.Namespace, recipe: Recipe) -> Checkpoint:
     """Train, and return the checkpoint without what scoring fits."""
-    config = SpectralVAEConfig()
+    config = SHIPPED[args.frame].config
     task, history = train(args, config, recipe)
     module, weights = rounded(config, task.modules["vae"])
     metrics = evaluate(config, module, args, recipe)
@@ -105,7 +132,7 @@ def newly_trained(args: argparse.Namespace, recipe: Recipe) -> Checkpoint:
 def reopened(args: argparse.Namespace) -> Checkpoint:
     """Return the checkpoint to refit, with the default settings of scoring."""
     old = load(args.refit, Storage(), SPEC.name, SPEC.version)
-    config = old.config | {"scoring": as_json(SpectralVAEConfig())["scoring"]}
+    config = old.config | {"scoring": as_json(SHIPPED[args.frame].config)["scoring"]}
     told = {key: value for key, value in provenance(args).items() if key in ("command", "git_commit")}
     return replace(old, config=config, provenance=old.provenance | {"fitted_by": told})
 
@@ -151,16 +178,16 @@ def confusion(predict: Predict, batches: Iterator[Batch]) -> dict[str, dict[str,
 def train(
     args: argparse.Namespace, config: SpectralVAEConfig, recipe: Recipe
 ) -> tuple[SpectralVAETask, list[dict[str, Any]]]:
-    """Train from the last state, or from scratch; one pass over fresh spectra."""
+    """Train from the last state, or from scratch."""
     num_chunks = -(-args.num_spectra // CHUNK_ROWS)
-    steps_per_chunk = CHUNK_ROWS // args.batch_rows
+    steps_per_chunk = args.passes * (CHUNK_ROWS // args.batch_rows)
     task = SpectralVAETask(config, args.seed)
     task.start(torch.device(args.device), num_chunks * steps_per_chunk)
     first, history = restore(Path(args.state), task)
     validation = list(chunks(recipe, SEED_VALIDATION, 0, 2, 0)) if first < num_chunks else []
     began = time.perf_counter()
-    for index, chunk in enumerate(chunks(recipe, args.seed, first, num_chunks, args.num_workers), first):
-        steps = enumerate(batches(chunk, args.batch_rows), index * steps_per_chunk)
+    for index, batches in mixed(args, recipe, first, num_chunks):
+        steps = enumerate(batches, index * steps_per_chunk)
         metrics = [task.step(batch, step) for step, batch in steps]
         if (index + 1) % STATE_EVERY == 0 or index + 1 == num_chunks:
             entry = summary(index + 1, metrics, [task.evaluate(batch) for batch in validation])
@@ -177,10 +204,26 @@ def train(
     return task, history
 
 
-def batches(chunk: Batch, rows: int) -> Iterator[Batch]:
-    """Cut a chunk; what is left over is dropped."""
-    for start in range(0, CHUNK_ROWS - rows + 1, rows):
-        yield {key: values[start : start + rows] for key, values in chunk.items()}
+def mixed(
+    args: argparse.Namespace, recipe: Recipe, first: int, last: int
+) -> Iterator[tuple[int, Iterator[Batch]]]:
+    """Chunks number `first` to `last` - 1 as mini-batches: the same ones wherever training goes on."""
+    pool: deque[Batch] = deque(maxlen=POOL_CHUNKS)
+    begin = max(first + 1 - POOL_CHUNKS, 0) if args.passes > 1 else first
+    for index, chunk in enumerate(chunks(recipe, args.seed, begin, last, args.num_workers), begin):
+        pool.append(chunk)
+        if index >= first:
+            rng = np.random.default_rng((args.seed, index))
+            yield index, mini_batches(pool, args.passes, args.batch_rows, rng)
+
+
+def mini_batches(pool: Sequence[Batch], passes: int, rows: int, rng: np.random.Generator) -> Iterator[Batch]:
+    """Cut the newest chunk, and `passes` - 1 drawn from the pool, in random order; what is left over is dropped."""
+    others = [pool[rng.integers(len(pool))] for _ in range(passes - 1)]
+    for chunk in (pool[-1], *others):
+        order = rng.permutation(CHUNK_ROWS)
+        for start in range(0, CHUNK_ROWS - rows + 1, rows):
+            yield {key: values[order[start : start + rows]] for key, values in chunk.items()}
 
 
 def summary(num_chunks: int, train_metrics: list[dict], val_metrics: list[dict]) -> dict[str, float]:
@@ -226,6 +269,7 @@ def provenance(args: argparse.Namespace) -> dict[str, Any]:
         "command": shlex.join(["python", "-m", "benchmarks.train_default", *given]),
         "seed": args.seed,
         "num_spectra": -(-args.num_spectra // CHUNK_ROWS) * CHUNK_ROWS,
+        "passes": args.passes,
         "git_commit": commit.stdout.strip(),
         "torch": torch.__version__,
         "device": args.device,

@@ -25,6 +25,11 @@ from engine.synthetic.templates import load_bases
 
 Batch = dict[str, np.ndarray]
 
+WIDE_REST = SpectrumPrep(
+    frame="rest", rest_wave_min_angstrom=640.0, rest_wave_max_angstrom=9840.0, num_rest_pixels=2860
+)
+"""The rest frame of `checkpoints/spectral_vae_rest`: all that redshifts up to 4.6 bring in, 286 km/s a pixel."""
+
 
 @dataclass(frozen=True)
 class Augment:

@@ -1,12 +1,13 @@
 """Charts of the report of a catalogue of two classes: probabilities, how honest they are, and redshift."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from catalogs.binomial import binomial_interval
-from catalogs.figures import BLUE, GREY, VERMILION, new_figure, style, to_svg
+from catalogs.figures import BLUE, GREY, PURPLE, VERMILION, new_figure, style, to_svg
 from catalogs.spec import Classes
 from catalogs.statistics import Fractions, Histogram
 
@@ -37,7 +38,7 @@ def class_chart(
         Rows of class 1 in bins of redshift.
     """
     with style():
-        figure = new_figure(10.5, 3.1)
+        figure = new_figure(10.5, 3.4)
         left, middle, right = figure.subplots(1, 3)
         _draw_probabilities(left, probabilities, classes)
         _draw_reliability(middle, reliability, *labelled)
@@ -76,18 +77,18 @@ def _draw_reliability(
         low, high = binomial_interval(hits, totals)
         rate = hits / totals
         brier = np.mean((probability - outcome) ** 2)
-        axes.errorbar(sums[some] / totals, rate, [rate - low, high - rate], fmt="s", ms=4, color=VERMILION,
+        axes.errorbar(sums[some] / totals, rate, [rate - low, high - rate], fmt="s", ms=4, color=PURPLE,
                       capsize=2, label=f"given classes, Brier {brier:.2f}")  # fmt: skip
     axes.set_xlabel("probability")
     axes.set_ylabel("fraction that is")
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.02, 1.02)
-    _draw_legend(axes)
+    _draw_legend(axes, loc="lower left", bbox_to_anchor=(0, 1))  # above: points may lie anywhere inside
 
 
-def _draw_legend(axes: Axes) -> None:
+def _draw_legend(axes: Axes, **place: Any) -> None:
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best")
+        axes.legend(**place)
 
 
 def _draw_fractions(axes: Axes, fractions: Fractions, classes: Classes) -> None:
@@ -99,10 +100,8 @@ def _draw_fractions(axes: Axes, fractions: Fractions, classes: Classes) -> None:
         axes.errorbar(
             middle, rate, bars, np.diff(fractions.edges)[some] / 2, fmt="o", ms=4, color=BLUE, capsize=2
         )
-    for x, y, num in zip(middle, rate + bars[1], fractions.totals[some], strict=True):
-        axes.annotate(
-            str(num), (x, y), (0, 2), textcoords="offset points", ha="center", fontsize=7, color=GREY
-        )
-    axes.set_ylim(0, 1.08)
+    for x, num in zip(middle, fractions.totals[some], strict=True):
+        axes.text(x, 1.05, str(num), ha="center", fontsize=7, color=GREY)
+    axes.set_ylim(0, 1.12)
     axes.set_xlabel(f"redshift ({classes.redshift})")
     axes.set_ylabel(f"fraction of {classes.names[1]}")

@@ -118,8 +118,9 @@ def _draw_band(
 
 
 def frame(axes: Axes, title: str) -> None:
-    """Give a picture its title, and no ticks."""
+    """Give a picture its title, and neither ticks nor border."""
     axes.set_facecolor("#9a9a9a")
+    axes.spines[:].set_visible(False)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_title(title, fontsize=7)

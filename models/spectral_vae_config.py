@@ -104,5 +104,15 @@ PRESETS: Mapping[str, SpectralVAEConfig] = {
         wave_spacing="log",
         window_pixels=16,
     ),
+    "rest_2860x10": SpectralVAEConfig(
+        num_pixels=2860,
+        num_latent=10,
+        hidden=(256, 128),
+        wave_min_angstrom=640.0,
+        wave_max_angstrom=9840.0,
+        wave_spacing="log",
+        window_pixels=16,
+    ),
 }
-"""Configurations by name; the second fits `SpectrumPrep(frame="rest")`."""
+"""Configurations by name; the second fits `SpectrumPrep(frame="rest")`, the third what `jobs/configs/desi_rest.toml` prepares:
+all that redshifts up to 4.6 bring in, 286 km/s a pixel."""

@@ -11,15 +11,20 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes share the cores: spinning threads starve
+os.environ.setdefault("NUMBA_OPT", "0")  # UMAP is compiled anew each time, for one small embedding
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault(
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3"
 )  # runs of seconds need not wait for the next 2 s
+os.environ.setdefault("RAY_metrics_report_interval_ms", "2000")  # the same for the export each 10 s
+os.environ.setdefault(
+    "RAY_worker_niceness", "5"
+)  # instead of 15, with which the process below would go first
 os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
 
 if os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
-    os.nice(10)  # the first process has the tests with Ray, which are the longest: others take what it leaves
+    os.nice(15)  # the first process has the tests with Ray, which are the longest: others take what it leaves
 
 pytest_plugins = ["tests.servers"]
 

@@ -23,7 +23,7 @@ from engine.units import Work
 from engine.worker import Branch
 from tests.toy import COLUMNS, ToySource, ToyStage, toy_units
 
-NUM_UNITS = 400
+NUM_UNITS = 100
 ONE_CPU = Resources(num_cpus=1)
 
 
@@ -43,7 +43,7 @@ class Slowly:
         def note(table: UnitTable) -> UnitTable:
             Path(self.notes, f"{node}-{os.getpid()}").touch()
             if len(nodes_that_worked(Path(self.notes))) < 2:
-                time.sleep(0.2)
+                time.sleep(0.8)
             return table
 
         return note
@@ -72,7 +72,7 @@ def main(folder: Path) -> None:
         kwargs={"may_grow": True},
     )
     run.start()
-    while len(records) < 5:
+    while len(records) < 2:
         time.sleep(0.05)
     before = nodes_that_worked(notes)
     cluster.add_node(**resources)

@@ -14,6 +14,7 @@ from benchmarks.ablation import sample as spectra
 from benchmarks.ablation.linear import fit_weighted_nmf, fit_weighted_pca, pixel_weights
 from benchmarks.ablation.reduction import BATCH_ROWS, Points, Reduction, Told, at_redshifts
 from benchmarks.ablation.sample import Batch, Sample
+from benchmarks.training_spectra import WIDE_REST
 from models.redshift_vae import RedshiftVAETask
 from models.redshift_vae_config import RedshiftVAEConfig
 from models.scoring.spectral import ScoringConfig
@@ -59,8 +60,8 @@ def grid(frame: str, settings: Settings, kind: Any = SpectralVAEConfig, **more: 
     """Configure a network on a frame's grid; windows of about 50 Angstrom."""
     observed = {"num_pixels": spectra.NUM_OBSERVED, "wave_min_angstrom": spectra.OBSERVED_MIN,
                 "wave_max_angstrom": spectra.OBSERVED_MAX, "window_pixels": 13}  # fmt: skip
-    rest = {"num_pixels": spectra.REST.num_rest_pixels, "wave_min_angstrom": spectra.REST.rest_wave_min_angstrom,
-            "wave_max_angstrom": spectra.REST.rest_wave_max_angstrom, "wave_spacing": "log",
+    rest = {"num_pixels": WIDE_REST.num_rest_pixels, "wave_min_angstrom": WIDE_REST.rest_wave_min_angstrom,
+            "wave_max_angstrom": WIDE_REST.rest_wave_max_angstrom, "wave_spacing": "log",
             "window_pixels": 16}  # fmt: skip
     shared = {"num_latent": settings.num_latent, "hidden": settings.hidden, "precision": "float32",
               "scoring": ScoringConfig(min_class_rows=300)}  # fmt: skip
@@ -185,4 +186,4 @@ METHODS: Mapping[str, Method] = {
     "redshift_vae": Method("observed", train_redshift_vae, "convolutions, rest-frame decoder"),
     "spender": Method("observed", train_spender, "spender, shortly trained"),
 }
-"""By name. The shipped checkpoint is not trained here: see `default`."""
+"""By name. The shipped checkpoints are not trained here: see `shipped`."""

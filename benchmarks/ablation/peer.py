@@ -8,7 +8,8 @@ from spender.instrument import Instrument
 from benchmarks.ablation.linear import pixel_weights
 from benchmarks.ablation.methods import Settings
 from benchmarks.ablation.reduction import Points
-from benchmarks.ablation.sample import REST, Batch, Sample
+from benchmarks.ablation.sample import Batch, Sample
+from benchmarks.training_spectra import WIDE_REST
 from models.spectral_vae_config import SpectralVAEConfig
 
 BATCH_ROWS = 64
@@ -44,7 +45,7 @@ def train(sample: Sample, config: SpectralVAEConfig, settings: Settings, seed: i
     wave = torch.linspace(config.wave_min_angstrom, config.wave_max_angstrom, config.num_pixels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        rest = torch.tensor(REST.wave, dtype=torch.float32)
+        rest = torch.tensor(WIDE_REST.wave, dtype=torch.float32)
         model = SpectrumAutoencoder(
             ObservedGrid(wave), rest, n_latent=config.num_latent, n_hidden=(64, 128, 256)
         )

@@ -9,11 +9,12 @@ many kilometres a second a pixel as the rest-frame preset has, over all that red
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.training_spectra import Augment, augment
+from benchmarks.training_spectra import WIDE_REST, Augment, augment
 from engine.spectra.grid import NUM_PIXELS, WAVE_MIN_ANGSTROM, WAVE_STEP_ANGSTROM
 from engine.spectra.prepare import SpectrumPrep, prepare
 from engine.storage import Storage
@@ -27,14 +28,15 @@ BINNING = 5
 NUM_OBSERVED = NUM_PIXELS // BINNING
 OBSERVED_MIN = WAVE_MIN_ANGSTROM + WAVE_STEP_ANGSTROM * (BINNING - 1) / 2
 OBSERVED_MAX = OBSERVED_MIN + WAVE_STEP_ANGSTROM * BINNING * (NUM_OBSERVED - 1)
-REST = SpectrumPrep(
-    frame="rest", rest_wave_min_angstrom=640.0, rest_wave_max_angstrom=9840.0, num_rest_pixels=2860
-)
+PREPARED = {"full": SpectrumPrep(), "rest": WIDE_REST}
+"""Frames as the engine prepares them. full: all 7781 pixels of the observed frame."""
 
 COLUMNS = ("z", "spectype", "snr", "anomaly", "target", "rmag")
 
 Batch = dict[str, np.ndarray]
-Frame = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+Pair = tuple[np.ndarray, np.ndarray]
+"""Flux and ivar."""
+Frame = Callable[[np.ndarray, np.ndarray, np.ndarray], Pair]
 
 
 def binned(flux: np.ndarray, ivar: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
@@ -46,20 +48,19 @@ def binned(flux: np.ndarray, ivar: np.ndarray, factor: int) -> tuple[np.ndarray,
     return mean.astype(np.float32), total.astype(np.float32)
 
 
-def _full(flux: np.ndarray, ivar: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return prepare(flux, ivar, z, SpectrumPrep()).spectra[:2]
+def _prepared(prep: SpectrumPrep, flux: np.ndarray, ivar: np.ndarray, z: np.ndarray) -> Pair:
+    return prepare(flux, ivar, z, prep).spectra[:2]
 
 
-def _observed(flux: np.ndarray, ivar: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return binned(*_full(flux, ivar, z), BINNING)
+def _observed(flux: np.ndarray, ivar: np.ndarray, z: np.ndarray) -> Pair:
+    return binned(*_prepared(SpectrumPrep(), flux, ivar, z), BINNING)
 
 
-def _rest(flux: np.ndarray, ivar: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return prepare(flux, ivar, z, REST).spectra[:2]
-
-
-FRAMES: dict[str, Frame] = {"full": _full, "observed": _observed, "rest": _rest}
-"""Flux and ivar on the common grid, and the reported redshift, to a model's input. full: all 7781 pixels."""
+FRAMES: dict[str, Frame] = {
+    "observed": _observed,
+    **{name: partial(_prepared, prep) for name, prep in PREPARED.items()},
+}
+"""Flux and ivar on the common grid, and the reported redshift, to a model's input."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
 
 FOLDER holds SDSS or BOSS spec-*.fits (here 94 of SQUEzE's tests and 17 others), TEMPLATES redrock's templates. The real
 spectra are the normal ones, and a hand-made list of oddities is made of some of them by stated transformations
-(`oddities.py`). Judges: the shipped checkpoint; small models of `benchmarks.ablation` trained on parametric spectra only,
+(`oddities.py`). Judges: the shipped checkpoints; small models of `benchmarks.ablation` trained on parametric spectra only,
 or on spectra drawn from the real bases only; and principal components of the real spectra themselves, five-fold.
 A few minutes of one core; without the data it says so and ends with 2.
 """
@@ -30,7 +30,14 @@ from benchmarks.real_anomalies.ranks import (
 from benchmarks.real_anomalies.spectra import as_sample, make_oddities, read_real
 
 TOP = 8
-WHOLE = ("shipped", "VAE, parametric", "VAE, bases", "redshift VAE, bases", "PCA of the real")
+WHOLE = (
+    "shipped",
+    "shipped, rest frame",
+    "VAE, parametric",
+    "VAE, bases",
+    "redshift VAE, bases",
+    "PCA of the real",
+)
 DETAILED = ("shipped, reduced_chi2", "shipped, residual_log_density")
 """Ranks, and the single scores that are shown by transformation."""
 
@@ -41,7 +48,6 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with spec-*.fits, at any depth")
     parser.add_argument("--bases", required=True, help="folder with rrtemplate-*.fits")
-    parser.add_argument("--checkpoint", default="checkpoints/spectral_vae_desi")
     parser.add_argument("--num-train", type=int, default=12_288)
     parser.add_argument("--num-held-out", type=int, default=4_096)
     parser.add_argument("--passes", type=int, default=10)
@@ -80,7 +86,8 @@ def judges(args: argparse.Namespace) -> dict[str, Judge]:
         return Training(args.bases, fraction, args.num_train, args.num_held_out, args.passes)
 
     return {
-        "shipped": shipped(args.checkpoint, training(0.4)),
+        "shipped": shipped("checkpoints/spectral_vae_desi", training(0.4)),
+        "shipped, rest frame": shipped("checkpoints/spectral_vae_rest", training(0.4)),
         "VAE, parametric": trained_on("vae_observed", training(0.0)),
         "VAE, bases": trained_on("vae_observed", training(1.0)),
         "redshift VAE, bases": trained_on("redshift_vae", training(1.0)),

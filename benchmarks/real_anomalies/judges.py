@@ -80,7 +80,8 @@ def shipped(uri: str, training: Training) -> Judge:
     def judge(real: Sample) -> dict[str, Verdicts]:
         mix = SimulateConfig(bases_fraction=training.bases_fraction)
         others, _ = score_shipped(uri, training.num_held_out, LIMIT_SEED, mix, training.bases_uri)
-        found = open_shipped(uri)(real.batch("full"))
+        frame, score_batch = open_shipped(uri)
+        found = score_batch(real.batch(frame))
         return _verdicts(found, others, (SCORE, *(name for name in found if name not in (SCORE, *PLAIN))))
 
     return judge

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from engine.checkpoint import Checkpoint, save
+from engine.flags import LOW_COVERAGE
 from engine.infer import InferStage
 from engine.schema import to_arrays
 from engine.sources.desi import DesiSource
@@ -23,7 +24,7 @@ from models.scoring.spectral import ScoringConfig
 from models.spectral_vae_config import PRESETS
 
 CONFIG = Path(__file__).parents[2] / "jobs" / "configs" / "desi_rest.toml"
-PRESET = PRESETS["rest_1000x10"]
+PRESET = PRESETS["rest_2860x10"]
 SPEC = MODELS["spectral_vae"]
 
 
@@ -96,4 +97,5 @@ def test_staged_spectra_train_a_model_that_scores_them(
     scores = rows["anomaly_score"].to_numpy()
     assert len(scores) == staged.rows.num_rows
     assert np.isfinite(scores).all()
-    assert (rows["worst_wave_min"].to_numpy() >= 2690).all()
+    assert (rows["worst_wave_min"].to_numpy() >= 635).all()
+    assert not (rows["flags"].to_numpy() & LOW_COVERAGE.value).all(), "no spectrum can fill this grid"

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from benchmarks.small_model import make_checkpoint
 from engine.storage import Storage
 from engine.synthetic.desi import SynthesizeConfig, task_count, write_task, write_truth
 from jobs.__main__ import main
+from tests.inprocess import in_process
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,11 @@ class Site:
         return main(self.arguments(job, output, *more))
 
     def spawn(self, job: str, output: str, *more: str) -> subprocess.Popen[str]:
-        """Start a job as a user does, with a Ray of its own."""
+        """Start a job as a user does, in a process of its own, on the session's Ray."""
         command = [sys.executable, "-m", "jobs", *self.arguments(job, output, *more)]
+        environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
         return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
 
@@ -61,6 +64,13 @@ def log_handlers() -> Iterator[None]:
     root.handlers[:] = before
 
 
+@pytest.fixture
+def here() -> Iterator[None]:
+    """Jobs of the test compute in its own process."""
+    with in_process():
+        yield
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     folder = tmp_path_factory.mktemp("site")
@@ -79,7 +89,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
         enabled = false
         gallery = 3
         [pipeline]
-        workers = 2
+        workers = 1
         [cluster]
         num_cpus = 3
         object_store_memory_gib = 0.3
@@ -90,8 +100,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 @pytest.fixture(scope="session")
 def published(site: Site, ray_session: None) -> Path:
-    """Catalogue of the whole small release, made without interruption."""
-    assert site.run("reprocess", "published") == 0
+    """Catalogue of the whole small release, made without interruption by two workers; other runs have one."""
+    assert site.run("reprocess", "published", "-o", "pipeline.workers=2") == 0
     return site.folder / "published"
 
 

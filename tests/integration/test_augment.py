@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,9 @@ from jobs.__main__ import main
 from models import MODELS
 from models.generators.sampling import drawn_conditions
 from tests.blobs import CONDITIONS, make_blobs
+from tests.inprocess import in_process
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session", "here")]
 
 MODEL = MODELS["image_vae"]
 SETTINGS = {
@@ -55,7 +57,7 @@ def make_checkpoint(folder: Path, seed: int = 1) -> str:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with a checkpoint, a configuration, and its catalogue of 21 samples."""
+    """Folder with a checkpoint, a configuration, and its catalogue of 21 samples, which two workers made."""
     folder = tmp_path_factory.mktemp("augment")
     make_checkpoint(folder / "checkpoint")
     (folder / "augment.toml").write_text(f"""
@@ -69,12 +71,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         unit_rows = 9
         [augment.morphology]
         [pipeline]
-        workers = 2
+        workers = 1
         [cluster]
         num_cpus = 3
     """)
-    assert run(folder) == 0
+    assert run(folder, "-o", "pipeline.workers=2") == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def other(site: Path) -> str:
+    """Name of a catalogue of the same samples in other units."""
+    with in_process():
+        assert run(site, "-o", "augment.unit_rows=16", "-o", f"output.uri={site / 'other'}") == 0
+    return "other"
 
 
 def run(folder: Path, *more: str) -> int:
@@ -123,10 +133,9 @@ def test_the_catalogue_is_whole_and_answers(site: Path) -> None:
     assert row["field"] == "image_vae"
 
 
-def test_other_units_give_the_same_samples(site: Path) -> None:
-    assert run(site, "-o", "augment.unit_rows=16", "-o", f"output.uri={site / 'other'}") == 0
+def test_other_units_give_the_same_samples(site: Path, other: str) -> None:
     columns = ["seed", *CONDITIONS, "image", "latent", "split_hash"]
-    first, second = (rows_of(site, root).select(columns) for root in ("out", "other"))
+    first, second = (rows_of(site, root).select(columns) for root in ("out", other))
     assert first.equals(second)
 
 
@@ -142,23 +151,19 @@ def test_a_rerun_computes_nothing_and_more_samples_only_what_is_new(
     planned = summary("--plan", "-o", "augment.num_samples=27")
     assert (planned["units"], planned["pending"]) == (3, 1), "the last unit was not full"
     assert (site / "out" / "model=image_vae" / "versions" / "000001.json").exists()
-    more = summary("-o", "augment.num_samples=36", "-o", f"output.uri={site / 'growing'}", "--limit", "1")
-    assert (more["units"], more["computed"], more["rows"]) == (1, 1, 9)
-    more = summary("-o", "augment.num_samples=36", "-o", f"output.uri={site / 'growing'}", "--limit", "2")
-    assert (more["units"], more["computed"], more["rows"], more["version"]) == (2, 1, 18, 2)
+    shutil.copytree(site / "out", site / "growing")
+    more = summary("-o", "augment.num_samples=36", "-o", f"output.uri={site / 'growing'}", "--limit", "3")
+    assert (more["units"], more["computed"], more["rows"], more["version"]) == (3, 1, 27, 2)
 
 
-def test_samples_are_compared_with_staged_images_and_told_a_condition(site: Path) -> None:
-    staged = site / "self" / "model=image_vae"
-    fixed = ("-o", "augment.condition.axis_ratio=0.5", "-o", "augment.num_samples=9")
-    assert run(site, *fixed, "-o", f"output.uri={site / 'self'}") == 0
-    near = (*fixed, "-o", f"augment.nearest.staged.uri='{staged}'", "-o", "augment.nearest.side=4")
-    assert run(site, *near, "-o", f"output.uri={site / 'near'}") == 0
+def test_samples_are_compared_with_staged_images(site: Path) -> None:
+    near = {"augment.nearest.staged.uri": f"'{site / 'out' / 'model=image_vae'}'", "augment.nearest.side": 4,
+            "output.uri": site / "near"}  # fmt: skip
+    assert run(site, *(part for key, value in near.items() for part in ("-o", f"{key}={value}"))) == 0
     with open_catalog(str(site / "near" / "model=image_vae")) as connection:
         for question, sql in EXAMPLES:
             assert run_query(connection, sql).read_all().num_columns, question
     table = rows_of(site, "near")
-    assert set(table["axis_ratio"].to_pylist()) == {0.5}
     assert table["nearest_object_id"].to_pylist() == table["seed"].to_pylist(), "each is nearest to itself"
     np.testing.assert_allclose(table["nearest_distance"].to_numpy(), 0, atol=1e-3)
 
@@ -180,15 +185,14 @@ def test_what_cannot_be_made_is_told_before_it_starts(
 
 
 def test_samples_are_mixed_into_the_training_of_a_restorer(
-    site: Path, capsys: pytest.CaptureFixture[str]
+    site: Path, other: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(site, "-o", "augment.first_seed=900", "-o", f"output.uri={site / 'more'}") == 0
     config = site / "restorer.toml"
     config.write_text(f"""
         [staged]
         uri = "{site / "out" / "model=image_vae"}"
         [mix]
-        staged.uri = "{site / "more" / "model=image_vae"}"
+        staged.uri = "{site / other / "model=image_vae"}"
         alpha = 0.5
         [model]
         name = "restorer"
@@ -216,15 +220,16 @@ def test_samples_are_mixed_into_the_training_of_a_restorer(
     assert np.isfinite(load(str(site / "restorer"), Storage()).history[-1]["val_loss"])
 
 
-def test_the_report_shows_real_and_generated(site: Path) -> None:
+def test_the_report_shows_real_and_generated_of_a_condition(site: Path) -> None:
     real = site / "out" / "model=image_vae"
     errors = {alpha: [{"none": 2.0 - alpha, "noise x5": 10.0}] * 2 for alpha in (0.0, 0.5, 1.0)}
     (site / "curves.json").write_text(json.dumps({"errors": errors, "options": {"generator": "image_flow"}}))
     options = {
         "output.uri": site / "shown", "staged.uri": real, "augment.robustness.uri": site / "curves.json",
-        "augment.num_samples": 9,
+        "augment.num_samples": 9, "augment.condition.axis_ratio": 0.5,
     }  # fmt: skip
     assert run(site, *(part for key, value in options.items() for part in ("-o", f"{key}={value}"))) == 0
+    assert set(rows_of(site, "shown")["axis_ratio"].to_pylist()) == {0.5}
     html = (site / "shown" / "model=image_vae" / "reports" / "000001.html").read_text()
     for part in ("grid", "properties", "power", "distances", "copies", "robustness"):
         assert f'id="{part}"' in html

@@ -173,6 +173,7 @@ def test_missing_files_count_as_files(present: int, missing: int, code: int) -> 
     assert bool(verdict.lines) == bool(code)
 
 
+@pytest.mark.usefixtures("here")
 def test_broken_files_are_rejected_and_the_rest_goes_on(site: Site, tmp_path: Path) -> None:
     release = make_release(tmp_path / "release", num_files=6, rows=10)
     truncated, not_fits, nan, other_grid, no_redshift, _ = sorted(release.rglob("coadd-*.fits"))

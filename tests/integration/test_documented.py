@@ -11,6 +11,7 @@ import pytest
 from catalogs.query import open_catalog, run_query
 from engine import config as engine_config
 from jobs.__main__ import main, parser
+from jobs.applied import open_last
 from jobs.config import JobConfig, model_of
 from jobs.job import Options
 
@@ -72,6 +73,16 @@ def test_configuration_is_whole(path: Path) -> None:
         first = spec.reads(settings)[0]
         is_made = config.contaminate is not None and config.contaminate.images != "nircam"
         assert lengths["image" if is_made else first.name] == first.length
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_checkpoint_that_comes_with_a_configuration_was_trained_with_its_settings(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    config = engine_config.load(JobConfig, str(path), ())
+    if config.checkpoint is not None and config.checkpoint.uri.startswith("checkpoints/"):
+        open_last(config)
 
 
 @pytest.mark.parametrize("name", ["desi", "desi_dr1"])

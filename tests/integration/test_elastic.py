@@ -18,4 +18,4 @@ def test_node_that_joins_takes_its_share_and_nothing_is_lost_or_doubled(tmp_path
     assert done.returncode == 0, done.stderr[-2000:]
     before, after, records, distinct = map(int, done.stdout.split()[-4:])
     assert (before, after) == (1, 2)
-    assert records == distinct == 400
+    assert records == distinct == 100

@@ -11,7 +11,7 @@ from engine.synthetic.sersic_render import RANGES, SersicParameters, render
 from jobs.__main__ import main
 from tests.integration.conftest import manifest_of
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session", "here")]
 
 
 def test_sersic_set_is_synthesized_and_staged_with_its_parameters(tmp_path: Path) -> None:

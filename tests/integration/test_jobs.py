@@ -50,7 +50,7 @@ CONFIG = f"""
     gallery = 2
     options.umap = false
     [pipeline]
-    workers = 2
+    workers = 1
 """
 
 NO_UMAP = ("-o", "report.options.umap=false")
@@ -115,6 +115,7 @@ def test_synthesize_to_report_job_by_job(config: Path, say: Say) -> None:
     assert json.loads(say("prune", str(folder / "catalogue"), "--plan", "--json"))["removed"] == []
 
 
+@pytest.mark.usefixtures("here")
 def test_demo_plans_and_prints_the_ten_strangest(
     site: Site, config: Path, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,6 +137,7 @@ def _matched(found, release: Path) -> float:
     return float((distance < 0.3).mean())
 
 
+@pytest.mark.usefixtures("here")
 def test_real_stamps_come_out_scored_or_flagged(shared_data: Path, checkpoint: Path, tmp_path: Path) -> None:
     """The 74 galaxies of CEERS: those that lack coverage are flagged and are not the anomalies."""
     settings = ["-o", "release.settings.unit=MJy/sr", "-o", "release.settings.z=redshift"]

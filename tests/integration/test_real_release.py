@@ -14,7 +14,7 @@ CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "spectral_vae_desi"
 FOUND_FAULTS = 3
 """Exit code: faults are more than `max_rejected_fraction`, as they are here on purpose."""
 
-pytestmark = [pytest.mark.data, pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+pytestmark = [pytest.mark.data, pytest.mark.ray, pytest.mark.usefixtures("ray_session", "here")]
 
 
 def reprocess(folder: Path, config: str, release: Path) -> tuple[Path, int]:

@@ -1,9 +1,9 @@
 """The main job on a synthetic release: published, resumed, changed, extended."""
 
 import json
-import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from jobs.__main__ import main
 from jobs.config import load_scorings
 from jobs.job import Options
 from jobs.publish import publish_version
+from tests.inprocess import in_process
 from tests.integration.conftest import Site, data_files, make_release, manifest_of
 from tests.servers import S3Server
 
@@ -72,10 +73,11 @@ def test_rerun_publishes_nothing_new_and_starts_no_ray(
     assert {path: path.stat().st_mtime_ns for path in published.rglob("*")} == before
 
 
+@pytest.mark.usefixtures("here")
 def test_only_what_changed_is_computed_and_the_difference_is_told(
     site: Site, published: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One coadd is touched, one is gone: their rows are scored anew and removed, the others stay."""
+    """Of four coadds one is touched, one is gone, and there is one more: the rows of the others stay."""
     release, root = site.folder / "changing-release", site.folder / "changing"
     shutil.copytree(site.release, release)
     shutil.copytree(published, root)
@@ -85,22 +87,34 @@ def test_only_what_changed_is_computed_and_the_difference_is_told(
     touched.touch()
     lost = _rows_of(root, gone)
     shutil.rmtree(gone.parent)
+    new = _one_more_file(site, release)
     before = set((root / "ledger").iterdir())
     capsys.readouterr()
     assert site.run("reprocess", "changing", *where, "--plan") == 0
-    assert "0 new, 1 changed, 1 gone, 2 unchanged units since version 2" in capsys.readouterr().out
+    assert "1 new, 1 changed, 1 gone, 2 unchanged units since version 2" in capsys.readouterr().out
     assert site.run("reprocess", "changing", *where, "--json") == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["changes"] == {
-        "version": 2, "new": 0, "changed": 1, "rescored": 0, "gone": 1, "unchanged": 2
+        "version": 2, "new": 1, "changed": 1, "rescored": 0, "gone": 1, "unchanged": 2
     }  # fmt: skip
-    assert len(set((root / "ledger").iterdir()) - before) == 1
-    diff = summary["diff"]
-    assert (diff["added"], diff["removed"], diff["changed"]) == (0, len(lost), 0)
-    capsys.readouterr()
+    assert len(set((root / "ledger").iterdir()) - before) == 2
+    won, diff = _rows_of(root, new), summary["diff"]
+    assert (diff["added"], diff["removed"], diff["changed"]) == (len(won), len(lost), 0)
     assert main(["query", str(root), "SELECT change, targetid FROM diff", "--json"]) == 0
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {(row["change"], row["targetid"]) for row in told} == {("removed", targetid) for targetid in lost}
+    wanted = {("removed", targetid) for targetid in lost} | {("added", targetid) for targetid in won}
+    assert {(row["change"], row["targetid"]) for row in told} == wanted
+
+
+def _one_more_file(site: Site, release: Path) -> Path:
+    """Copy the fifth coadd of a release of five, and its redrock file, into a release of four."""
+    more = make_release(site.folder / "more", num_files=5)
+    new = [path for path in more.rglob("*.fits") if not (site.release / path.relative_to(more)).exists()]
+    assert len(new) == 2, "a coadd and its redrock file"
+    for path in new:
+        (release / path.relative_to(more)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, release / path.relative_to(more))
+    return next(release / path.relative_to(more) for path in new if path.name.startswith("coadd"))
 
 
 def _rows_of(root: Path, coadd: Path) -> set[int]:
@@ -109,7 +123,7 @@ def _rows_of(root: Path, coadd: Path) -> set[int]:
 
 
 def test_of_two_schedulers_one_publishes_and_the_other_says_so(site: Site, published: Path) -> None:
-    """Two drivers, each with a Ray of its own, begin before either has published."""
+    """Two drivers on one cluster begin before either has published."""
     drivers = [site.spawn("reprocess", "contended", "--json") for _ in range(2)]
     said = [driver.communicate(timeout=400) for driver in drivers]
     assert [driver.returncode for driver in drivers] == [0, 0], said
@@ -142,6 +156,7 @@ def test_job_that_looked_before_another_published_does_not_undo_it(
     assert [path.read_bytes() for path in (root / "versions").iterdir()] == [kept]
 
 
+@pytest.mark.usefixtures("here")
 def test_another_precision_is_another_result(
     site: Site, published: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,7 +164,7 @@ def test_another_precision_is_another_result(
     assert site.run("reprocess", "published", "--plan", "--json", "-o", "infer.precision=bfloat16") == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["pending"] == plan["units"], "a unit computed in float32 would pass for one in bfloat16"
-    assert site.run("reprocess", "rounded", "-o", "infer.precision=bfloat16") == 0
+    assert site.run("reprocess", "rounded", "--limit", "1", "-o", "infer.precision=bfloat16") == 0
     ours, theirs = (
         sorted(map(str, (r / "data").rglob("Npix*.parquet"))) for r in (published, site.folder / "rounded")
     )
@@ -168,47 +183,47 @@ def test_injected_anomalies_rank_above_the_rest(site: Site, published: Path) -> 
     assert means[True] > means[False]
 
 
-MOMENTS = {"halfway": ("ledger/*.json", 2), "publishing": ("data/**/*.parquet", 1)}
-"""When the driver is killed: as soon as the catalogue holds so many of these files."""
-
-
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_driver_resumes_to_the_same_bytes(
-    site: Site,
-    published: Path,
-    moment: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_driver_that_is_killed_twice_resumes_to_the_same_bytes(
+    site: Site, published: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name, (pattern, num_files) = f"killed-{moment}", MOMENTS[moment]
-    output = site.folder / name
-    driver = site.spawn("reprocess", name)
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and driver.poll() is None:
-        if len(list(output.glob(pattern))) >= num_files:
-            break
-        time.sleep(0.01)
-    if moment == "halfway":  # from another process, as from another machine
-        assert _status(output, capsys)["state"] == "running"
-    os.killpg(driver.pid, signal.SIGKILL)
-    _, said = driver.communicate()
-    assert driver.returncode == -signal.SIGKILL, f"ended before it was killed: {said[-2000:]}"
-    if moment == "halfway":
-        later = time.time() + 300
-        with monkeypatch.context() as patch:
-            patch.setattr("jobs.status.time.time", lambda: later)
-            told = _status(output, capsys)
-        assert (told["state"], told["pending"]) == ("lost", 4)
-        assert told["done"] >= 2
+    """First when half of the units are done, then while it publishes."""
+    output = site.folder / "killed"
+    driver = site.spawn("reprocess", "killed")
+    _wait_for_files(driver, output, "ledger/*.json", 2)
+    assert _status(output, capsys)["state"] == "running"  # from another process, as from another machine
+    _kill(driver)
+    later = time.time() + 300
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.status.time.time", lambda: later)
+        told = _status(output, capsys)
+    assert (told["state"], told["pending"]) == ("lost", 4)
+    assert told["done"] >= 2
     done = {path: path.stat().st_mtime_ns for path in (output / "ledger").glob("*.json")}
     assert len(done) >= 2
-    assert site.run("reprocess", name) == 0
+
+    driver = site.spawn("reprocess", "killed")
+    _wait_for_files(driver, output, "data/**/*.parquet", 1)
+    _kill(driver)
+    assert site.run("reprocess", "killed") == 0
     assert {path: path.stat().st_mtime_ns for path in done} == done, "a finished unit was computed again"
     assert data_files(output) == data_files(published)
     assert len(list((output / "versions").iterdir())) == 1
     told = _status(output, capsys)
     assert (told["state"], told["failed"]) == ("done", 0)
     assert told["done"] == told["pending"]
+
+
+def _wait_for_files(driver: subprocess.Popen[str], root: Path, pattern: str, num: int) -> None:
+    """Wait until a catalogue holds so many of these files."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and driver.poll() is None and len(list(root.glob(pattern))) < num:
+        time.sleep(0.01)
+
+
+def _kill(driver: subprocess.Popen[str]) -> None:
+    driver.kill()
+    _, said = driver.communicate()
+    assert driver.returncode == -signal.SIGKILL, f"ended before it was killed: {said[-2000:]}"
 
 
 def _status(root: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -218,14 +233,30 @@ def _status(root: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return json.loads(capsys.readouterr().out)["runs"][-1]
 
 
+@pytest.fixture(scope="module")
+def other(site: Site) -> Path:
+    """Another checkpoint."""
+    return make_checkpoint(site.folder / "other", seed=4)
+
+
+@pytest.fixture(scope="module")
+def rescored(site: Site, published: Path, other: Path) -> Path:
+    """Catalogue whose second version has the scores of the other checkpoint."""
+    root = site.folder / "rescored"
+    shutil.copytree(published, root)
+    with in_process():
+        assert site.run("reprocess", root.name, "-o", f"checkpoint.uri={other}") == 0
+    return root
+
+
 def test_two_models_in_one_pass_are_two_catalogues_as_if_alone(
-    site: Site, published: Path, capsys: pytest.CaptureFixture[str]
+    site: Site, published: Path, other: Path, rescored: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = make_checkpoint(site.folder / "second", seed=5)
-    assert site.run("reprocess", "alone", "-o", f"checkpoint.uri={other}") == 0
-    assert site.run("infer", "first", "--limit", "2") == 0, "the first model has some units already"
+    with in_process():
+        assert site.run("reprocess", "first", "--limit", "1") == 0
+    assert manifest_of(site.folder / "first")["num_units"] == 1, "the first model has the first unit already"
     config = site.folder / "two.toml"
-    outputs = {"first": site.checkpoint, "second-scores": other}
+    outputs = {"first": site.checkpoint, "second": other}
     models = "".join(
         f"""[[models]]\ncheckpoint.uri = "{checkpoint}"\noutput.uri = "{site.folder / name}"\n"""
         for name, checkpoint in outputs.items()
@@ -236,17 +267,14 @@ def test_two_models_in_one_pass_are_two_catalogues_as_if_alone(
     capsys.readouterr()
     assert main(["reprocess", str(config), "--plan", "--json"]) == 0
     plans = json.loads(capsys.readouterr().out)["models"]
-    assert [plan["pending"] for plan in plans] == [plans[0]["units"] - 2, plans[1]["units"]]
+    assert [plan["pending"] for plan in plans] == [plans[0]["units"] - 1, plans[1]["units"]]
     assert main(["reprocess", str(config)]) == 0
     assert data_files(site.folder / "first") == data_files(published)
-    assert data_files(site.folder / "second-scores") == data_files(site.folder / "alone")
+    assert data_files(site.folder / "second") == data_files(rescored)
 
 
-def test_another_checkpoint_leaves_no_old_row(site: Site, published: Path) -> None:
-    other = make_checkpoint(site.folder / "other", seed=4)
-    shutil.copytree(published, site.folder / "rescored")
-    assert site.run("reprocess", "rescored", "-o", f"checkpoint.uri={other}") == 0
-    root = site.folder / "rescored"
+def test_another_checkpoint_leaves_no_old_row(rescored: Path) -> None:
+    root = rescored
     old, new = (json.loads(p.read_text()) for p in sorted((root / "versions").iterdir()))
     assert (old["version"], new["version"]) == (1, 2)
     assert old["rows"] == new["rows"]
@@ -262,32 +290,9 @@ def test_another_checkpoint_leaves_no_old_row(site: Site, published: Path) -> No
     assert same.fetchall() == [(0,)]
 
 
-def test_one_more_file_computes_one_more_unit(site: Site, published: Path) -> None:
-    release = site.folder / "grown-release"
-    shutil.copytree(site.release, release, copy_function=os.link)
-    where = ("-o", f"release.uri={release}")
-    assert site.run("reprocess", "grown", *where) == 0
-    before = set((site.folder / "grown" / "ledger").iterdir())
-    make_release(site.folder / "more", num_files=5)
-    new = [p.relative_to(site.folder / "more") for p in (site.folder / "more").rglob("*.fits")]
-    new = [path for path in new if not (release / path).exists()]
-    assert len(new) == 2, "a coadd and its redrock file"
-    for path in new:
-        (release / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(site.folder / "more" / path, release / path)
-    assert site.run("reprocess", "grown", *where) == 0
-    assert len(set((site.folder / "grown" / "ledger").iterdir()) - before) == 1
-    assert manifest_of(site.folder / "grown")["rows_in"] == 150
-
-
-def test_two_placements_give_the_same_catalogue(site: Site, published: Path) -> None:
-    assert site.run("reprocess", "split", "-o", "pipeline.placement=split") == 0
-    assert data_files(site.folder / "split") == data_files(published)
-
-
-def test_infer_then_publish_is_reprocess(site: Site, published: Path) -> None:
+def test_infer_in_another_placement_then_publish_is_reprocess(site: Site, published: Path) -> None:
     assert site.run("publish", "steps") == 1, "publishing before inference must fail"
-    assert site.run("infer", "steps") == 0
+    assert site.run("infer", "steps", "-o", "pipeline.placement=split") == 0
     assert not (site.folder / "steps" / "versions").exists()
     assert site.run("publish", "steps") == 0
     assert data_files(site.folder / "steps") == data_files(published)
@@ -301,11 +306,6 @@ def test_plan_says_what_would_be_done_and_does_nothing(
     assert (plan["units"], plan["pending"]) == (4, 4)
     assert "anomaly_score" in plan["columns"]
     assert not (site.folder / "planned").exists()
-
-
-def test_limit_uses_the_first_units(site: Site, published: Path) -> None:
-    assert site.run("reprocess", "limited", "--limit", "1") == 0
-    assert manifest_of(site.folder / "limited")["num_units"] == 1
 
 
 def test_release_and_catalogue_on_object_storage(

@@ -4,29 +4,15 @@ import json
 import shutil
 import subprocess
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import psutil
-import pyarrow as pa
 import pytest
 
-from engine.commit import CatalogConfig, FragmentSink, publish
-from engine.partition import split_hash
-from engine.schema import arrow_schema, list_array
-from engine.spectra.columns import SPECTRUM_COLUMNS
-from engine.spectra.prepare import SpectrumPrep
-from engine.stage import UnitTable, columns_by_name, rejected_table
-from engine.storage import Storage, StorageOptions
-from engine.units import FileRef, Unit, with_ids
-from jobs.ingest import SPLIT
 from tests.integration.conftest import Site
+from tests.stagedspectra import PREP, stage_spectra
 
 EPOCHS = 4
-PREP = SpectrumPrep(frame="rest", num_rest_pixels=200)
-COLUMNS = (*columns_by_name(SPECTRUM_COLUMNS, "targetid", "spectype", "z"), *PREP.columns, SPLIT)
 CONFIG = f"""
     [model.settings]
     num_pixels = {PREP.num_pixels}
@@ -61,12 +47,13 @@ def test_killed_training_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) ->
     config = tmp_path / "train.toml"
     config.write_text(CONFIG)
     site = Site(tmp_path, tmp_path, tmp_path, config)
-    stage_spectra(tmp_path / "staged-plain")
+    stage_spectra(tmp_path / "staged-plain", num_files=3)
     shutil.copytree(tmp_path / "staged-plain", tmp_path / "staged-killed")
 
     driver = site.spawn("train", "unused", *overrides(tmp_path, "killed"))
     before = history_when_stored(driver, tmp_path / "staged-killed" / "runs")
-    kill_all(driver)
+    driver.kill()
+    driver.communicate()
     assert 1 <= len(before) < EPOCHS
     assert not (tmp_path / "checkpoint-killed").exists()
 
@@ -78,24 +65,6 @@ def test_killed_training_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) ->
     assert len(history) == EPOCHS
     assert without_speed(history) == without_speed(plain_history)
     assert weights == plain_weights
-
-
-def stage_spectra(folder: Path, num_files: int = 3, rows: int = 100) -> None:
-    """Publish sloped continua with noise in the form that `ingest` gives to spectra."""
-    sink, rng = FragmentSink(str(folder), StorageOptions(), COLUMNS), np.random.default_rng(8)
-    units = with_ids((Unit(f"u{i}", (FileRef(f"made/{i}", 1, "f"),)) for i in range(num_files)), {})
-    for number, unit in enumerate(units):
-        targetid = number * rows + np.arange(rows)
-        slope, noise = rng.normal(0, 0.5, (rows, 1)), rng.normal(0, 0.1, (rows, PREP.num_pixels))
-        flux = (1 + slope * np.linspace(-1, 1, PREP.num_pixels) + noise).astype(np.float32)
-        ivar = np.full_like(flux, 100)
-        names, spectra = [targetid, ["GALAXY"] * rows, np.full(rows, 0.1)], map(list_array, (flux, ivar))
-        values = [*names, *spectra, split_hash(targetid)]
-        table = pa.table([pa.array(column) for column in values], schema=arrow_schema(COLUMNS))
-        sink.write(unit, UnitTable(table, rejected_table([]), rows))
-    staged = CatalogConfig(name="staged", kind="flat", key=())
-    facts = {"config": {"prepare": PREP.model_dump()}}
-    publish(str(folder), Storage(), [unit.id for unit in units], COLUMNS, staged, facts)
 
 
 def overrides(folder: Path, name: str) -> list[str]:
@@ -111,20 +80,8 @@ def history_when_stored(driver: subprocess.Popen[str], runs: Path) -> list[dict[
         for record in runs.glob("*/states/*/state.json"):
             return json.loads(record.read_text())["history"]
         time.sleep(0.01)
-    kill_all(driver)
-    raise AssertionError("no state was stored")
-
-
-def kill_all(driver: subprocess.Popen[str]) -> None:
-    """Kill the driver with SIGKILL, and its Ray, whose workers would else train on for seconds."""
-    if driver.poll() is None:
-        for process in [main := psutil.Process(driver.pid), *main.children(recursive=True)]:
-            with suppress(psutil.NoSuchProcess):  # Ray's processes end by themselves without their driver
-                process.kill()
-    driver.wait()
-    for pipe in (driver.stdout, driver.stderr):
-        if pipe is not None:
-            pipe.close()
+    driver.kill()
+    raise AssertionError(f"no state was stored: {driver.communicate()[1][-2000:]}")
 
 
 def outcome(checkpoint: Path) -> tuple[bytes, list[dict[str, Any]]]:

@@ -9,6 +9,7 @@ import pytest
 from engine.storage import Storage
 from engine.train.state import stored_epochs
 from jobs.__main__ import main
+from tests.stagedspectra import stage_spectra
 
 pytestmark = [
     pytest.mark.ray,
@@ -23,14 +24,10 @@ pytestmark = [
 ]
 
 CONFIG = """
-[synthesize]
-num_spectra = 240
-spectra_per_file = 120
-[release]
-uri = "FOLDER/release"
 [staged]
 uri = "FOLDER/staged"
 [model.settings]
+num_pixels = 200
 hidden = [16]
 num_latent = 4
 [train]
@@ -40,7 +37,7 @@ global_batch_rows = 64
 [checkpoint]
 uri = "FOLDER/checkpoint"
 [tune]
-num_trials = 3
+num_trials = 2
 metric = "val_nll + val_kl"
 grace_epochs = 1
 reduction_factor = 2
@@ -62,12 +59,10 @@ def test_a_study_finds_settings_goes_on_and_is_trained_with(
 ) -> None:
     config = tmp_path / "study.toml"
     config.write_text(CONFIG.replace("FOLDER", str(tmp_path)))
-    run(capsys, "synthesize", str(config))
-    run(capsys, "ingest", str(config))
-
+    stage_spectra(tmp_path / "staged", num_files=2)
     first = run(capsys, "tune", str(config))
     trials = first["trials"]
-    assert [trial["number"] for trial in trials] == [0, 1, 2]
+    assert [trial["number"] for trial in trials] == [0, 1]
     assert all(trial["status"] in ("finished", "stopped") and trial["epochs"] >= 1 for trial in trials)
     best = min(trials, key=lambda trial: trial["objective"])
     assert (first["best"], first["objective"]) == (best["number"], best["objective"])
@@ -75,13 +70,13 @@ def test_a_study_finds_settings_goes_on_and_is_trained_with(
 
     written = tomllib.loads((tmp_path / "best.toml").read_text())
     assert "tune" not in written
-    assert written["model"]["settings"] == {"hidden": [16]} | {
+    assert written["model"]["settings"] == {"num_pixels": 200, "hidden": [16]} | {
         name.rpartition(".")[2]: value for name, value in best["values"].items()
     }
 
-    again = run(capsys, "tune", str(config), "-o", "tune.num_trials=2")
+    again = run(capsys, "tune", str(config))
     assert [(t["run_id"], t["epochs"]) for t in again["trials"]] == [
-        (t["run_id"], t["epochs"]) for t in trials[:2]
+        (t["run_id"], t["epochs"]) for t in trials
     ]
 
     trained = run(capsys, "train", str(tmp_path / "best.toml"))

@@ -85,6 +85,7 @@ def test_report_is_one_whole_page_that_fetches_nothing(full_report):
         "provenance",
         "query",
     ]
+    assert {link[1:] for link in page.links if link.startswith("#")} == set(page.sections)
     assert all(source.startswith(("data:image/png;base64,", "#")) for source in page.sources)
     assert "url(http" not in full_report
     assert "<script" not in full_report

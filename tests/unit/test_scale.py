@@ -1,5 +1,7 @@
 """What `docs/scale.md` says is what its commands print, and the planner's simulation is of what it says."""
 
+import gc
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +38,15 @@ def test_networks_move_from_cpus_to_gpus() -> None:
     assert on_cpu.gpu_h == 0
 
 
+@pytest.fixture
+def few_objects() -> Iterator[None]:
+    """Keep what other tests have left out of the garbage collections of each step."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("few_objects")
 def test_simulated_release_changes_as_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     planner.prepare(tmp_path, 2000, 30)
     told = planner.measure(tmp_path, 2000, 30)
