@@ -219,7 +219,7 @@ def mixed(
 
 def mini_batches(pool: Sequence[Batch], passes: int, rows: int, rng: np.random.Generator) -> Iterator[Batch]:
     """Cut the newest chunk, and `passes` - 1 drawn from the pool, in random order; what is left over is dropped."""
-    others = [pool[rng.integers(len(pool))] for _ in range(passes - 1)]
+    others = [pool[int(rng.integers(len(pool)))] for _ in range(passes - 1)]
     for chunk in (pool[-1], *others):
         order = rng.permutation(CHUNK_ROWS)
         for start in range(0, CHUNK_ROWS - rows + 1, rows):

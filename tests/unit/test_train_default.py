@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def drawn(passes: int, first: int, last: int) -> dict[int, np.ndarray]:
     args = argparse.Namespace(seed=3, passes=passes, batch_rows=ROWS, num_workers=0)
     return {
         index: np.stack([batch["flux"] for batch in batches])
-        for index, batches in mixed(args, None, first, last)
+        for index, batches in mixed(args, cast(Any, None), first, last)
     }
 
 
