@@ -29,7 +29,7 @@ uri = "FOLDER/staged"
 [model.settings]
 num_pixels = 200
 hidden = [16]
-num_latent = 4
+num_latent = 2
 [train]
 epochs = 3
 validation_fraction = 0.3
@@ -44,7 +44,7 @@ reduction_factor = 2
 best = "FOLDER/best.toml"
 [tune.space]
 "model.settings.learning_rate" = { log_uniform = [1e-5, 3e-2] }
-"model.settings.num_latent" = { choice = [2, 4] }
+"model.settings.beta" = { choice = [0.5, 1.0] }
 """
 
 
@@ -70,7 +70,7 @@ def test_a_study_finds_settings_goes_on_and_is_trained_with(
 
     written = tomllib.loads((tmp_path / "best.toml").read_text())
     assert "tune" not in written
-    assert written["model"]["settings"] == {"num_pixels": 200, "hidden": [16]} | {
+    assert written["model"]["settings"] == {"num_pixels": 200, "hidden": [16], "num_latent": 2} | {
         name.rpartition(".")[2]: value for name, value in best["values"].items()
     }
 
