@@ -38,8 +38,16 @@ class ClusterConfig(Config):
 
 
 @contextmanager
-def connect(config: ClusterConfig) -> Iterator[None]:
+def connect(config: ClusterConfig, has_dashboard: bool = False) -> Iterator[None]:
     """Be connected to Ray inside the `with`; a Ray that we started is stopped afterwards.
+
+    Parameters
+    ----------
+    config
+        Which Ray, or how large one is started.
+    has_dashboard
+        Whether a Ray that is started has its dashboard, on loopback. Ray Train asks it whether the controller of a run is
+        gone: without it a training that is stopped from outside keeps its CPUs reserved for ever (Ray 2.60).
 
     Raises
     ------
@@ -51,7 +59,7 @@ def connect(config: ClusterConfig) -> Iterator[None]:
         return
     address = _address(config)
     if address == "local":
-        _start_local(config)
+        _start_local(config, has_dashboard)
     else:
         _attach(address)
     try:
@@ -66,28 +74,28 @@ def _address(config: ClusterConfig) -> str:
     return os.environ.get("RAY_ADDRESS", "") or "local"
 
 
-def _start_local(config: ClusterConfig) -> None:
+def _start_local(config: ClusterConfig, has_dashboard: bool) -> None:
     # On loopback only. Otherwise Ray writes a token that turns authentication on for every later
     # cluster of this user while its command line does not send it (Ray 2.59 and later).
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        _init_local(config)
+        _init_local(config, has_dashboard)
     except Exception as error:
         if "timed out during startup" not in str(error):
             raise
         _log.warning("Ray did not start within its 30 s: the machine is busy; trying once more")
-        _init_local(config)
+        _init_local(config, has_dashboard)
     _log.info("started Ray with %g CPUs", ray.cluster_resources().get("CPU", 0))
 
 
-def _init_local(config: ClusterConfig) -> None:
+def _init_local(config: ClusterConfig, has_dashboard: bool) -> None:
     ray.init(
         address="local",
         num_cpus=config.num_cpus,
         num_gpus=config.num_gpus,
         object_store_memory=int(config.object_store_memory_gib * 2**30),
-        include_dashboard=False,
+        include_dashboard=has_dashboard,
         log_to_driver=False,
         logging_level=logging.WARNING,
     )

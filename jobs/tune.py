@@ -102,7 +102,7 @@ def _study(
         data = train.training_data(one, manifest, limit)
         task = partial(spec.task, settings, one.seed)
         trials.append(Trial(number, point, task, data, one.train, train.identity_of(one)))
-    with cluster.connect(config.cluster):
+    with cluster.connect(config.cluster, has_dashboard=True):  # trials are stopped from outside
         return study(trials, config.tune, train.runs_uri(config), Storage(config.staged.storage), _tell)
 
 
