@@ -42,6 +42,11 @@ LOW = ("-coherent_sigma", "-worst_window_sigma", "-reduced_chi2")
 
 CANDIDATES: Mapping[str, tuple[str, ...]] = {
     "distance + chi2 + worst window (before)": ("latent_distance", "reduced_chi2", "worst_window_sigma"),
+    "chi2": ("reduced_chi2",),
+    "chi2 + too smooth": ("reduced_chi2", "-coherent_sigma"),
+    "chi2 + worst window": ("reduced_chi2", "worst_window_sigma"),
+    "chi2 + worst window + too smooth": ("reduced_chi2", "worst_window_sigma", "-coherent_sigma"),
+    "density + chi2 + worst window": ("latent_log_density", "reduced_chi2", "worst_window_sigma"),
     "distance + chi2": ("latent_distance", "reduced_chi2"),
     "LOF + chi2": ("latent_lof", "reduced_chi2"),
     "forest + chi2": ("latent_forest", "reduced_chi2"),
@@ -117,7 +122,8 @@ def batches(args: argparse.Namespace, seed: int, num: int, anomaly_fraction: flo
     """Spectra as in training, with anomalies among them."""
     share = args.bases_fraction if args.bases else 0.0
     mix = SimulateConfig(bases_fraction=share, anomaly_fraction=anomaly_fraction)
-    recipe = Recipe(CHUNK_ROWS, mix, SpectrumPrep(), Augment(), args.bases)
+    prepare = SpectrumPrep.model_validate(load(args.checkpoint, Storage()).prepare)
+    recipe = Recipe(CHUNK_ROWS, mix, prepare, Augment(), args.bases)
     return chunks(recipe, seed, 0, -(-num // CHUNK_ROWS), args.num_workers)
 
 
