@@ -52,7 +52,7 @@ def test_address_is_that_of_the_job_unless_configured(monkeypatch, configured, e
     monkeypatch.setenv("RAY_ADDRESS", environment)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: asked.append("stopped"))
-    monkeypatch.setattr(cluster, "_start_local", lambda config: asked.append("local"))
+    monkeypatch.setattr(cluster, "_start_local", lambda *_: asked.append("local"))
     monkeypatch.setattr(cluster, "_attach", asked.append)
     with cluster.connect(ClusterConfig(address=configured)):
         assert asked == [expected]
@@ -83,8 +83,8 @@ def test_ray_that_starts_too_slowly_gets_a_second_chance(monkeypatch):
 
     monkeypatch.setattr(ray, "init", start)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
-    cluster._start_local(ClusterConfig())
+    cluster._start_local(ClusterConfig(), has_dashboard=False)
     assert len(answers) == 2
-    cluster._start_local(ClusterConfig())
+    cluster._start_local(ClusterConfig(), has_dashboard=False)
     with pytest.raises(ValueError, match="other"):
-        cluster._start_local(ClusterConfig())
+        cluster._start_local(ClusterConfig(), has_dashboard=False)
