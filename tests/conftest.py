@@ -24,7 +24,7 @@ os.environ.setdefault(
 os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
 
 if os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
-    os.nice(15)  # the first process has the tests with Ray, which are the longest: others take what it leaves
+    os.nice(10)  # the first process has the tests with Ray, which are the longest: others take what it leaves
 
 pytest_plugins = ["tests.servers"]
 
