@@ -17,6 +17,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from engine.errors import ConfigError, EngineError
+from engine.locations import canonical
 from engine.search import TuneConfig
 from engine.storage import Storage
 from engine.train.loop import train
@@ -118,6 +119,7 @@ def study(
     Li et al. (2020), MLSys 2, 230: asynchronous successive halving (ASHA).
     """
     epochs = max(trial.config.epochs for trial in trials)
+    runs_uri = canonical(runs_uri)  # Tune runs each trial in a folder of its own
     work = tune.with_parameters(
         _run, trials=tuple(trials), runs_uri=runs_uri, storage=storage, metric=config.metric
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine import tune
 from engine.config import validate
 from engine.errors import ConfigError, EngineError
 from engine.search import Range, TuneConfig, points
@@ -20,6 +21,7 @@ from jobs.__main__ import main
 from jobs.toml_text import to_toml
 from jobs.tune import table
 
+STUDY = {"num_trials": 1, "space": {"train.epochs": {"choice": [3]}}}
 CONFIG = """
 [staged]
 uri = "nowhere"
@@ -171,3 +173,13 @@ def test_a_trial_that_failed_says_why(tmp_path):
         stored(tmp_path, [2.0], 3), "val_loss", str(tmp_path), Storage(), "Traceback\n  ...\nValueError: no\n"
     )
     assert (found.status, found.error, found.objective) == ("failed", "ValueError: no", 2.0)
+
+
+def test_trials_write_where_the_study_reads_whatever_folder_tune_gives_them(tmp_path, monkeypatch):
+    def see(work, **parameters):
+        raise LookupError(parameters["runs_uri"])
+
+    monkeypatch.setattr(tune.tune, "with_parameters", see)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LookupError, match=f"^{re.escape(str(tmp_path))}/staged/runs$"):
+        tune.study([stored(tmp_path, [], 3)], TuneConfig.model_validate(STUDY), "staged/runs", Storage())
