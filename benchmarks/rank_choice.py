@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.injected_anomalies import compare, interval, joined
 from benchmarks.training_spectra import Augment, Batch, Recipe, chunks
-from engine.checkpoint import load
+from engine.checkpoint import Checkpoint, load
 from engine.infer import open_model
 from engine.spectra.prepare import SpectrumPrep
 from engine.storage import Storage
@@ -46,7 +46,7 @@ CANDIDATES: Mapping[str, tuple[str, ...]] = {
     "chi2 + too smooth": ("reduced_chi2", "-coherent_sigma"),
     "chi2 + worst window": ("reduced_chi2", "worst_window_sigma"),
     "chi2 + worst window + too smooth": ("reduced_chi2", "worst_window_sigma", "-coherent_sigma"),
-    "density + chi2 + worst window": ("latent_log_density", "reduced_chi2", "worst_window_sigma"),
+    "density + chi2 + worst window (rest)": ("latent_log_density", "reduced_chi2", "worst_window_sigma"),
     "distance + chi2": ("latent_distance", "reduced_chi2"),
     "LOF + chi2": ("latent_lof", "reduced_chi2"),
     "forest + chi2": ("latent_forest", "reduced_chi2"),
@@ -55,7 +55,7 @@ CANDIDATES: Mapping[str, tuple[str, ...]] = {
     "density + log_likelihood": ("latent_log_density", "log_likelihood"),
     "density + residuals": ("latent_log_density", "residual_log_density"),
     "density + chi2 + residuals": ("latent_log_density", "reduced_chi2", "residual_log_density"),
-    "same + too smooth (default)": (
+    "same + too smooth (observed frame)": (
         "latent_log_density", "reduced_chi2", "residual_log_density", "-coherent_sigma",
     ),
     "same + worst window": (
@@ -81,9 +81,13 @@ def main() -> None:
     parser.add_argument("--json", default="", help="write the numbers here too")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    scorer, normal, scoring = opened(args.checkpoint)
+    checkpoint = load(args.checkpoint, Storage(), SPEC.name, SPEC.version)
+    scorer, normal, scoring = opened(checkpoint, args.checkpoint)
+    prepare = SpectrumPrep.model_validate(checkpoint.prepare)
     names = (*scoring.scores, *LOW)
-    held_out = scored(scorer, normal, names, batches(args, CALIBRATION_SEED, args.num_calibration, 0.0))
+    held_out = scored(
+        scorer, normal, names, batches(args, prepare, CALIBRATION_SEED, args.num_calibration, 0.0)
+    )
     calibrations = {
         kind: fit_snr_calibration(
             {name: held_out[name] for name in names}, held_out["spectype"], held_out["snr"], num_bins,
@@ -92,7 +96,9 @@ def main() -> None:
         for kind, num_bins in (("class and S/N", scoring.num_snr_bins), ("class", 1))
     }  # fmt: skip
     seeds = range(FIRST_SEED, FIRST_SEED + 10 * args.seeds, 10)
-    samples = [scored(scorer, normal, names, batches(args, seed, args.num_spectra, 0.2)) for seed in seeds]
+    samples = [
+        scored(scorer, normal, names, batches(args, prepare, seed, args.num_spectra, 0.2)) for seed in seeds
+    ]
     found = {kind: [judged(one, names, sample) for sample in samples] for kind, one in calibrations.items()}
     table = {kind: summary(judgements, samples) for kind, judgements in found.items()}
     for kind, rows in table.items():
@@ -104,9 +110,8 @@ def main() -> None:
         Path(args.json).write_text(json.dumps({"candidates": table, "cost_us": costs}, indent=1) + "\n")
 
 
-def opened(uri: str) -> tuple[spectral.Scorer, Normal, ScoringConfig]:
+def opened(checkpoint: Checkpoint, uri: str) -> tuple[spectral.Scorer, Normal, ScoringConfig]:
     """Open a checkpoint with every score on; what it does not hold is learned from its reference sample."""
-    checkpoint = load(uri, Storage(), SPEC.name, SPEC.version)
     config, module = open_model(SPEC, checkpoint, uri)
     scoring = replace(config.scoring, optional_scores=OPTIONAL)
     reference = checkpoint.fitted["latent_reference"]
@@ -118,11 +123,12 @@ def opened(uri: str) -> tuple[spectral.Scorer, Normal, ScoringConfig]:
     return spectral.Scorer(config, module, torch.device("cpu")), normal, scoring
 
 
-def batches(args: argparse.Namespace, seed: int, num: int, anomaly_fraction: float) -> Iterator[Batch]:
+def batches(
+    args: argparse.Namespace, prepare: SpectrumPrep, seed: int, num: int, anomaly_fraction: float
+) -> Iterator[Batch]:
     """Spectra as in training, with anomalies among them."""
     share = args.bases_fraction if args.bases else 0.0
     mix = SimulateConfig(bases_fraction=share, anomaly_fraction=anomaly_fraction)
-    prepare = SpectrumPrep.model_validate(load(args.checkpoint, Storage()).prepare)
     recipe = Recipe(CHUNK_ROWS, mix, prepare, Augment(), args.bases)
     return chunks(recipe, seed, 0, -(-num // CHUNK_ROWS), args.num_workers)
 

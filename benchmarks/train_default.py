@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from benchmarks.training_spectra import WIDE_REST, Augment, Batch, Recipe, chunks
+from benchmarks.training_spectra import REST_MODEL, WIDE_REST, Augment, Batch, Recipe, chunks
 from benchmarks.training_state import load_rounded, restore, store
 from engine.checkpoint import Checkpoint, load, save
 from engine.infer import open_model
@@ -39,7 +39,7 @@ from engine.synthetic.population import SimulateConfig
 from models.scoring import spectral
 from models.spec import Predict
 from models.spectral_vae import SPEC, SpectralVAE, SpectralVAETask
-from models.spectral_vae_config import PRESETS, SpectralVAEConfig
+from models.spectral_vae_config import SpectralVAEConfig
 
 log = logging.getLogger("train_default")
 
@@ -62,7 +62,7 @@ class Shipped:
 
 SHIPPED = {
     "observed": Shipped(SpectralVAEConfig(), SpectrumPrep(), "checkpoints/spectral_vae_desi"),
-    "rest": Shipped(PRESETS["rest_2860x10"], WIDE_REST, "checkpoints/spectral_vae_rest"),
+    "rest": Shipped(REST_MODEL, WIDE_REST, "checkpoints/spectral_vae_rest"),
 }
 """By frame."""
 

@@ -22,13 +22,18 @@ from engine.synthetic.noise import sky_line_pattern
 from engine.synthetic.population import SimulateConfig
 from engine.synthetic.simulate import simulate
 from engine.synthetic.templates import load_bases
+from models.spectral_vae_config import PRESETS
 
 Batch = dict[str, np.ndarray]
 
+REST_MODEL = PRESETS["rest_2860x10"]
 WIDE_REST = SpectrumPrep(
-    frame="rest", rest_wave_min_angstrom=640.0, rest_wave_max_angstrom=9840.0, num_rest_pixels=2860
+    frame="rest",
+    rest_wave_min_angstrom=REST_MODEL.wave_min_angstrom,
+    rest_wave_max_angstrom=REST_MODEL.wave_max_angstrom,
+    num_rest_pixels=REST_MODEL.num_pixels,
 )
-"""The rest frame of `checkpoints/spectral_vae_rest`: all that redshifts up to 4.6 bring in, 286 km/s a pixel."""
+"""The rest frame of `checkpoints/spectral_vae_rest`."""
 
 
 @dataclass(frozen=True)
