@@ -79,6 +79,8 @@ def _start_local(config: ClusterConfig, has_dashboard: bool) -> None:
     # cluster of this user while its command line does not send it (Ray 2.59 and later).
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Otherwise the first driver waits for a worker for each CPU, and for ever if one dies while it starts (ray issue 40131).
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     try:
         _init_local(config, has_dashboard)
     except Exception as error:

@@ -20,6 +20,7 @@ import psutil
 
 from benchmarks.faults.nodes import Nodes, set_clock
 from benchmarks.faults.proxy import FaultProxy
+from benchmarks.faults.rgw import Rgw
 
 CLOCK_JUMPS = (3600, -3600, 86400, -86400)
 """How far a clock jumps [s]."""
@@ -27,14 +28,20 @@ CLOCK_JUMPS = (3600, -3600, 86400, -86400)
 
 @dataclass
 class Scene:
-    """What a fault can lay hands on."""
+    """What a fault can lay hands on, and when it has struck."""
 
     driver: subprocess.Popen[bytes]
     rng: random.Random
     nodes: Nodes | None = None
     proxy: FaultProxy | None = None
     clock: Path | None = None
+    server: Rgw | None = None
+    struck: float = 0.0
     told: list[str] = field(default_factory=list)
+
+    def strikes(self) -> None:
+        """Note when the fault happens (`struck`, of the monotonic clock): what it has to wait for comes before or after."""
+        self.struck = time.monotonic()
 
     def workers(self, title: str = "ray::") -> list[psutil.Process]:
         """Return processes of Ray workers whose title begins so: those below the driver, or on the nodes.
@@ -48,9 +55,10 @@ class Scene:
         return [process for process, name in titles if name.startswith(title) and not name.endswith("Agent")]
 
     def pick(self, title: str) -> psutil.Process | None:
-        """One of them, or any worker where there is none of this title; waits for the first while the driver lives."""
-        while not (found := self.workers(title) or self.workers()) and self.driver.poll() is None:
+        """One of them; waits for the first while the driver lives."""
+        while not (found := self.workers(title)) and self.driver.poll() is None:
             time.sleep(0.1)
+        self.strikes()
         return self.rng.choice(found) if found else None
 
 
@@ -80,6 +88,7 @@ def kill_driver(scene: Scene) -> bool:
     """Kill the driver, and the Ray that it has started, at one moment."""
     if scene.driver.poll() is not None:
         return False
+    scene.strikes()
     doomed = [] if scene.nodes else _children(scene.driver.pid)
     os.kill(scene.driver.pid, signal.SIGKILL)
     for process in doomed:
@@ -103,8 +112,10 @@ def kill_worker(title: str) -> Callable[[Scene], bool]:
 def kill_node(scene: Scene) -> bool:
     """Kill a node: its raylet by SIGKILL, and with it all that runs there; another takes its place."""
     assert scene.nodes is not None
+    is_running = scene.driver.poll() is None
+    scene.strikes()
     scene.nodes.replace_one(scene.rng)
-    return True
+    return is_running
 
 
 def limit(which: int, leaves: Callable[[psutil.Process], int]) -> Callable[[Scene], bool]:
@@ -125,18 +136,26 @@ def limit(which: int, leaves: Callable[[psutil.Process], int]) -> Callable[[Scen
 
 
 def restart_server(scene: Scene) -> bool:
-    """Let the server be away for some seconds: connections are refused by reset, as a restart looks to clients."""
+    """Kill the server by SIGKILL and start it again after some seconds; the emulator, which would forget all, only refuses."""
     assert scene.proxy is not None
+    is_running = scene.driver.poll() is None
+    scene.strikes()
+    if scene.server is not None:
+        scene.server.kill()
+        scene.told.append("SIGKILL")
     scene.proxy.is_down = True
     time.sleep(scene.rng.uniform(1.0, 4.0))
+    if scene.server is not None:
+        scene.server.restart()
     scene.proxy.is_down = False
-    return scene.driver.poll() is None
+    return is_running
 
 
 def jump(scene: Scene) -> bool:
     """Set the clock of the last node an hour or a day on, or back, while it works."""
     assert scene.clock is not None
     offset = scene.rng.choice(CLOCK_JUMPS)
+    scene.strikes()
     set_clock(scene.clock, offset)
     scene.told.append(f"{offset:+d} s")
     return scene.driver.poll() is None
@@ -144,6 +163,7 @@ def jump(scene: Scene) -> bool:
 
 def nothing_more(scene: Scene) -> bool:
     """Leave it alone: what goes wrong does so all the while."""
+    scene.strikes()
     return scene.driver.poll() is None
 
 

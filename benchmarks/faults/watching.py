@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.faults.site import Site
 from engine.commit.manifest import read_manifest, version_numbers
-from engine.errors import EngineError
+from engine.errors import EngineError, StorageError
+from engine.locations import NotFoundError, ShortReadError
 
 EVERY_S = 0.5
 
@@ -20,12 +21,14 @@ class Watcher:
     ----------
     looks
         How often it has looked.
+    blind
+        How often it could not: the server did not answer.
     partial
         What was not whole when it looked.
     """
 
     def __init__(self, site: Site, name: str) -> None:
-        self.looks, self.partial = 0, list[str]()
+        self.looks, self.blind, self.partial = 0, 0, list[str]()
         self._site, self._name = site, name
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -47,18 +50,24 @@ class Watcher:
 
     def _look(self) -> list[str]:
         """Read all versions that there are, whole; nothing that a version names may be absent or other than it says."""
-        storage, root = self._site.storage, self._site.uri(self._name)
-        found = []
-        for number in version_numbers(root, storage):
-            try:
-                manifest = read_manifest(root, storage, number)
-                rows = 0
-                for path in manifest.paths("data"):
-                    data = storage.read(f"{root}/{path}")
-                    rows += pq.read_metadata(pa.BufferReader(data)).num_rows
-                found += (
-                    [f"version {number}: {rows} of {manifest.rows} rows"] if rows != manifest.rows else []
-                )
-            except (EngineError, OSError, pa.ArrowInvalid) as error:
-                found.append(f"version {number}: {error}")
-        return found
+        try:
+            numbers = version_numbers(self._site.uri(self._name), self._site.storage)
+            return [text for number in numbers for text in self._problems(number)]
+        except StorageError:
+            self.blind += 1
+            return []
+
+    def _problems(self, number: int) -> list[str]:
+        """Say what is not whole in a version; an error of the storage that says nothing of the version is raised."""
+        storage, root, rows = self._site.storage, self._site.uri(self._name), 0
+        try:
+            manifest = read_manifest(root, storage, number)
+            for path in manifest.paths("data"):
+                rows += pq.read_metadata(pa.BufferReader(storage.read(f"{root}/{path}"))).num_rows
+        except StorageError as error:
+            if not isinstance(error, NotFoundError | ShortReadError):
+                raise
+            return [f"version {number}: {error}"]
+        except (EngineError, pa.ArrowInvalid) as error:
+            return [f"version {number}: {error}"]
+        return [] if rows == manifest.rows else [f"version {number}: {rows} of {manifest.rows} rows"]

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import ray
 
@@ -77,6 +79,9 @@ def test_ray_that_starts_too_slowly_gets_a_second_chance(monkeypatch):
     answers = [Exception("The current node timed out during startup."), None, None, ValueError("other")]
 
     def start(**options):
+        assert os.environ["RAY_prestart_worker_first_driver"] == "0", (  # noqa: SIM112 - Ray's name
+            "a worker that dies would keep the driver waiting"
+        )
         answer = answers.pop(0)
         if answer is not None:
             raise answer

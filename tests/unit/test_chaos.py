@@ -5,8 +5,10 @@ import random
 import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -15,9 +17,10 @@ import pytest
 from benchmarks.chaos import HUNG, Outcome, _wait, table
 from benchmarks.faults.inflict import FAULTS, Scene, jump, kill_driver, kill_worker, limit
 from benchmarks.faults.nodes import clock_of, has_faketime, set_clock
+from benchmarks.faults.s3server import free_port
 from benchmarks.faults.site import Comparison, Site, compare
 from benchmarks.faults.watching import Watcher
-from engine.storage import Storage
+from engine.storage import Storage, StorageOptions
 from tests.catalogue import CatalogueMaker
 
 WORKER = """
@@ -67,8 +70,17 @@ def test_a_worker_is_killed_and_told(driver: subprocess.Popen[bytes]) -> None:
     scene = Scene(driver, random.Random(1))
     assert kill_worker("ray::MapWorker")(scene)
     assert scene.told == ["ray::MapWorker(x)"]
+    assert 0 <= time.monotonic() - scene.struck < 60
     driver.wait(30)
     assert not kill_worker("ray::MapWorker")(scene), "there is none left"
+
+
+def test_a_worker_of_another_kind_is_left_alone(driver: subprocess.Popen[bytes]) -> None:
+    threading.Timer(1.0, driver.kill).start()
+    assert not kill_worker("ray::Read")(Scene(driver, random.Random(1))), (
+        "the driver has ended before there was one"
+    )
+    assert driver.wait(30) == -9
 
 
 def test_a_driver_is_killed_with_what_it_has_started(driver: subprocess.Popen[bytes]) -> None:
@@ -142,6 +154,15 @@ class TestCompare:
         (problem,) = watcher._look()
         assert "version 1" in problem
 
+    def test_a_server_that_does_not_answer_is_no_version_that_is_not_whole(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        options = StorageOptions(endpoint_url=f"http://127.0.0.1:{free_port()}", max_attempts=1)
+        monkeypatch.setattr(Site, "storage", Storage(options))
+        watcher = Watcher(Site(tmp_path, "s3://bucket"), "any")
+        assert watcher._look() == []
+        assert watcher.blind == 1
+
 
 def test_a_job_that_hangs_is_ended() -> None:
     sleeps = [
@@ -153,8 +174,9 @@ def test_a_job_that_hangs_is_ended() -> None:
 
 
 def test_a_table_has_a_line_a_fault_and_what_is_wrong_in_it() -> None:
-    good = Outcome("node", True, 1, False, 12.0, 30, (), Comparison(0, 0, 0, True, True))
-    bad = Outcome("node", True, 0, False, 40.0, 30, ("version 1",), Comparison(2, 1, 0, True, False))
+    good = Outcome("node", True, 1, False, 12.0, 30, 0, (), Comparison(0, 0, 0, True, True))
+    bad = Outcome("node", True, 0, False, 40.0, 30, 5, ("version 1",), Comparison(2, 1, 0, True, False))
     assert good.ok
     assert not bad.ok
-    assert table([good, bad])[2:] == ["| node | 2 | 2 | 1 | 2 | 1 | 0 | 1 | 1 | 26 | 40 |"]
+    assert not replace(good, blind=30).ok, "nobody has seen anything"
+    assert table([good, bad])[2:] == ["| node | 2 | 2 | 1 | 2 | 1 | 0 | 55 | 1 | 1 | 26 | 40 |"]
