@@ -37,6 +37,7 @@ from engine.locations import (
     canonical,
     is_object,
     join,
+    web_address,
 )
 from engine.s3files import S3Files, pause
 
@@ -172,9 +173,9 @@ class Storage:
         return backend.filesystem() if isinstance(backend, S3Files) else fsspec.filesystem("file")
 
     def upath(self, uri: str) -> UPath:
-        """Return the path object that HATS and LSDB want; beside our own URIs it may be https://."""
+        """Return the path object that HATS and LSDB want; beside our own URIs it may be https://, without a password."""
         if uri.startswith(("https://", "http://")):
-            return UPath(uri)
+            return UPath(web_address(uri))
         path = canonical(uri)
         if not is_object(path):
             return UPath(path)

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: EngineError, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {log.without_secrets(str(error))}", file=sys.stderr)
     return code
 
 
