@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.commit import Version, current_version
+from engine.errors import ConfigError
 from engine.ledger import Ledger
 from engine.log import duration, short
 from engine.runs import Beat, RunFolder, RunState, run_names
@@ -18,6 +19,8 @@ from jobs.job import JobResult, Options
 
 RATE_WINDOW_S = 600.0
 """Rates are those of the last so many seconds in which units were done."""
+SHOWN_NAMES = 5
+"""Names of runs that are told where the one that was asked for is not there."""
 SLOWEST = 8
 """Units in hand that are named, those first that have been in their step longest."""
 
@@ -49,10 +52,26 @@ class RunStatus:
 
 
 def run(options: Options) -> JobResult:
-    """Tell of a catalogue, or of all catalogues that a configuration writes."""
-    told = [_told(place) for place in _places(options)]
+    """Tell of a catalogue, or of all catalogues that a configuration writes.
+
+    Raises
+    ------
+    ConfigError
+        If there is no run of the name that was asked for.
+    """
+    places = _places(options)
+    if options.run:
+        _check_run(options.run, places)
+    told = [_told(place, options.run) for place in places]
     known = [result for result in told if result] or [JobResult({"runs": []}, ["nothing has run yet"])]
     return JobResult.joined(known)
+
+
+def _check_run(run: str, places: list[Place]) -> None:
+    names = sorted({name for place in places for name in run_names(place.uri, Storage(place.storage))})
+    if run not in names:
+        told = ", ".join(names[-SHOWN_NAMES:]) or "none has been"
+        raise ConfigError("no such run", "--run", run, f"one of the last: {told}")
 
 
 def _places(options: Options) -> list[Place]:
@@ -63,11 +82,12 @@ def _places(options: Options) -> list[Place]:
     return [place for place in (config.staged, *outputs) if place]
 
 
-def _told(place: Place) -> JobResult | None:
-    """All there is to say of one catalogue, None if nothing has happened there."""
+def _told(place: Place, wanted: str) -> JobResult | None:
+    """All there is to say of one catalogue, or of the run that is wanted; None if nothing has happened there."""
     storage = Storage(place.storage)
     version, names = current_version(place.uri, storage), run_names(place.uri, storage)
-    if not version and not names:
+    names = [name for name in names if name == wanted] if wanted else names
+    if not names and (wanted or not version):
         return None
     states = {name: RunFolder(place.uri, storage, name).read() for name in names}
     shown = [state for name, state in states.items() if state and (name == names[-1] or not state.end)]

@@ -260,6 +260,26 @@ def test_two_runs_at_once_are_both_told(catalogue: ToyCatalogue, capsys) -> None
     second.end(None)
 
 
+def test_older_run_is_told_by_its_name(catalogue: ToyCatalogue, tmp_path: Path, capsys) -> None:
+    names = ["20260101T000000Z-a", "20260102T000000Z-b"]
+    for name, error in zip(names, (UnitError("unit x failed"), None), strict=True):
+        recorder = recorder_of(catalogue, name)
+        recorder.begin([(4, catalogue.units)])
+        recorder.end(error)
+    assert names[0] not in say(capsys, catalogue.root)
+    (told,) = json.loads(say(capsys, catalogue.root, "--run", names[0], "--json"))["runs"]
+    assert (told["run"], told["state"], told["error"]) == (names[0], "failed", "unit x failed")
+    config = tmp_path / "job.toml"
+    config.write_text(
+        f'release.uri = "x"\noutput.uri = "{catalogue.root}"\nstaged.uri = "{tmp_path / "none"}"\n'
+    )
+    assert f"run {names[0]}: " in say(capsys, str(config), "--run", names[0])
+    assert main(["status", catalogue.root, "--run", "20260101"]) == 2
+    assert (
+        f"no such run; got 20260101; expected one of the last: {', '.join(names)}" in capsys.readouterr().err
+    )
+
+
 def test_configuration_tells_of_all_that_it_writes(catalogue: ToyCatalogue, tmp_path: Path, capsys) -> None:
     catalogue.publish()
     config = tmp_path / "job.toml"
