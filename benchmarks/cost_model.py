@@ -18,21 +18,23 @@ BEGIN, END = "<!-- tables: python -m benchmarks.cost_model -->", "<!-- end of ta
 
 @dataclass(frozen=True)
 class Constant:
-    """A number, its unit, and where it is from."""
+    """A number, its unit, and where it is from: a command that prints it, or why it is assumed."""
 
     value: float
     unit: str
     source: str
 
 
+# One line each, with what the command prints; on two cores unless it says otherwise. A newer number goes in here alone,
+# then: python -m benchmarks.cost_model --page docs/scale.md
 MEASURED = {
-    "spectra": Constant(2198 / 2, "spectra/s and core, read, merged, scored, written", "`benchmarks.end_to_end`"),
-    "spectra_read": Constant(4900, "spectra/s and core, read and prepared only", "`benchmarks.end_to_end`"),
-    "spectrum_fetched": Constant(48e6 / 500 * 1.009, "bytes fetched a spectrum", "`benchmarks.bytes_fetched`, 500 a coadd"),
-    "cutouts": Constant(13_000 / 2, "cutouts/s, band and core, read and cut", "`benchmarks.cutouts`"),
-    "galaxies": Constant(371 / 2, "galaxies/s and core, denoised and classified", "`benchmarks.morphology_rate`"),
-    "merged": Constant(400_000 / 1.5, "rows/s and core, merged into partitions", "docs/log.md"),
-    "driver": Constant(0.005, "s of the driver a unit, most of it Ray Data's", "`benchmarks.overhead`"),
+    "spectra": Constant(2198 / 2, "spectra/s and core, read, merged, scored, written", "`python -m benchmarks.end_to_end`: trawl"),
+    "spectra_read": Constant(4900, "spectra/s and core, read and prepared only", "`python -m benchmarks.end_to_end`: our reader alone"),
+    "spectrum_fetched": Constant(48e6 / 500 * 1.009, "bytes fetched a spectrum", "`python -m benchmarks.bytes_fetched`: 48 MB used of a coadd of 500"),
+    "cutouts": Constant(13_000 / 2, "cutouts/s, band and core, read, cut and written", "`python -m benchmarks.cutouts`: best that writes"),
+    "galaxies": Constant(371 / 2, "galaxies/s and core, denoised and classified", "`python -m benchmarks.morphology_rate`: through the engine"),
+    "merged": Constant(400_000 / 1.5, "rows/s and core, merged into partitions", "docs/log.md: 400,000 rows in 1.5 s; no command prints it"),
+    "driver": Constant(0.005, "s of the driver a unit, most of it Ray Data's", "`python -m benchmarks.overhead`: driver; 4.8 ms in docs/log.md"),
 }  # fmt: skip
 
 ASSUMED = {

@@ -4,18 +4,25 @@
 
 A unit is one coadd of two spectra, so that nearly all of the time is not the model's. Printed are wall time a unit from
 the first to the last, what its stages (reading, preparing, the model) took of it, and the difference: passing units on,
-writing fragment and ledger record. Then the same line again, for which nothing is to be done.
+writing fragment and ledger record. Beside it, what the process of the driver itself computes for a unit (on one core, while
+workers wait or not): that bounds how many units a second one run hands out. Then the same line again, for which nothing is to be done.
 """
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from benchmarks.small_model import make_checkpoint
 from engine.commit.manifest import read_manifest
@@ -40,6 +47,14 @@ object_store_memory_gib = 0.3
 """
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What the driver has computed [s of a core], and the records that there are."""
+
+    cpu_s: float
+    records: int
+
+
 def make(folder: Path, num_units: int, workers: int) -> Path:
     """Write release, model and configuration; what is there from an earlier run is used again."""
     wanted = SynthesizeConfig(num_spectra=SPECTRA * num_units, spectra_per_file=SPECTRA, seed=5)
@@ -54,13 +69,39 @@ def make(folder: Path, num_units: int, workers: int) -> Path:
     return config
 
 
-def run(config: Path) -> tuple[dict[str, Any], float]:
-    """Run the main job; its summary, and the time of the whole process [s]."""
+def run(config: Path, ledger: Path) -> tuple[dict[str, Any], float, list[Sample]]:
+    """Run the main job; its summary, the time of the whole process [s], and what its driver had computed meanwhile."""
     environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
     command = [sys.executable, "-m", "jobs", "reprocess", str(config), "--json"]
-    started = time.monotonic()
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True)
-    return json.loads(done.stdout.strip().splitlines()[-1]), time.monotonic() - started
+    started, samples = time.monotonic(), list[Sample]()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        watcher = threading.Thread(target=watch, args=(process.pid, ledger, samples), daemon=True)
+        watcher.start()
+        said, _ = process.communicate()
+        watcher.join()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return json.loads(said.strip().splitlines()[-1]), time.monotonic() - started, samples
+
+
+def watch(pid: int, ledger: Path, samples: list[Sample]) -> None:
+    """Note again and again what a process has computed and how many records there are, until it ends."""
+    with suppress(psutil.NoSuchProcess):
+        driver = psutil.Process(pid)
+        while driver.status() != psutil.STATUS_ZOMBIE:
+            times = driver.cpu_times()  # its own threads, not those that it started
+            samples.append(Sample(times.user + times.system, len(list(ledger.glob("*.json")))))
+            time.sleep(0.2)
+
+
+def driver_ms(samples: Sequence[Sample]) -> float:
+    """CPU time of the driver a unit [ms], from the first record to the last; NaN where they came all at once."""
+    units = max((sample.records for sample in samples), default=0)
+    first = next((sample for sample in samples if sample.records), None)
+    last = next((sample for sample in samples if sample.records == units), None)
+    if first is None or last is None or first.records == last.records:
+        return math.nan
+    return 1e3 * (last.cpu_s - first.cpu_s) / (last.records - first.records)
 
 
 def stage_seconds(root: str) -> dict[str, float]:
@@ -80,8 +121,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     config = make(folder, arguments.units, arguments.workers)
-    summary, first_s = run(config)
-    again, rerun_s = run(config)
+    ledger = folder / f"tiny-output-{os.getpid()}" / "ledger"
+    summary, first_s, samples = run(config, ledger)
+    again, rerun_s, _ = run(config, ledger)
     assert (summary["state"], again["state"]) == ("new", "unchanged")
     units, workers = summary["units"], arguments.workers
     stages = stage_seconds(summary["catalogue"])
@@ -91,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"a unit: {wall_ms:.1f} ms of wall time, of which its stages {model_ms:.1f} ms, overhead {wall_ms - model_ms:.1f} ms"
     )
     print("stages: " + ", ".join(f"{name} {1e3 * value / units:.1f} ms" for name, value in stages.items()))
+    print(f"driver: {driver_ms(samples):.1f} ms of its own CPU a unit")
     print(f"nothing changed: {rerun_s:.1f} s")
 
 

@@ -4,8 +4,8 @@
 
 Every node is a raylet of its own on this machine, and it and its workers may run on one core alone; the head, which
 only coordinates, and the driver share both. The job is `reprocess` with the checkpoint that comes with the project,
-a unit mix that the processor bounds. The rate is that of the units between the moment when every node has
-finished two and the last one, by the times of their ledger records: start-up and publishing are left out, and told.
+a unit mix that the processor bounds. The rate is that of the units after the first two for each node, whichever node
+finished these, by the times of their ledger records: start-up and publishing are left out, and told.
 Needs two cores that nobody else uses.
 """
 
@@ -24,7 +24,7 @@ from engine.ledger import Ledger
 from engine.storage import Storage
 
 WARM_UNITS = 2
-"""Units a node that do not count: its worker has just imported everything."""
+"""Units for each node that do not count, the first of the whole run: workers have just imported everything."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from catalogs.query import connect_release
 from catalogs.release import Release, load_release
 from catalogs.sql import sql_name
 from engine.errors import ConfigError, EngineError, StorageError
+from engine.locations import without_query
 from engine.rows import DEC, RA
 from engine.storage import Storage
 
@@ -110,7 +111,7 @@ def write(matched: Matched, uri: str, storage: Storage, wanted: Wanted) -> None:
     facts = {
         "trawl_catalogue": matched.release.root,
         "trawl_version": str(matched.release.version),
-        "trawl_other": wanted.other,
+        "trawl_other": without_query(wanted.other),
         "trawl_radius_arcsec": f"{wanted.radius_arcsec:g}",
     }
     with _quiet():

@@ -94,6 +94,25 @@ def canonical(uri: str) -> str:
     raise StorageError("is not a usable URI", uri, expected="s3://bucket/key, file:///path or a local path")
 
 
+def web_address(url: str) -> str:
+    """Return an http(s) URL as it is.
+
+    Raises
+    ------
+    StorageError
+        If it holds a user or password: what reads it would write it down.
+    """
+    if "@" in urlsplit(url).netloc:
+        hint = "A presigned URL can be given; its signature is written nowhere."
+        raise StorageError("a URL must not hold credentials", url, expected="https://host/path", hint=hint)
+    return url
+
+
+def without_query(uri: str) -> str:
+    """Return a URI as it may be written down: of a URL without what follows its path, where signatures stand."""
+    return uri.partition("?")[0] if uri.startswith(("https://", "http://")) else uri
+
+
 def is_object(uri: str) -> bool:
     """Whether a URI is of object storage."""
     return uri.startswith("s3://")

@@ -23,8 +23,12 @@ LogFormat = Literal["text", "json"]
 SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN")
 """Environment variables whose values never appear in a line."""
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s:]+:[^/@\s]+(?=@)|(?<=X-Amz-Signature=)[^&\s]+")
-"""User and password of a URL; the signature of a presigned one."""
+_CREDENTIALS = re.compile(
+    r"(?<=://)[^/@\s:]+:[^/@\s]+(?=@)"
+    r"|(?<=[?&]X-Amz-Signature=)[^&\s]+|(?<=[?&]X-Amz-Security-Token=)[^&\s]+|(?<=[?&]X-Goog-Signature=)[^&\s]+"
+    r"|(?<=[?&]Signature=)[^&\s]+|(?<=[?&]sig=)[^&\s]+"
+)
+"""User and password of a URL; the signature of a presigned one, as the large stores name it."""
 
 _context: ContextVar[dict[str, Any]] = ContextVar("log_context", default={})  # noqa: B039 - never changed in place
 

@@ -6,7 +6,8 @@
     runs/<run>/end.json            once: how it ended
 
 No object is changed in place. Nothing of a catalogue depends on them: results are the ledger's, and a beat that
-cannot be written is a warning. A run without an end whose beats have stopped was killed.
+cannot be written is a warning. A run without an end whose beats have stopped was killed. How long ago something was
+told is the age of its object by the clock of the storage: those of the machines that write and read may differ.
 """
 
 import json
@@ -16,7 +17,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
@@ -39,14 +40,14 @@ State = Literal["done", "failed", "interrupted"]
 LOST_AFTER_BEATS = 4
 """So many beats late, and at least `LOST_AFTER_S`: the run is taken for killed."""
 LOST_AFTER_S = 60.0
-"""Clocks of machines differ by seconds, and object storage is slow at times [s]."""
+"""Object storage is slow at times, and some tell whole seconds [s]."""
 
 UNITS_SCHEMA = pa.schema([("unit_id", pa.string()), ("num_bytes", pa.int64())])
 
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """What a run is: written once, when it begins; times are Unix times [s]."""
+    """What a run is: written once, when it begins, by the clock of the driver [s, Unix time]."""
 
     run: str
     job: str
@@ -62,7 +63,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class InHand:
-    """A unit that a worker has in hand, the step it is in, and since when [s, Unix time]."""
+    """A unit that a worker has in hand, the step it is in, and since when by its own clock [s, Unix time]."""
 
     unit: str
     step: str
@@ -71,7 +72,7 @@ class InHand:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """How things stand with the driver or a worker at a time [s, Unix time]."""
+    """How things stand with the driver or a worker at a time by its own clock [s, Unix time]."""
 
     who: str
     host: str
@@ -100,11 +101,15 @@ _BEGIN, _BEAT, _END = TypeAdapter(Begin), TypeAdapter(Beat), TypeAdapter(End)
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """All that a run has told so far."""
+    """All that a run has told so far.
+
+    `written_s` is when, by the clock of the storage [s, Unix time]: of "begin", of "end", and of each `Beat.who`.
+    """
 
     begin: Begin
     beats: tuple[Beat, ...] = ()
     end: End | None = None
+    written_s: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def driver(self) -> Beat | None:
@@ -113,15 +118,16 @@ class RunState:
 
     @property
     def heard_s(self) -> float:
-        """When anything of the run was last heard [s, Unix time]: driver, worker, or its beginning."""
-        return max([self.begin.began_s, *(beat.time_s for beat in self.beats)])
+        """When anything of the run was last heard by the clock of the storage [s, Unix time]."""
+        return max(self.written_s.values())
 
     def is_lost(self, now_s: float) -> bool:
         """Whether a run that has not ended is silent for so long that it must have been killed.
 
-        The driver counts: workers of a driver that is gone may live on for a while.
+        The driver counts: workers of a driver that is gone may live on for a while. `now_s` is by the clock of the
+        storage [s, Unix time].
         """
-        heard_s = self.driver.time_s if self.driver else self.begin.began_s
+        heard_s = self.written_s["driver" if self.driver else "begin"]
         return not self.end and now_s - heard_s > max(
             LOST_AFTER_S, LOST_AFTER_BEATS * self.begin.beat_every_s
         )
@@ -157,7 +163,7 @@ class RunFolder:
         if number:
             self.storage.delete(self.uri("beats", f"{beat.who}-{number - 1:08d}.json"))
 
-    def read(self) -> RunState | None:
+    def read(self, attempts: int = 3) -> RunState | None:
         """Read what the run has told; None if it has not written its beginning.
 
         Raises
@@ -165,22 +171,21 @@ class RunFolder:
         CommitError
             If an object is not what it should be.
         """
-        begin = self._read("begin.json", _BEGIN)
+        found = {
+            info.uri.rpartition("/")[2]: info.modified_s for info in self.storage.list(self.uri(), ".json")
+        }
+        begin = self._read("begin.json", _BEGIN) if "begin.json" in found else None
         if begin is None:
             return None
-        end = self._read("end.json", _END)
-        return RunState(begin, () if end else self._beats(), end)
-
-    def _beats(self, attempts: int = 3) -> tuple[Beat, ...]:
-        """Last beat of the driver and of each worker; listed again where one gave way to its successor."""
-        newest: dict[str, str] = {}
-        for info in self.storage.list(self.uri("beats"), ".json"):
-            name = info.uri.rpartition("/")[2]
-            newest[name.rpartition("-")[0]] = name
-        beats = [self._read(f"beats/{name}", _BEAT) for name in newest.values()]
-        if None in beats and attempts > 1:
-            return self._beats(attempts - 1)
-        return tuple(beat for beat in beats if beat)
+        end = self._read("end.json", _END) if "end.json" in found else None
+        # The listing is in order of names: the last beat of each stands last.
+        newest = {} if end else {name.rpartition("-")[0]: name for name in found if "-" in name}
+        beats = [beat for name in newest.values() if (beat := self._read(f"beats/{name}", _BEAT))]
+        is_whole = bool(end or beats) and len(beats) == len(newest)
+        if not is_whole and attempts > 1:  # a beat gave way to its successor, or all did to the end
+            return self.read(attempts - 1)
+        told = {"begin": "begin.json"} | ({"end": "end.json"} if end else newest)
+        return RunState(begin, tuple(beats), end, {who: found[name] for who, name in told.items()})
 
     def units(self) -> pa.Table:
         """Ids and bytes of the units that the run set out to compute."""

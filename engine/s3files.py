@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO
 
 import s3fs
@@ -147,6 +148,13 @@ class S3Files:
             return bool(key) and bool(fs.call_s3("head_object", Bucket=bucket, Key=key))
         except FileNotFoundError:
             return False
+
+    def clock_s(self, path: str) -> float:
+        """Return the time that the server tells with an answer, in whole seconds; ours if it tells none [s, Unix time]."""
+        bucket, key = bucket_and_key(path)
+        page = self.filesystem().call_s3("list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1)
+        date = page["ResponseMetadata"]["HTTPHeaders"].get("date")
+        return parsedate_to_datetime(date).timestamp() if date else time.time()
 
 
 def _listed(bucket: str, item: dict[str, Any]) -> FileInfo:

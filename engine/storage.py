@@ -7,6 +7,8 @@ Not here: versions of objects, rights. Listing and reading go straight to the
 server every time; nothing is cached.
 """
 
+import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +37,7 @@ from engine.locations import (
     canonical,
     is_object,
     join,
+    web_address,
 )
 from engine.s3files import S3Files, pause
 
@@ -170,9 +173,9 @@ class Storage:
         return backend.filesystem() if isinstance(backend, S3Files) else fsspec.filesystem("file")
 
     def upath(self, uri: str) -> UPath:
-        """Return the path object that HATS and LSDB want; beside our own URIs it may be https://."""
+        """Return the path object that HATS and LSDB want; beside our own URIs it may be https://, without a password."""
         if uri.startswith(("https://", "http://")):
-            return UPath(uri)
+            return UPath(web_address(uri))
         path = canonical(uri)
         if not is_object(path):
             return UPath(path)
@@ -220,6 +223,20 @@ class Storage:
             return self.info(uri).modified_s
         finally:
             self.delete(uri)
+
+    def reader_clock_s(self, root: str) -> float:
+        """Return the time as `clock_s` does, for who may only read [s, Unix time].
+
+        From the answers of an S3 server, which carry a date. Of a folder in which nothing can be written it is the
+        time of this machine: nothing else is known.
+        """
+        backend, path = self._backend(root, is_folder=True)
+        if isinstance(backend, S3Files):
+            return _explained(lambda: backend.clock_s(path), root, "list")
+        try:
+            return self.clock_s(root) if os.path.isdir(path) else time.time()  # noqa: PTH112 - a reader makes no folder
+        except StorageError:
+            return time.time()
 
     @staticmethod
     def join(uri: str, *parts: str) -> str:

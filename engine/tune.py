@@ -93,6 +93,7 @@ def study(
     runs_uri: str,
     storage: Storage,
     on_trial: Callable[[TrialResult], None] = lambda _: None,
+    may_grow: bool = False,
 ) -> list[TrialResult]:
     """Run the trials, poor ones not to the end. Ray must be connected.
 
@@ -108,6 +109,8 @@ def study(
         How to reach it.
     on_trial
         Called for each result at the end.
+    may_grow
+        Whether the cluster makes nodes on demand; see `engine.train.device`.
 
     Returns
     -------
@@ -121,7 +124,12 @@ def study(
     epochs = max(trial.config.epochs for trial in trials)
     runs_uri = canonical(runs_uri)  # Tune runs each trial in a folder of its own
     work = tune.with_parameters(
-        _run, trials=tuple(trials), runs_uri=runs_uri, storage=storage, metric=config.metric
+        _run,
+        trials=tuple(trials),
+        runs_uri=runs_uri,
+        storage=storage,
+        metric=config.metric,
+        may_grow=may_grow,
     )
     scheduler = ASHAScheduler(
         time_attr="epoch",
@@ -189,7 +197,12 @@ def outcome(trial: Trial, metric: str, runs_uri: str, storage: Storage, error: s
 
 
 def _run(
-    settings: Mapping[str, Any], trials: Sequence[Trial], runs_uri: str, storage: Storage, metric: str
+    settings: Mapping[str, Any],
+    trials: Sequence[Trial],
+    runs_uri: str,
+    storage: Storage,
+    metric: str,
+    may_grow: bool,
 ) -> None:
     """Run a trial inside Tune: first what is on record, then the rest."""
     trial = trials[settings["number"]]
@@ -203,7 +216,7 @@ def _run(
 
     for metrics in _progress(_run_uri(trial, runs_uri), storage).history:
         tell(metrics)
-    train(trial.factory, trial.data, trial.config, runs_uri, storage, trial.identity, tell)
+    train(trial.factory, trial.data, trial.config, runs_uri, storage, trial.identity, tell, may_grow)
 
 
 def _run_uri(trial: Trial, runs_uri: str) -> str:

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: EngineError, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {log.without_secrets(str(error))}", file=sys.stderr)
     return code
 
 
@@ -112,6 +112,10 @@ def _add_catalog_arguments(job: argparse.ArgumentParser, name: str) -> None:
     if name == "labels":
         job.add_argument("--out", metavar="FILE", help="write labels, and objects to be labelled, as CSV")
         job.add_argument("--limit", type=_positive, metavar="N", help="objects to be labelled in that file")
+    if name == "status":
+        job.add_argument(
+            "--run", metavar="NAME", help="an older run (default: the last, and any that goes on)"
+        )
     if name == "prune":
         job.add_argument("--keep", type=_positive, metavar="N", help="versions that stay (default 3)")
         job.add_argument("--plan", action="store_true", help="list what would be removed, and stop")

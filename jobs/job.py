@@ -22,6 +22,7 @@ class Options:
     who: str = ""
     why: str = ""
     json: bool = False
+    run: str = ""
     other: str = ""
     radius_arcsec: float | None = None
     neighbors: int | None = None
@@ -33,7 +34,7 @@ class Options:
         given = vars(arguments)
         names = (
             "plan", "limit", "version", "keep", "sql", "out", "labels", "who", "why", "json",
-            "other", "radius_arcsec", "neighbors", "columns",
+            "other", "radius_arcsec", "neighbors", "columns", "run",
         )  # fmt: skip
         fields = {name: given[name] for name in names if given.get(name) is not None}
         target = given.get("config") or given["uri"]

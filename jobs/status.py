@@ -1,6 +1,5 @@
 """How far the runs of a catalogue are, from its ledger and from what the runs wrote: on any machine that reads it."""
 
-import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from engine.commit import Version, current_version
+from engine.errors import ConfigError
 from engine.ledger import Ledger
 from engine.log import duration, short
-from engine.runs import InHand, RunFolder, RunState, run_names
+from engine.runs import Beat, RunFolder, RunState, run_names
 from engine.storage import Storage
 from engine.units import given_up_id
 from jobs import catalogue
@@ -19,13 +19,15 @@ from jobs.job import JobResult, Options
 
 RATE_WINDOW_S = 600.0
 """Rates are those of the last so many seconds in which units were done."""
+SHOWN_NAMES = 5
+"""Names of runs that are told where the one that was asked for is not there."""
 SLOWEST = 8
 """Units in hand that are named, those first that have been in their step longest."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How one run stands. Rates and what is left are those of the ledger; `heard_s_ago` is by our clock [s]."""
+    """How one run stands. Rates and what is left are those of the ledger; times ago are by the clock of the storage [s]."""
 
     run: str
     job: str
@@ -50,10 +52,26 @@ class RunStatus:
 
 
 def run(options: Options) -> JobResult:
-    """Tell of a catalogue, or of all catalogues that a configuration writes."""
-    told = [_told(place) for place in _places(options)]
+    """Tell of a catalogue, or of all catalogues that a configuration writes.
+
+    Raises
+    ------
+    ConfigError
+        If there is no run of the name that was asked for.
+    """
+    places = _places(options)
+    if options.run:
+        _check_run(options.run, places)
+    told = [_told(place, options.run) for place in places]
     known = [result for result in told if result] or [JobResult({"runs": []}, ["nothing has run yet"])]
     return JobResult.joined(known)
+
+
+def _check_run(run: str, places: list[Place]) -> None:
+    names = sorted({name for place in places for name in run_names(place.uri, Storage(place.storage))})
+    if run not in names:
+        told = ", ".join(names[-SHOWN_NAMES:]) or "none has been"
+        raise ConfigError("no such run", "--run", run, f"one of the last: {told}")
 
 
 def _places(options: Options) -> list[Place]:
@@ -64,15 +82,16 @@ def _places(options: Options) -> list[Place]:
     return [place for place in (config.staged, *outputs) if place]
 
 
-def _told(place: Place) -> JobResult | None:
-    """All there is to say of one catalogue, None if nothing has happened there."""
+def _told(place: Place, wanted: str) -> JobResult | None:
+    """All there is to say of one catalogue, or of the run that is wanted; None if nothing has happened there."""
     storage = Storage(place.storage)
     version, names = current_version(place.uri, storage), run_names(place.uri, storage)
-    if not version and not names:
+    names = [name for name in names if name == wanted] if wanted else names
+    if not names and (wanted or not version):
         return None
     states = {name: RunFolder(place.uri, storage, name).read() for name in names}
     shown = [state for name, state in states.items() if state and (name == names[-1] or not state.end)]
-    now_s = time.time()
+    now_s = storage.reader_clock_s(place.uri)
     # Of runs that were killed only the last is news; any that goes on is.
     shown = [state for state in shown if state is shown[-1] or not state.is_lost(now_s)]
     done_at = Ledger(place.uri, storage).times() if shown else {}
@@ -94,7 +113,7 @@ def status(state: RunState, folder: RunFolder, done_at: dict[str, float], now_s:
     done_at
         Ids of the units that have a record, and when it was made [s].
     now_s
-        Time for which it is told [s, Unix time].
+        Time for which it is told by the clock of the storage [s, Unix time].
     """
     begin, told = state.begin, state.end or state.driver
     table = folder.units()
@@ -107,10 +126,7 @@ def status(state: RunState, folder: RunFolder, done_at: dict[str, float], now_s:
     rows = told.rows if told else 0
     per_unit = rows / told.done if told and told.done else 0.0
     kind = state.end.state if state.end else "lost" if state.is_lost(now_s) else "running"
-    heard_s = state.end.time_s if state.end else state.heard_s
-    in_hand = [
-        one for beat in state.beats for one in _in_hand(beat.in_hand, f"{beat.host}:{beat.pid}", now_s)
-    ]
+    in_hand = [one for beat in state.beats for one in _in_hand(beat, now_s - state.written_s[beat.who])]
     error = state.end.error if state.end else ""
     return RunStatus(
         run=begin.run,
@@ -118,7 +134,7 @@ def status(state: RunState, folder: RunFolder, done_at: dict[str, float], now_s:
         where=f"{begin.host}:{begin.pid}",
         state=kind,
         began_s=begin.began_s,
-        heard_s_ago=round(now_s - heard_s, 1),
+        heard_s_ago=round(max(now_s - state.heard_s, 0), 1),
         units=begin.units,
         pending=begin.pending,
         done=int(done.sum()),
@@ -168,10 +184,17 @@ def _eta(
     return float(is_left.sum() / units_per_s)
 
 
-def _in_hand(units: tuple[InHand, ...], where: str, now_s: float) -> list[dict[str, Any]]:
+def _in_hand(beat: Beat, age_s: float) -> list[dict[str, Any]]:
+    """Tell what a worker has in hand, and for how long: by its own clock up to its beat, then for as long as that is old."""
+    where = f"{beat.host}:{beat.pid}"
     return [
-        {"unit": one.unit, "step": one.step, "for_s": round(now_s - one.since_s, 1), "where": where}
-        for one in units
+        {
+            "unit": one.unit,
+            "step": one.step,
+            "for_s": round(max(beat.time_s - one.since_s, 0) + max(age_s, 0), 1),
+            "where": where,
+        }
+        for one in beat.in_hand
     ]
 
 

@@ -118,6 +118,7 @@ def _train(
             storage,
             identity_of(config),
             _tell,
+            may_grow=config.cluster.may_grow,
         )
 
 

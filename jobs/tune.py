@@ -103,7 +103,8 @@ def _study(
         task = partial(spec.task, settings, one.seed)
         trials.append(Trial(number, point, task, data, one.train, train.identity_of(one)))
     with cluster.connect(config.cluster, has_dashboard=True):  # trials are stopped from outside
-        return study(trials, config.tune, train.runs_uri(config), Storage(config.staged.storage), _tell)
+        storage, may_grow = Storage(config.staged.storage), config.cluster.may_grow
+        return study(trials, config.tune, train.runs_uri(config), storage, _tell, may_grow=may_grow)
 
 
 def table(results: Sequence[TrialResult], metric: str) -> list[str]:

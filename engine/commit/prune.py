@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from time import time
 
 from engine.commit import parquet
 from engine.commit.manifest import (
@@ -63,8 +62,8 @@ def prune(root: str, storage: Storage, keep_versions: int, min_age_s: float, dry
     """
     if keep_versions < 1:
         raise ValueError(f"keep_versions must be at least 1 (got {keep_versions})")
-    now_s = time() if dry_run else storage.clock_s(root)
-    sweep = _Sweep(root, storage, now_s - min_age_s)
+    now_s = storage.reader_clock_s(root) if dry_run else storage.clock_s(root)
+    sweep = _Sweep(root, storage, now_s, now_s - min_age_s)
     # Files are listed before the records that name them: one recorded meanwhile is not an orphan.
     fragments = sweep.listed("fragments")
     data = sweep.listed("data")
@@ -85,10 +84,11 @@ def prune(root: str, storage: Storage, keep_versions: int, min_age_s: float, dry
 
 @dataclass
 class _Sweep:
-    """A catalogue, and the time before which things are old by the clock of the storage [s, Unix time]."""
+    """A catalogue, the time, and that before which things are old: by the clock of the storage [s, Unix time]."""
 
     root: str
     storage: Storage
+    now_s: float
     old_s: float
     base: str = field(init=False)
 
@@ -144,10 +144,12 @@ def _units(sweep: _Sweep, manifests: Iterable[Manifest]) -> set[str]:
 
 
 def _is_busy(sweep: _Sweep) -> bool:
-    states = (
-        RunFolder(sweep.root, sweep.storage, name).read() for name in run_names(sweep.root, sweep.storage)
-    )
-    return any(state and not state.end and not state.is_lost(time()) for state in states)
+    return any(_is_running(sweep, name) for name in run_names(sweep.root, sweep.storage))
+
+
+def _is_running(sweep: _Sweep, run: str) -> bool:
+    state = RunFolder(sweep.root, sweep.storage, run).read()
+    return bool(state and not state.end and not state.is_lost(sweep.now_s))
 
 
 def _retire(sweep: _Sweep, unit_ids: Iterable[str]) -> None:
@@ -202,8 +204,11 @@ def _paths(record: LedgerRecord) -> tuple[str, str]:
 
 
 def _old_runs(sweep: _Sweep) -> Iterator[FileInfo]:
-    """Old objects of all runs but the last."""
+    """Objects of runs of which all are old, but for the last run and those that go on, however long ago they began."""
     last = run_names(sweep.root, sweep.storage)[-1:]
+    runs: dict[str, list[FileInfo]] = defaultdict(list)
     for info in sweep.listed("runs"):
-        if sweep.path(info).split("/")[1] not in last and sweep.is_old(info):
-            yield info
+        runs[sweep.path(info).split("/")[1]].append(info)
+    for name, files in runs.items():
+        if name not in last and all(map(sweep.is_old, files)) and not _is_running(sweep, name):
+            yield from files

@@ -21,10 +21,11 @@ from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from engine.errors import EngineError, ResourceError
+from engine.errors import EngineError
 from engine.locations import is_object
 from engine.storage import Storage, canonical
 from engine.train.board import Board, forwarded
+from engine.train.device import uses_gpu
 from engine.train.plan import (
     TrainConfig,
     TrainData,
@@ -59,6 +60,7 @@ def train(
     storage: Storage,
     identity: Mapping[str, Any],
     on_progress: Callable[[dict[str, float]], None] = lambda _: None,
+    may_grow: bool = False,
 ) -> TrainResult:
     """Train, or go on with a run that was stopped. Ray must be connected.
 
@@ -75,6 +77,8 @@ def train(
     on_progress
         Called in the driver with the metrics of each epoch, and now and then with those of a step
         (these have no `val_*`).
+    may_grow
+        Whether the cluster makes nodes on demand; see `engine.train.device`.
 
     Raises
     ------
@@ -90,7 +94,10 @@ def train(
     run_uri = storage.join(runs_uri, run_id)
     logger.info("training run %s", run_uri)
     state = _finished_state(run_uri, storage, config.epochs)
-    return _result(state or _train(factory, data, config, run_uri, storage, on_progress), run_id)
+    if state is None:
+        use_gpu = uses_gpu(config, [node["Resources"] for node in ray.nodes() if node["Alive"]], may_grow)
+        state = _train(factory, data, config, run_uri, storage, on_progress, use_gpu)
+    return _result(state, run_id)
 
 
 def _train(
@@ -100,9 +107,9 @@ def _train(
     run_uri: str,
     storage: Storage,
     on_progress: Callable[[dict[str, float]], None],
+    use_gpu: bool,
 ) -> RunState:
     """Start the workers, and return the state in which they end."""
-    use_gpu = _use_gpu(config)
     board = ray.remote(num_cpus=0)(Board).remote()
     plan, total_steps = epoch_plan(data, config), expected_steps(data.num_rows, config)
     job = Job(factory, config, plan, total_steps, run_uri, storage, board)
@@ -136,25 +143,6 @@ def _finished_state(run_uri: str, storage: Storage, epochs: int) -> RunState | N
     if stored and load_progress(run_uri, storage, stored[-1]).is_finished(epochs):
         return load_state(run_uri, storage, stored[-1])
     return None
-
-
-def _use_gpu(config: TrainConfig) -> bool:
-    """Decide on the device, and refuse what would wait for resources for ever."""
-    have = ray.cluster_resources()
-    gpus, cpus = have.get("GPU", 0), have.get("CPU", 0)
-    use_gpu = config.device == "cuda" or (config.device == "auto" and gpus >= config.num_workers)
-    logger.info("training on %s: cluster has %g GPUs", "GPUs" if use_gpu else "CPUs", gpus)
-    wanted_cpus = config.num_workers * config.cpus_per_worker + config.read_cpus
-    wanted_gpus = config.num_workers if use_gpu else 0
-    if cpus < wanted_cpus or gpus < wanted_gpus:
-        raise ResourceError(
-            "the cluster cannot give what training asks for",
-            "train",
-            got=f"{cpus:g} CPUs, {gpus:g} GPUs",
-            expected=f"{wanted_cpus:g} CPUs (reading included), {wanted_gpus} GPUs",
-            hint="Lower train.num_workers or train.cpus_per_worker, or set train.device.",
-        )
-    return use_gpu
 
 
 def _run_config(run_uri: str, storage: Storage, config: TrainConfig) -> RunConfig:

@@ -86,7 +86,7 @@ class TrainConfig(Config):
     threads_per_worker: int = Field(default=0, ge=0)
     """Threads of torch; 0: those of the machine divided by its workers."""
     device: Device = "auto"
-    """auto: a GPU for each worker if the cluster has them."""
+    """auto: a GPU for each worker if the cluster has them; on one that grows by itself (cluster.may_grow) CPUs."""
     validation_fraction: float = Field(default=0.05, ge=0, lt=1)
     """Rows with split_hash below it never train."""
     max_validation_rows: int = Field(default=4096, ge=1)

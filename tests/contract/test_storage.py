@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -164,6 +165,15 @@ class TestMissing:
         place.storage.delete(place.uri("gone"))
         place.storage.delete(place.uri("gone"))
         assert not place.storage.exists(place.uri("gone"))
+
+    def test_time_is_that_of_what_is_written(self, place: Place, monkeypatch: pytest.MonkeyPatch):
+        place.storage.put(place.uri("a"), b"1")
+        written_s, now = place.storage.info(place.uri("a")).modified_s, time.time
+        before = [file.uri for file in place.storage.list(place.root)]
+        monkeypatch.setattr("engine.storage.time.time", lambda: now() + 7200)
+        for clock in (place.storage.clock_s, place.storage.reader_clock_s):
+            assert -1 <= clock(place.root) - written_s < 60
+        assert [file.uri for file in place.storage.list(place.root)] == before
 
     def test_preflight(self, place: Place):
         with pytest.raises(NotFoundError, match="nothing"):

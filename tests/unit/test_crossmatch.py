@@ -165,6 +165,36 @@ def test_what_is_no_catalogue_is_told(maker, tmp_path: Path, capsys) -> None:
     assert "is no HATS catalogue that can be opened" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("url", ["https://me:hunter2@host/hats", "http://token-hunter2@host/hats"])
+def test_url_with_a_password_is_refused_and_not_repeated(maker, url: str, capsys) -> None:
+    assert main(["crossmatch", maker.root, url, "--radius-arcsec", "1"]) == 1
+    said = capsys.readouterr().err
+    assert "must not hold credentials" in said
+    assert "hunter2" not in said
+
+
+def test_signature_of_a_url_is_not_written_and_not_told(
+    maker, other, capsys, tmp_path: Path, monkeypatch
+) -> None:
+    path, url = other[1], "https://host/hats?X-Amz-Signature=deadbeef"
+    plain = Storage.upath
+    monkeypatch.setattr(Storage, "upath", lambda self, uri: plain(self, str(path) if uri == url else uri))
+    out = tmp_path / "out"
+    assert told(capsys, maker.root, url, "--out", str(out))["pairs"] > 0
+    written = [file.read_bytes() for file in out.rglob("*") if file.is_file()]
+    assert any(b"trawl_other=https://host/hats\n" in data for data in written)
+    assert not any(b"deadbeef" in data for data in written)
+
+    def refuse(*_: Any) -> Any:
+        raise PermissionError(f"403 of {url}")
+
+    monkeypatch.setattr(Storage, "upath", refuse)
+    assert main(["crossmatch", maker.root, url, "--radius-arcsec", "1"]) == 1
+    said = capsys.readouterr().err
+    assert "X-Amz-Signature=***" in said
+    assert "deadbeef" not in said
+
+
 def test_radius_that_takes_in_half_the_catalogue_is_refused(
     maker, capsys, tmp_path: Path, monkeypatch
 ) -> None:

@@ -6,6 +6,7 @@ import shlex
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 
 from engine.config import parse_overrides
 from jobs.__main__ import parser
+from jobs.catalogue import CatalogueOptions
 from jobs.config import JobConfig
 
 ROOT = Path(__file__).parents[2]
@@ -55,13 +57,33 @@ def strict(schema: Any) -> Any:
     return schema
 
 
+METADATA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "pattern": r"^[a-z0-9]([-a-z0-9]{0,45}[a-z0-9])?$"},
+        "generateName": {"type": "string", "pattern": r"^[a-z0-9][-a-z0-9]{0,40}-$"},
+    },
+    "additionalProperties": False,
+    "oneOf": [{"required": ["name"]}, {"required": ["generateName"]}],
+}
+"""What we use of it; KubeRay makes names of services and pods of these, which end at 63 letters."""
+
+
+@cache
 def crd(shared_data: Path, name: str) -> dict[str, Any]:
+    """Schema of a kind of KubeRay's, with what Kubernetes itself checks: the kind, its group, the metadata."""
     path = shared_data / "kuberay" / f"crd_{name}.yaml"
     if not path.exists():
         pytest.skip("KubeRay's CRDs are not beside the project")
-    (version,) = (v for v in yaml.safe_load(path.read_text())["spec"]["versions"] if v["name"] == "v1")
+    spec = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)["spec"]
+    (version,) = (v for v in spec["versions"] if v["name"] == "v1")
     schema = strict(version["schema"]["openAPIV3Schema"])
-    schema["properties"]["metadata"] = {"type": "object"}
+    schema["properties"] |= {
+        "apiVersion": {"const": f"{spec['group']}/v1"},
+        "kind": {"const": spec["names"]["kind"]},
+        "metadata": METADATA,
+    }
+    schema["required"] = ["apiVersion", "kind", "metadata", "spec"]
     return schema
 
 
@@ -94,11 +116,32 @@ def test_manifest_fits_the_schema_of_kuberay(shared_data: Path, name: str, schem
     (manifest,) = documents(name)
     validator = jsonschema.Draft202012Validator(crd(shared_data, schema))
     validator.validate(manifest)
+    for part in ({"apiVersion": "ray.io/v1alpha1"}, {"kind": "RayService"}, {"metadata": {}}):
+        assert not validator.is_valid(manifest | part)
     wrong = copy.deepcopy(manifest)
     job = wrong["spec"].get("jobTemplate", wrong["spec"])
     job["rayClusterSpec"]["workerGroupSpecs"][0]["maxReplica"] = 1
     with pytest.raises(jsonschema.ValidationError, match="maxReplica"):
         validator.validate(wrong)
+
+
+KINDS = {
+    "raycluster": ["ray.io/v1 RayCluster"],
+    "rayjob": ["ray.io/v1 RayJob"],
+    "raycronjob": ["ray.io/v1 RayCronJob"],
+    "cronjob": [
+        "batch/v1 CronJob", "v1 ServiceAccount", "rbac.authorization.k8s.io/v1 Role",
+        "rbac.authorization.k8s.io/v1 RoleBinding",
+    ],
+}  # fmt: skip
+
+
+def test_each_manifest_says_what_it_is() -> None:
+    assert {path.stem for path in MANIFESTS} == set(KINDS)
+    for name, kinds in KINDS.items():
+        assert [f"{document['apiVersion']} {document['kind']}" for document in documents(name)] == kinds
+        for document in documents(name):
+            jsonschema.Draft202012Validator(METADATA).validate(document["metadata"])
 
 
 def test_cluster_that_stays_fits_the_schema_of_a_job_s_cluster(shared_data: Path) -> None:
@@ -115,12 +158,34 @@ def test_all_manifests_run_the_same_cluster_and_the_scheduled_ones_the_same_job(
 def test_plain_schedule_creates_the_job_and_no_two_at_once() -> None:
     schedule, *rest = documents("cronjob")
     assert schedule["spec"]["concurrencyPolicy"] == "Forbid"
+    assert re.fullmatch(r"(\S+ ){4}\S+", schedule["spec"]["schedule"])
     pod = schedule["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     (mount,) = container["volumeMounts"]
     assert container["command"][-1] == f"{mount['mountPath']}/rayjob.yaml"
-    assert {document["kind"] for document in rest} == {"ServiceAccount", "Role", "RoleBinding"}
-    assert pod["serviceAccountName"] in {document["metadata"]["name"] for document in rest}
+    (volume,) = pod["volumes"]
+    assert mount["name"] == volume["name"]
+    told = (ROOT / "deploy" / "kuberay" / "cronjob.yaml").read_text()
+    assert f"create configmap {volume['configMap']['name']} --from-file=deploy/kuberay/rayjob.yaml" in told
+    account, role, binding = rest
+    assert pod["serviceAccountName"] == account["metadata"]["name"]
+    assert binding["roleRef"] == {
+        "apiGroup": "rbac.authorization.k8s.io", "kind": role["kind"], "name": role["metadata"]["name"]
+    }  # fmt: skip
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account["metadata"]["name"]}]
+    assert role["rules"] == [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create"]}]
+
+
+def test_pod_of_the_plain_schedule_fits_the_schema_of_pods(shared_data: Path) -> None:
+    """Kubernetes' own is not at hand: KubeRay's schema holds that of a pod's template."""
+    head = crd(shared_data, "job")["properties"]["spec"]["properties"]["rayClusterSpec"]["properties"]
+    validator = jsonschema.Draft202012Validator(head["headGroupSpec"]["properties"]["template"])
+    job = documents("cronjob")[0]["spec"]["jobTemplate"]["spec"]
+    assert set(job) == {"backoffLimit", "template"}
+    validator.validate(job["template"])
+    assert job["template"]["spec"]["restartPolicy"] in ("Never", "OnFailure"), "a Job takes no other"
+    job["template"]["spec"]["serviceAccount_name"] = "x"
+    assert not validator.is_valid(job["template"])
 
 
 def test_line_of_the_job_is_one_that_we_understand() -> None:
@@ -128,6 +193,21 @@ def test_line_of_the_job_is_one_that_we_understand() -> None:
     assert words[:3] == ["python", "-m", "jobs"]
     arguments = parser().parse_args(words[3:])
     JobConfig.model_validate(parse_overrides(arguments.overrides))
+
+
+def test_run_ends_before_prune_may_touch_what_it_wrote() -> None:
+    hours = documents("rayjob")[0]["spec"]["activeDeadlineSeconds"] / 3600
+    assert hours < CatalogueOptions().min_age_hours
+
+
+def test_nodes_log_in_where_the_image_is_without_a_secret() -> None:
+    registry = launcher()["docker"]["image"].partition("/")[0]
+    region = launcher()["provider"]["region"]
+    (login,) = launcher()["initialization_commands"]
+    fetch, _, pipe = login.partition(" | ")
+    assert fetch == f"aws ecr get-login-password --region {region}"
+    assert pipe == f"docker login --username AWS --password-stdin {registry}"
+    assert f".{region}." in registry
 
 
 def versions_of_ray() -> Iterator[str]:

@@ -83,3 +83,11 @@ def test_secrets_never_reach_a_line(capsys, monkeypatch, form: log.LogFormat) ->
     for secret in ("XUtnFEMI", "tok-123456", "hunter2", "deadbeef"):
         assert secret not in text
     assert "***@host" in text
+
+
+@pytest.mark.parametrize(
+    "name", ["X-Amz-Signature", "X-Amz-Security-Token", "X-Goog-Signature", "Signature", "sig"]
+)
+def test_signature_of_a_presigned_url_is_starred_out(name: str) -> None:
+    told = log.without_secrets(f"cannot open https://host/x?{name}=de/ad%2B&a=1&{name}=beef gave 403")
+    assert told == f"cannot open https://host/x?{name}=***&a=1&{name}=*** gave 403"

@@ -12,7 +12,7 @@ import pytest
 
 from engine.commit import CatalogConfig, Manifest, prune, publish, read_manifest, versions
 from engine.ledger import Ledger
-from engine.runs import Recorder, RunFolder, run_names
+from engine.runs import Beat, Begin, Recorder, RunFolder, run_names
 from engine.storage import Storage
 from tests.toy import COLUMNS, TOY_CATALOG, ToyCatalogue
 
@@ -31,6 +31,12 @@ def backdate(root: str, days: float, only: str = "") -> None:
         if path.is_file():
             then = path.stat().st_mtime - days * DAY
             os.utime(path, (then, then))
+
+
+def skew(monkeypatch: pytest.MonkeyPatch, ahead_s: float) -> None:
+    """Set the clock of this process, not that of its storage, forward."""
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + ahead_s)
 
 
 def is_whole(catalogue: ToyCatalogue, manifest: Manifest) -> bool:
@@ -61,8 +67,9 @@ def test_clocks_of_machines_that_publish_and_prune_do_not_matter(
     age = record.stat().st_mtime
     record.write_text(record.read_text().replace(second.created[:4], "1999"))
     os.utime(record, (age, age))
-    monkeypatch.setitem(prune.__globals__, "time", lambda: time.time() + 30 * DAY)
+    skew(monkeypatch, 30 * DAY)
     before = {path for path in Path(catalogue.root).rglob("*") if path.is_file()}
+    assert prune(catalogue.root, catalogue.storage, 1, DAY, dry_run=True).uris == ()
     assert prune(catalogue.root, catalogue.storage, 1, DAY).uris == ()
     assert {path for path in Path(catalogue.root).rglob("*") if path.is_file()} == before
     assert is_whole(catalogue, first)
@@ -113,6 +120,44 @@ def test_units_that_were_never_published_and_those_of_a_running_job_stay(catalog
     recorder.end(None)
     assert prune(catalogue.root, catalogue.storage, 1, DAY).retired == 1
     assert Ledger(catalogue.root, catalogue.storage).ids() == {catalogue.ids[i] for i in (0, 2, 3)}
+
+
+@pytest.mark.parametrize("whose", ["pruner", "driver"])
+def test_run_goes_on_whatever_the_clock_of_who_prunes_or_computes(
+    catalogue: ToyCatalogue, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    catalogue.publish()
+    catalogue.publish(ids=catalogue.ids[:2])
+    backdate(catalogue.root, 3)
+    folder = RunFolder(catalogue.root, catalogue.storage, "run")
+    told_s = time.time() - (0 if whose == "pruner" else 7200)
+    folder.begin(Begin("run", "infer", "host", 7, told_s, 4, 4, 30.0), catalogue.units)
+    folder.beat(Beat("driver", "host", 7, told_s), 0)
+    if whose == "pruner":
+        skew(monkeypatch, 7200)
+    assert prune(catalogue.root, catalogue.storage, 1, DAY, dry_run=True).retired == 0
+    assert prune(catalogue.root, catalogue.storage, 1, DAY).retired == 0
+    assert Ledger(catalogue.root, catalogue.storage).ids() == set(catalogue.ids)
+
+
+def test_run_that_goes_on_keeps_its_beginning_however_old_it_is(catalogue: ToyCatalogue) -> None:
+    recorders = [
+        Recorder("infer", (RunFolder(catalogue.root, catalogue.storage, name),), 60) for name in ("a", "b")
+    ]
+    for recorder in recorders:
+        recorder.begin([(4, catalogue.units)])
+    for number, recorder in enumerate(recorders):  # their own beats come when they like
+        recorder.folders[0].beat(Beat("driver", "host", 7, time.time()), 900 + number)
+    recorders[1].end(None)
+    for name in ("begin.json", "units.arrow"):
+        path = Path(catalogue.root, "runs", "a", name)
+        os.utime(path, (time.time() - 9 * DAY, time.time() - 9 * DAY))
+    assert prune(catalogue.root, catalogue.storage, 1, DAY).uris == ()
+    assert prune(catalogue.root, catalogue.storage, 1, 0).uris == (), "its beats tell, not the grace"
+    recorders[0].end(None)
+    time.sleep(0.01)
+    assert len(prune(catalogue.root, catalogue.storage, 1, 0).uris) == 3
+    assert run_names(catalogue.root, catalogue.storage) == ["b"]
 
 
 def test_only_the_losing_attempt_of_a_unit_is_an_orphan(catalogue: ToyCatalogue, monkeypatch) -> None:

@@ -1,14 +1,16 @@
 """What `docs/scale.md` says is what its commands print, and the planner's simulation is of what it says."""
 
 import gc
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from benchmarks import planner
-from benchmarks.cost_model import BEGIN, END, cost, desi, in_page, nircam, tables
+from benchmarks.cost_model import BEGIN, END, MEASURED, cost, desi, in_page, nircam, tables
 
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 
@@ -17,6 +19,12 @@ def test_page_has_the_tables_of_the_command() -> None:
     text = PAGE.read_text()
     assert in_page(text, tables(4)) == text, "python -m benchmarks.cost_model --page docs/scale.md"
     assert in_page(f"a\n{BEGIN}\nold\n{END}\nb", "new") == f"a\n{BEGIN}\n\nnew\n\n{END}\nb"
+
+
+def test_commands_that_print_what_was_measured_are_there() -> None:
+    found = [re.findall(r"python -m (benchmarks\.\w+)", constant.source) for constant in MEASURED.values()]
+    assert sum(map(len, found)) >= 6
+    assert all(find_spec(module) for modules in found for module in modules)
 
 
 @pytest.mark.parametrize("survey", [desi(), nircam()], ids=lambda survey: survey.name)

@@ -111,13 +111,16 @@ def test_storage_that_refuses_beats_does_not_stop_the_work(catalogue: ToyCatalog
 
 
 def test_silence_of_the_driver_counts_not_that_of_workers() -> None:
-    driver = Beat("driver", "host", 7, time_s=2000.0)
-    worker = Beat("worker-1", "other", 8, time_s=9000.0)
-    state = RunState(BEGIN, (worker, driver))
+    driver = Beat("driver", "host", 7, time_s=99.0)
+    worker = Beat("worker-1", "other", 8, time_s=99.0)
+    state = RunState(
+        BEGIN, (worker, driver), written_s={"begin": 1000.0, "driver": 2000.0, "worker-1": 9000.0}
+    )
     assert not state.is_lost(2100.0)
     assert state.is_lost(2121.0)
-    assert RunState(BEGIN).is_lost(1121.0)
-    assert not RunState(BEGIN).is_lost(1119.0)
+    assert state.heard_s == 9000.0
+    assert RunState(BEGIN, written_s={"begin": 1000.0}).is_lost(1121.0)
+    assert not RunState(BEGIN, written_s={"begin": 1000.0}).is_lost(1119.0)
 
 
 def test_damaged_record_is_named(catalogue: ToyCatalogue) -> None:
@@ -191,6 +194,8 @@ def test_killed_run_is_told_as_lost_until_another_takes_over(catalogue: ToyCatal
     dead = RunFolder(catalogue.root, catalogue.storage, "20260101T000000Z-a")
     dead.begin(Begin(dead.run, "infer", "host", 7, time.time() - 500, 4, 4, 30.0), catalogue.units)
     dead.beat(Beat("driver", "host", 7, time.time() - 300, done=2, rows=40), 0)
+    for path in Path(dead.uri()).rglob("*.json"):
+        os.utime(path, (time.time() - 300, time.time() - 300))
     text = say(capsys, catalogue.root)
     assert "infer on host:7: lost, last heard 5m00s ago" in text
     assert "run the same line again" in text
@@ -203,6 +208,48 @@ def test_killed_run_is_told_as_lost_until_another_takes_over(catalogue: ToyCatal
     assert "20260102T000000Z-b: infer" in text
 
 
+@pytest.mark.parametrize("ahead_s", [-7200.0, 7200.0])
+@pytest.mark.parametrize("whose", ["reader", "writers"])
+def test_clocks_of_machines_do_not_matter(
+    catalogue: ToyCatalogue, capsys, monkeypatch: pytest.MonkeyPatch, ahead_s: float, whose: str
+) -> None:
+    now = time.time
+    folder = RunFolder(catalogue.root, catalogue.storage, "20260101T000000Z-a")
+    told_s = now() + (ahead_s if whose == "writers" else 0)
+    folder.begin(Begin(folder.run, "infer", "host", 7, told_s, 4, 4, 30.0), catalogue.units)
+    folder.beat(Beat("driver", "host", 7, told_s), 0)
+    in_hand = (InHand("toy-3", "read", told_s - 75), InHand("toy-2", "read", told_s + 90))
+    folder.beat(Beat("worker-ab", "node", 12, told_s, in_hand=in_hand), 0)
+    if whose == "reader":
+        monkeypatch.setattr(time, "time", lambda: now() + ahead_s)
+    (told,) = json.loads(say(capsys, catalogue.root, "--json"))["runs"]
+    assert told["state"] == "running"
+    assert 0 <= told["heard_s_ago"] < 30
+    first, second = told["running"]
+    assert (first["unit"], second["unit"]) == ("toy-3", "toy-2")
+    assert 75 <= first["for_s"] < 105
+    assert 0 <= second["for_s"] < 30, "a clock that was set back since"
+
+
+def test_run_that_ends_while_it_is_read_is_not_taken_for_silent(catalogue: ToyCatalogue, monkeypatch) -> None:
+    recorder = recorder_of(catalogue)
+    recorder.begin([(4, catalogue.units)])
+    (folder,) = recorder.folders
+    plain = RunFolder._read
+    ends = iter([lambda: recorder.end(None)])
+
+    def read(self: RunFolder, name: str, kind):
+        if name == "begin.json":
+            next(ends, lambda: None)()
+        return plain(self, name, kind)
+
+    monkeypatch.setattr(RunFolder, "_read", read)
+    state = folder.read()
+    assert state is not None
+    assert state.end is not None
+    assert set(state.written_s) == {"begin", "end"}
+
+
 def test_two_runs_at_once_are_both_told(catalogue: ToyCatalogue, capsys) -> None:
     first, second = recorder_of(catalogue, "20260101T000000Z-a"), recorder_of(catalogue, "20260102T000000Z-b")
     for recorder in (first, second):
@@ -211,6 +258,26 @@ def test_two_runs_at_once_are_both_told(catalogue: ToyCatalogue, capsys) -> None
     assert [run["state"] for run in runs] == ["running", "running"]
     first.end(None)
     second.end(None)
+
+
+def test_older_run_is_told_by_its_name(catalogue: ToyCatalogue, tmp_path: Path, capsys) -> None:
+    names = ["20260101T000000Z-a", "20260102T000000Z-b"]
+    for name, error in zip(names, (UnitError("unit x failed"), None), strict=True):
+        recorder = recorder_of(catalogue, name)
+        recorder.begin([(4, catalogue.units)])
+        recorder.end(error)
+    assert names[0] not in say(capsys, catalogue.root)
+    (told,) = json.loads(say(capsys, catalogue.root, "--run", names[0], "--json"))["runs"]
+    assert (told["run"], told["state"], told["error"]) == (names[0], "failed", "unit x failed")
+    config = tmp_path / "job.toml"
+    config.write_text(
+        f'release.uri = "x"\noutput.uri = "{catalogue.root}"\nstaged.uri = "{tmp_path / "none"}"\n'
+    )
+    assert f"run {names[0]}: " in say(capsys, str(config), "--run", names[0])
+    assert main(["status", catalogue.root, "--run", "20260101"]) == 2
+    assert (
+        f"no such run; got 20260101; expected one of the last: {', '.join(names)}" in capsys.readouterr().err
+    )
 
 
 def test_configuration_tells_of_all_that_it_writes(catalogue: ToyCatalogue, tmp_path: Path, capsys) -> None:
