@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import injected_anomalies, labelling_curves, latent_detectors, rank_choice
+from benchmarks import injected_anomalies, labelling_curves, latent_detectors, rank_choice, track_figure
 from benchmarks.labelling_curves import labels_of
 from engine.checkpoint import Checkpoint
 from models.scoring import density
@@ -119,3 +119,17 @@ def test_latent_detectors_are_compared(
     for name in (*alone, latent_detectors.OFF, *(f"{name}, {latent_detectors.OFF}" for name in alone)):
         assert f"| {name} |" in head
     assert said.count("| merger |") == 2
+
+
+def test_a_track_is_drawn_without_a_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(track_figure, "CHUNK_ROWS", 128)
+    monkeypatch.setattr("jobs.tracks.MIN_OBJECTS", 5)
+    svg = tmp_path / "track.svg"
+    line = ["--property", "oii_ew", "--figure", str(svg)]
+    track_figure.main([*line, "--num-spectra", "128"])
+    text = svg.read_text()
+    assert text.startswith("<svg")
+    assert "[O II] equivalent width" in text
+    monkeypatch.setattr("jobs.tracks.MIN_OBJECTS", 1000)
+    with pytest.raises(SystemExit, match="Too few objects"):
+        track_figure.main([*line, "--num-spectra", "128"])
