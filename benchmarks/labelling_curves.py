@@ -1,15 +1,16 @@
 """How many real anomalies a person finds by labelling, by the order in which objects are shown.
 
     python -m benchmarks.labelling_curves [--num-spectra 8192] [--repeats 5] [--figure docs/labelling_curves.svg]
+    python -m benchmarks.labelling_curves --checkpoint checkpoints/spectral_vae_rest --wanted wrong_redshift
 
-Simulated spectra with injected anomalies are scored with the shipped checkpoint. A person who looks for physical
-oddities labels them 5, an artefact 1, an ordinary object 0; `--batch` objects are shown at a time, the best ones
-of the present order that have no label yet. Orders: at random; by the raw score; Astronomaly's and Protege's, learned
-anew after each batch (the first one is by the raw score). Found are the physical anomalies among what was shown. Each
+Simulated spectra with injected anomalies are scored with a shipped checkpoint. A person who looks for physical
+oddities labels them 5, an artefact 1, an ordinary object 0; one who looks for a single kind (`--wanted`) labels that 5 and
+all others 0. `--batch` objects are shown at a time, the best ones of the present order that have no label yet. Orders: at random; by the raw score; Astronomaly's and Protege's, learned
+anew after each batch (the first one is by the raw score). Found are the objects labelled 5 among what was shown. Each
 repeat takes another random half of the spectra; means and standard deviations are over repeats. `alpha` of the
 second Astronomaly was chosen with seed 90210.
 
-A wrong redshift is left out: nothing of it can be seen by a model in the observed frame.
+A wrong redshift is left out where the model is not told redshifts: nothing of it can be seen then.
 """
 
 import argparse
@@ -45,7 +46,7 @@ COLOURS = {
 Order = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def main() -> None:
+def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -59,9 +60,14 @@ def main() -> None:
     parser.add_argument("--bases", default="")
     parser.add_argument("--bases-fraction", type=float, default=0.4)
     parser.add_argument("--num-workers", type=int, default=1)
+    parser.add_argument("--wanted", choices=list(KINDS), default="", help="the one kind that is looked for")
     parser.add_argument("--figure", default="", help="SVG of the curves")
     parser.add_argument("--json", default="", help="write the numbers here too")
-    args = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def main(words: list[str] | None = None) -> None:
+    args = parse(words)
     latent, score, kind = scored(args)
     curves = label_repeatedly(args, latent, score, kind)
     show(args, curves)
@@ -73,30 +79,39 @@ def main() -> None:
 
 
 def scored(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Latents [N, D], raw scores [N] and kinds of anomaly [N] of simulated spectra."""
+    """Latents [N, D], raw scores [N] and kinds of anomaly [N] of simulated spectra.
+
+    Raises
+    ------
+    SystemExit
+        If what is wanted cannot be seen by this model.
+    """
     checkpoint = load(args.checkpoint, Storage())
     spec = MODELS[checkpoint.model]
     config, module = open_model(spec, checkpoint, args.checkpoint)
     predict = spec.predictor(config, module, checkpoint.fitted, torch.device("cpu"))
+    prepare = SpectrumPrep.model_validate(checkpoint.prepare)
+    if args.wanted == UNSEEN and not prepare.uses_redshift:
+        raise SystemExit(f"--wanted {UNSEEN}: {args.checkpoint} is not told redshifts and cannot see it")
     share = args.bases_fraction if args.bases else 0.0
     parts = []
-    for batch in test_batches(args, SpectrumPrep.model_validate(checkpoint.prepare), share):
+    for batch in test_batches(args, prepare, share):
         out = predict(batch)
         parts.append((out["latent_mean"], out["anomaly_score"], batch["anomaly"]))
     latent, score, kind = (np.concatenate(part) for part in zip(*parts, strict=True))
-    seen = kind != UNSEEN
+    seen = (kind != UNSEEN) | prepare.uses_redshift
     return latent[seen], score[seen], kind[seen]
 
 
 def label_repeatedly(
     args: argparse.Namespace, latent: np.ndarray, score: np.ndarray, kind: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Physical anomalies found after each label, [repeats, labels], by order."""
+    """How many objects labelled 5 are found after each label, [repeats, labels], by order."""
     curves: dict[str, list[np.ndarray]] = {name: [] for name in COLOURS}
     for repeat in range(args.repeats):
         rng = np.random.default_rng([args.seed, repeat])
         half = rng.permutation(len(kind))[: len(kind) // 2]
-        judged = labels_of(kind[half])
+        judged = labels_of(kind[half], args.wanted)
         for name, order in orders(latent[half], score[half], rng).items():
             shown = label(order, judged, args.labels, args.batch)
             curves[name].append(np.cumsum(judged[shown] == 5.0))
@@ -104,10 +119,17 @@ def label_repeatedly(
     return {name: np.array(curve) for name, curve in curves.items()}
 
 
-def labels_of(kind: np.ndarray) -> np.ndarray:
-    """Return what the person says: 5 of physical oddities, 1 of artefacts, 0 of the rest."""
+def labels_of(kind: np.ndarray, wanted: str = "") -> np.ndarray:
+    """Return what the person says: 5 of physical oddities, 1 of artefacts, 0 of the rest; or 5 of what is wanted alone."""
+    if wanted:
+        return np.where(kind == wanted, 5.0, 0.0)
     family = np.array([KINDS[name].family if name else "" for name in kind])
     return np.where(family == "physical", 5.0, np.where(family == "artefact", 1.0, 0.0))
+
+
+def sought(args: argparse.Namespace) -> str:
+    """Return what is counted."""
+    return args.wanted.replace("_", " ") if args.wanted else "physical anomalies"
 
 
 def orders(latent: np.ndarray, score: np.ndarray, rng: np.random.Generator) -> dict[str, Order]:
@@ -142,7 +164,7 @@ def label(order: Order, judged: np.ndarray, num_labels: int, batch: int) -> np.n
 def show(args: argparse.Namespace, curves: dict[str, np.ndarray]) -> None:
     """Print anomalies found after some numbers of labels."""
     steps = [n for n in (10, 20, 50, 100, 150, 200, 400) if n <= args.labels]
-    print(f"{'physical anomalies found after':32}" + "".join(f"{f'{n} labels':>16}" for n in steps))
+    print(f"{f'{sought(args)} found after':32}" + "".join(f"{f'{n} labels':>16}" for n in steps))
     for name, curve in curves.items():
         cells = (f"{curve[:, n - 1].mean():.1f} +- {curve[:, n - 1].std():.1f}" for n in steps)
         print(f"{name:32}" + "".join(f"{cell:>16}" for cell in cells))
@@ -156,7 +178,7 @@ def draw(args: argparse.Namespace, curves: dict[str, np.ndarray]) -> str:
         for name, curve in curves.items():
             _draw_curve(axes, name, curve)
         axes.set_xlabel("labels given")
-        axes.set_ylabel("physical anomalies found")
+        axes.set_ylabel(f"{sought(args)} found")
         axes.set_xlim(0, args.labels)
         highest = max(curve.mean(0).max() for name, curve in curves.items() if name != "best possible")
         axes.set_ylim(0, 1.25 * highest)

@@ -41,7 +41,7 @@ Detector = Callable[[np.ndarray], np.ndarray]
 """Latents [B, D] to a score [B], high = anomalous."""
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--faintest-mag", type=float, default=28.0)
     parser.add_argument("--pool", type=Path, default=Path("build/cutouts"))
     parser.add_argument("--num-workers", type=int, default=2)
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     torch.set_num_threads(args.num_workers)
     size, predictors = open_all({"band_gan": args.checkpoint})
     known, test = (scored(args, seed, size, predictors["band_gan"]) for seed in (COLOUR_SEED, TEST_SEED))

@@ -36,8 +36,8 @@ from engine.spectra.prepare import SpectrumPrep
 from engine.storage import Storage
 from engine.synthetic.anomalies import KINDS
 from engine.synthetic.population import SimulateConfig
+from engine.train.kinds import confusion
 from models.scoring import spectral
-from models.spec import Predict
 from models.spectral_vae import SPEC, SpectralVAE, SpectralVAETask
 from models.spectral_vae_config import SpectralVAEConfig
 
@@ -160,19 +160,6 @@ def anomalies(args: argparse.Namespace, recipe: Recipe, seed: int, num: int) -> 
     for batch in chunks(mix, seed, 0, -(-num // CHUNK_ROWS), args.num_workers):
         family = np.array([KINDS[kind].family for kind in batch["anomaly"]])
         yield batch | {"is_artefact": family == "artefact"}
-
-
-def confusion(predict: Predict, batches: Iterator[Batch]) -> dict[str, dict[str, int]]:
-    """How many of each kind are taken for an artefact, and for physical."""
-    table: dict[str, dict[str, int]] = {}
-    for batch in batches:
-        is_artefact = predict(batch)["artefact_probability"] > 0.5
-        for kind in np.unique(batch["anomaly"]):
-            chosen = is_artefact[batch["anomaly"] == kind]
-            row = table.setdefault(str(kind), {"artefact": 0, "physical": 0})
-            row["artefact"] += int(chosen.sum())
-            row["physical"] += int((~chosen).sum())
-    return table
 
 
 def train(

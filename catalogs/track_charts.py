@@ -5,6 +5,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 
 from catalogs.figures import GREY, new_figure, style, to_png
 from catalogs.latent_space import Track
@@ -16,7 +17,13 @@ NAME_SPACING = 0.035
 
 
 def track_chart(track: Track, points: np.ndarray, steps: np.ndarray) -> str:
-    """Draw a track.
+    """Draw a track as a `data:` URI of a PNG; see `track_figure`."""
+    with style():
+        return to_png(track_figure(track, points, steps))
+
+
+def track_figure(track: Track, points: np.ndarray, steps: np.ndarray) -> Figure:
+    """Draw a track; within `catalogs.figures.style`.
 
     Parameters
     ----------
@@ -26,28 +33,22 @@ def track_chart(track: Track, points: np.ndarray, steps: np.ndarray) -> str:
         [N, 2] coordinates of a sample of the catalogue on the map.
     steps
         [S, 2] coordinates of the track on it.
-
-    Returns
-    -------
-    png
-        `data:` URI.
     """
-    with style():
-        figure = new_figure(10.5, 3.1)
-        left, middle, right = figure.subplots(1, 3, width_ratios=(0.8, 1.3, 1.1))
-        shades = ScalarMappable(Normalize(track.value.min(), track.value.max()), "viridis")
-        colours = colormaps["viridis"](np.linspace(0, 0.92, len(track.value)))
-        _draw_path(left, points, steps, colours)
-        rest = track.wave / (1.0 + track.redshift)
-        _draw_spectra(middle, rest, track.flux, colours)
-        inside = (rest >= track.zoom[0]) & (rest <= track.zoom[1])
-        if inside.sum() > 1:
-            _draw_spectra(right, rest[inside], track.flux[:, inside], colours, smooth=1)
-            _mark_lines(right, *track.zoom)
-        middle.set_ylabel("decoded flux / median")
-        unit = track.unit.replace("Angstrom", "Å")
-        figure.colorbar(shades, ax=right, label=f"{track.title} [{unit}]")
-        return to_png(figure)
+    figure = new_figure(10.5, 3.1)
+    left, middle, right = figure.subplots(1, 3, width_ratios=(0.8, 1.3, 1.1))
+    shades = ScalarMappable(Normalize(track.value.min(), track.value.max()), "viridis")
+    colours = colormaps["viridis"](np.linspace(0, 0.92, len(track.value)))
+    _draw_path(left, points, steps, colours)
+    rest = track.wave / (1.0 + track.redshift)
+    _draw_spectra(middle, rest, track.flux, colours)
+    inside = (rest >= track.zoom[0]) & (rest <= track.zoom[1])
+    if inside.sum() > 1:
+        _draw_spectra(right, rest[inside], track.flux[:, inside], colours, smooth=1)
+        _mark_lines(right, *track.zoom)
+    middle.set_ylabel("decoded flux / median")
+    unit = track.unit.replace("Angstrom", "Å")
+    figure.colorbar(shades, ax=right, label=f"{track.title} [{unit}]")
+    return figure
 
 
 def _draw_path(axes: Axes, points: np.ndarray, steps: np.ndarray, colours: np.ndarray) -> None:

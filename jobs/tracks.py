@@ -81,7 +81,7 @@ def find(reader: Reader, place: Place, manifest: Manifest, num_objects: int, see
         found.notes.append("No spectrum could be read again, so there are no tracks.")
         return found
     for one in PROPERTIES:
-        _follow(one, sample, reader, found)
+        follow(one, sample, reader, found)
     return found
 
 
@@ -92,7 +92,7 @@ def store(place: Place, manifest: Manifest, found: Evidence) -> None:
         write_tracks(load_release(place.uri, storage, manifest.version), storage, found.tracks)
 
 
-def _follow(one: SpectralProperty, sample: Sample, reader: Reader, found: Evidence) -> None:
+def follow(one: SpectralProperty, sample: Sample, reader: Reader, found: Evidence) -> None:
     """Add the path along a property, and how well it can be read off."""
     assert isinstance(reader.prepare, SpectrumPrep)
     chosen = sample.only((sample.spectype == one.spectype) & (sample.snr >= MIN_SNR))

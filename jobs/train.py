@@ -8,8 +8,6 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from engine import cluster
 from engine.checkpoint import Checkpoint, save
 from engine.column import Column
@@ -17,10 +15,12 @@ from engine.commit import Manifest, read_manifest
 from engine.errors import CheckpointError
 from engine.infer import open_model
 from engine.schema import arrow_type
+from engine.spectra.prepare import SpectrumPrep
 from engine.storage import Storage
 from engine.synthetic.contaminate.rows import Realisations
 from engine.train import loop as trainer
-from engine.train.fit import check_held_out, fit_scoring
+from engine.train.fit import check_held_out, fit_scoring, samples
+from engine.train.kinds import fit_kinds
 from engine.train.loop import TrainData, TrainResult
 from engine.train.plan import Mix
 from engine.units import FileRef
@@ -54,7 +54,7 @@ def fit(config: JobConfig, options: Options) -> JobResult:
         return JobResult(summary, [f"{key}: {value}" for key, value in summary.items()])
     result = _train(config, spec, settings, data, storage)
     checkpoint = _checkpoint(config, spec, settings, manifest, result)
-    checkpoint = replace(checkpoint, fitted=_fit_scoring(config, spec, checkpoint, data))
+    checkpoint = _fitted(config, spec, checkpoint, data)
     save(checkpoint, config.checkpoint.uri, Storage(config.checkpoint.storage))
     summary |= {"id": checkpoint.id, "metrics": result.metrics}
     return JobResult(summary, [f"checkpoint: {config.checkpoint.uri} ({checkpoint.id})"])
@@ -139,15 +139,23 @@ def _checkpoint(
     )
 
 
-def _fit_scoring(
-    config: JobConfig, spec: ModelSpec, checkpoint: Checkpoint, data: TrainData
-) -> dict[str, np.ndarray]:
+def _fitted(config: JobConfig, spec: ModelSpec, checkpoint: Checkpoint, data: TrainData) -> Checkpoint:
+    """Return the checkpoint with what scoring learns from the staged objects."""
     assert config.staged is not None
     settings, module = open_model(spec, checkpoint, "trained weights")
     uris = [file.uri for file in data.files]
     storage = Storage(config.staged.storage)
     fraction = config.train.validation_fraction
-    return fit_scoring(spec, settings, module, uris, storage, fraction, config.scoring)
+    fitted = fit_scoring(spec, settings, module, uris, storage, fraction, config.scoring)
+    checkpoint = replace(checkpoint, fitted=fitted)
+    if not (spec.fit_kinds and config.scoring.injected_rows):
+        return checkpoint
+    _, held_out = samples(spec, settings, uris, storage, fraction, config.scoring)
+    prep = SpectrumPrep.model_validate(checkpoint.prepare)
+    sizes = (config.scoring.injected_rows, config.scoring.seed)
+    arrays, confusion = fit_kinds(spec, settings, module, fitted, held_out, prep, *sizes)
+    metrics = {**checkpoint.metrics, **({"artefact_confusion": confusion} if confusion else {})}
+    return replace(checkpoint, fitted=fitted | arrays, metrics=metrics)
 
 
 def _tell(metrics: dict[str, float]) -> None:

@@ -206,6 +206,17 @@ def _fit(
     return spectral.fit(config, scorer, _told(at, reference), _told(at, held_out), torch.get_num_threads())
 
 
+def _fit_kinds(
+    config: RedshiftVAEConfig,
+    module: nn.Module,
+    fitted: Mapping[str, np.ndarray],
+    anomalies: Iterable[Batch],
+) -> dict[str, np.ndarray]:
+    at = AtRedshifts(_evaluating(module))
+    scorer = spectral.Scorer(config, at, next(module.parameters()).device)
+    return spectral.fit_kind(config, scorer, fitted, _told(at, anomalies), torch.get_num_threads())
+
+
 def _predictor(
     config: RedshiftVAEConfig, module: nn.Module, fitted: Mapping[str, np.ndarray], device: torch.device
 ) -> Predict:
@@ -238,5 +249,6 @@ SPEC = replace(
     predictor=_predictor,
     reconstruct=_reconstruct,
     decode=None,
+    fit_kinds=_fit_kinds,
 )
 """Reads, learns from and writes what the spectral VAE does; latents alone do not say what it decodes."""

@@ -105,6 +105,9 @@ class ModelSpec:
         `(config, module, reference, held_out) -> arrays`: what scoring needs to know about the
         training sample (neighbour index, percentiles); kept in the checkpoint.
         `reference` and `held_out` are iterables of batches.
+    fit_kinds
+        `(config, module, fitted, anomalies) -> arrays` beside those of `fit`: how artefacts differ from physical anomalies.
+        `anomalies` are batches of spectra that all have one, with `is_artefact`; None if the model does not guess it.
     predictor
         `(config, module, fitted, device) -> Predict`.
     reconstruct
@@ -135,6 +138,9 @@ class ModelSpec:
     exported: Callable[[Any, Weights], Weights] | None = None
     sampler: Callable[[Any, nn.Module, torch.device], Sampler] | None = None
     decode: Callable[[Any, nn.Module, np.ndarray], np.ndarray] | None = None
+    fit_kinds: (
+        Callable[[Any, nn.Module, Mapping[str, np.ndarray], Iterable[Batch]], dict[str, np.ndarray]] | None
+    ) = None
 
     def learns_from(self, config: Any) -> tuple[Column, ...]:
         """Columns that staged objects must have for training and `fit`."""

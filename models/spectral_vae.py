@@ -268,6 +268,16 @@ def _fit(
     return spectral.fit(config, scorer, reference, held_out, torch.get_num_threads())
 
 
+def _fit_kinds(
+    config: SpectralVAEConfig,
+    module: nn.Module,
+    fitted: Mapping[str, np.ndarray],
+    anomalies: Iterable[Batch],
+) -> dict[str, np.ndarray]:
+    scorer = spectral.Scorer(config, _evaluating(module), next(module.parameters()).device)
+    return spectral.fit_kind(config, scorer, fitted, anomalies, torch.get_num_threads())
+
+
 def _predictor(
     config: SpectralVAEConfig, module: nn.Module, fitted: Mapping[str, np.ndarray], device: torch.device
 ) -> Predict:
@@ -319,4 +329,5 @@ SPEC = ModelSpec(
     reconstruct=_reconstruct,
     trains_on=lambda _: (TARGETID,),  # names the reference objects
     decode=_decode,
+    fit_kinds=_fit_kinds,
 )

@@ -7,7 +7,7 @@ test set of a seed that nothing was tuned on, with ten kinds of injected anomali
 `models.scoring` in the same way (`anomaly_score`, calibrated on the same held-out normal spectra), and without it (plain chi2,
 plain distance to the nearest in latent space). The shipped checkpoints have rows of their own: more pixels, latents
 and spectra. Results are kept as one JSON for each method and seed, so that an interrupted run goes on; with
---table-only the tables are printed from what is there. With the defaults about a quarter of an hour of one core; seeds can run beside each other with one cache.
+--table-only the tables are printed from what is there, and what is there of other settings is named. With the defaults about a quarter of an hour of one core; seeds can run beside each other with one cache.
 """
 
 import argparse
@@ -19,14 +19,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from benchmarks.ablation import table
-from benchmarks.ablation.evaluate import PLAIN, results, score
+from benchmarks.ablation import pages, table
+from benchmarks.ablation.evaluate import results, score
 from benchmarks.ablation.methods import METHODS, Settings
 from benchmarks.ablation.sample import Sample, drawn
 from benchmarks.ablation.shipped import score_shipped
+from engine.checkpoint import read_header
+from engine.storage import Storage
 from engine.synthetic.population import SimulateConfig
 
 log = logging.getLogger("ablation")
@@ -58,6 +59,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--table-only", action="store_true")
     parser.add_argument("--page", type=Path, help="put the tables below the mark of this page too")
+    parser.add_argument(
+        "--snr-page", type=Path, help="the same for the tables by kind and S/N, which are long"
+    )
     return parser.parse_args(words)
 
 
@@ -67,31 +71,48 @@ def main(words: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     if not args.table_only:
         compute(args)
-    text = report(collected(args), args)
-    print(text)
-    if args.page:
-        table.write_below(args.page, text)
+    found = collected(args)
+    texts = ((args.page, pages.report(found, args)), (args.snr_page, pages.report_by_snr(found)))
+    for page, text in texts:
+        print(text)
+        if page:
+            table.write_below(page, text)
 
 
 def asked(args: argparse.Namespace, method: str) -> dict[str, Any]:
-    """All that a cached result depends on, beside method and seed."""
+    """All that a cached result depends on, beside method, seed and the templates (`bases_names`).
+
+    A shipped checkpoint is known by its id, as another one may stand at its path after the next training.
+    """
     settings = Settings(num_latent=args.num_latent, passes=args.passes)
     shared = {"num_test": args.num_test, "anomaly_fraction": args.anomaly_fraction, "test_seed": TEST_SEED,
               "bases_fraction": args.bases_fraction if args.bases else 0.0}  # fmt: skip
     if method in SHIPPED:
-        return shared | {"checkpoint": SHIPPED[method]}
+        return shared | {"checkpoint": read_header(SHIPPED[method], Storage()).id}
     return json.loads(json.dumps(
         shared | {"num_train": args.num_train, "num_held_out": args.num_held_out, "settings": asdict(settings)}
     ))  # fmt: skip
 
 
+def bases_names(args: argparse.Namespace) -> list[str]:
+    """Names of the template files that spectra are drawn from; their folder says nothing of what they are."""
+    if not args.bases:
+        return []
+    names = (Path(file.uri).name for file in Storage().list(args.bases, ".fits"))
+    return [name for name in names if name.startswith("rrtemplate-")]
+
+
 def cached(args: argparse.Namespace, method: str, seed: int) -> dict[str, Any] | None:
-    """Read the result of a method and seed, if it is there and was made with the same settings."""
+    """Read the result of a method and seed, if it is there and was made with the same settings.
+
+    A result that does not say which templates it was made with is taken: those before this was written down.
+    """
     path = args.cache / f"{method}-{seed}.json"
     if not path.exists():
         return None
     found = json.loads(path.read_text())
-    return found if found["asked"] == asked(args, method) else None
+    is_same = found["asked"] == asked(args, method) and found.get("bases") in (None, bases_names(args))
+    return found if is_same else None
 
 
 def seeds_of(args: argparse.Namespace, method: str) -> list[int]:
@@ -140,7 +161,8 @@ def run(
 
 def keep(args: argparse.Namespace, method: str, seed: int, found: dict[str, Any]) -> None:
     """Write a result."""
-    text = json.dumps(_with_null({"asked": asked(args, method), **found}), indent=1, allow_nan=False)
+    told = {"asked": asked(args, method), "bases": bases_names(args)}
+    text = json.dumps(_with_null({**told, **found}), indent=1, allow_nan=False)
     (args.cache / f"{method}-{seed}.json").write_text(text + "\n")
     recall = found["anomaly_score"][table.HEADLINE]["mean"]["all"]
     cpu = sum(value for key, value in found.items() if key.endswith("_cpu_s"))
@@ -155,51 +177,15 @@ def _with_null(value: Any) -> Any:
 
 
 def collected(args: argparse.Namespace) -> dict[str, dict[int, dict[str, Any]]]:
-    """Results that are there, of those asked for."""
-    found = {
-        method: {s: kept for s in seeds_of(args, method) if (kept := cached(args, method, s)) is not None}
-        for method in args.methods
-    }
-    return {method: by_seed for method, by_seed in found.items() if by_seed}
-
-
-def report(found: dict[str, dict[int, dict[str, Any]]], args: argparse.Namespace) -> str:
-    """All tables."""
-    titles = {name: method.title for name, method in METHODS.items()} | {
-        "shipped": "shipped, observed frame (more pixels, latents, spectra)",
-        "shipped_rest": "shipped, rest frame (more spectra)",
-    }
-    ours = "anomaly_score"
-    parts = [
-        f"{args.num_train} training spectra, {args.num_latent} latents, {args.passes} passes of networks; "
-        f"{args.num_test} test spectra, {args.anomaly_fraction:.0%} anomalous; "
-        f"average precision at a prevalence of 1 %; mean over kinds ± 95 % interval over seeds.",
-        f"## Ranked by `{ours}`\n\n{table.overview(found, titles, ours)}",
-        *(f"## Ranked by plain {name}\n\n{table.overview(found, titles, name)}" for name in PLAIN),
-        f"## {table.HEADLINE} by kind, `{ours}`\n\n{table.by_kind(found, ours, table.HEADLINE)}",
-        f"## recall at 0.1 % by kind, `{ours}`\n\n{table.by_kind(found, ours, 'recall at 0.1 %')}",
-        f"## AUROC by kind, `{ours}`\n\n{table.by_kind(found, ours, 'AUROC')}",
-        f"## Who sees a wrong redshift? AUROC by score\n\n{table.one_kind(found, 'wrong_redshift', 'AUROC')}",
-        f"## {table.HEADLINE} by S/N, `{ours}`\n\n{table.by_snr(found, ours, table.HEADLINE)}",
-    ]
-    parts += [
-        f"### {name}: {table.HEADLINE} by kind and S/N\n\n"
-        f"{table.by_kind_and_snr(by_seed, ours, table.HEADLINE)}"
-        for name, by_seed in found.items()
-    ]
-    simple = [name for name, method in METHODS.items() if method.is_simple and name in found]
-    if simple:
-        name, plain, values = table.best_simple(found, simple, PLAIN)
-        parts.append(
-            f"## Goal\n\nBest simple baseline: {titles[name]} by plain {plain}, "
-            f"{table.HEADLINE} {table.cell(values)}. `{ours}` of each method against it:\n\n"
-            f"{table.ratios(found, values, ours)}"
-        )
-    cost = {name: np.mean([kept.get("train_cpu_s", 0.0) for kept in s.values()]) for name, s in found.items()}
-    parts.append(
-        "CPU seconds of training: " + ", ".join(f"{name} {value:.0f}" for name, value in cost.items())
-    )
-    return "\n\n".join(parts)
+    """Results that are there, of those asked for; what is of other settings is named in the log and left out."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for method, seed in ((m, s) for m in args.methods for s in seeds_of(args, m)):
+        kept = cached(args, method, seed)
+        if kept is not None:
+            found.setdefault(method, {})[seed] = kept
+        elif (args.cache / f"{method}-{seed}.json").exists():
+            log.warning("%s, seed %d: kept of other settings or templates, left out", method, seed)
+    return found
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ METRICS = ("AUROC", "average precision", *FALSE_POSITIVE_RATES)
 HEADLINE = "recall at 1 %"
 MARK = "<!-- below this line: what the command printed -->"
 GOAL = 1.3
+UNKNOWN = "-"
+"""A cell of which there are too few objects."""
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """Method to seed to what `evaluate.results` gave."""
 
@@ -28,7 +30,7 @@ def cell(values: Sequence[float], digits: int = 3) -> str:
     """Mean and half width of the interval; the mean alone where there is one seed."""
     mean, half = interval(values)
     if np.isnan(mean):
-        return "-"
+        return UNKNOWN
     return f"{mean:.{digits}f}" + ("" if np.isnan(half) else f" ± {half:.{digits}f}")
 
 
@@ -87,42 +89,55 @@ def by_snr(results: Results, score: str, metric: str) -> str:
     return markdown(["", *snr_bins()], rows)
 
 
-def by_kind_and_snr(by_seed: Mapping[int, Mapping[str, Any]], score: str, metric: str) -> str:
-    """One method: kinds down, bins across."""
-    kinds = next(iter(by_seed.values()))[score][metric]
-    rows = [
-        [kind, *(cell(values_of(by_seed, score, metric, kind, snr), 2) for snr in snr_bins())]
-        for kind in kinds
-    ]
-    return markdown(["", *snr_bins()], rows)
+def by_kind_and_snr(results: Results, score: str, metric: str) -> str:
+    """Kinds and bins down, methods across; bins that no method has a value in are left out."""
+    kinds = next(iter(next(iter(results.values())).values()))[score][metric]
+    rows = []
+    for kind, snr in ((kind, snr) for kind in kinds for snr in snr_bins()):
+        cells = [cell(values_of(by_seed, score, metric, kind, snr), 2) for by_seed in results.values()]
+        if set(cells) != {UNKNOWN}:
+            rows.append([kind, snr.removeprefix("S/N "), *cells])
+    return markdown(["kind", "S/N", *results], rows)
 
 
 def best_simple(
     results: Results, simple: Sequence[str], scores: Sequence[str]
-) -> tuple[str, str, list[float]]:
+) -> tuple[str, str, dict[int, float]]:
     """Which simple method with which plain score finds most at 1 %, and its recall by seed."""
     found = [
-        (float(np.mean(values)), name, score, values)
+        (float(np.mean(list(recall.values()))), name, score, recall)
         for name in simple
         for score in scores
-        for values in [values_of(results[name], score, HEADLINE)]
+        for recall in [_recall(results[name], score)]
     ]
-    _, name, score, values = max(found)
-    return name, score, values
+    _, name, score, recall = max(found, key=lambda row: row[:3])
+    return name, score, recall
 
 
-def ratios(results: Results, baseline: Sequence[float], score: str) -> str:
-    """Recall at 1 % of each method's rank over the best simple baseline's; the goal is `GOAL`."""
-    reference = float(np.mean(baseline))
+def _recall(by_seed: Mapping[int, Mapping[str, Any]], score: str) -> dict[int, float]:
+    """Recall at 1 % of each seed."""
+    return dict(zip(sorted(by_seed), values_of(by_seed, score, HEADLINE), strict=True))
+
+
+def ratios(results: Results, baseline: Mapping[int, float], score: str) -> str:
+    """Recall at 1 % of each method's rank over the best simple baseline's; the goal is `GOAL`.
+
+    Seeds that both have are compared one by one, as both saw the same spectra then. With fewer than two of them it is
+    the ratio of the means, without interval.
+    """
     rows = []
     for name, by_seed in results.items():
-        ours = values_of(by_seed, score, HEADLINE)
-        paired = len(ours) == len(baseline)
-        parts = (
-            [a / b for a, b in zip(ours, baseline, strict=True)] if paired else [np.mean(ours) / reference]
-        )
+        parts = _paired(_recall(by_seed, score), baseline)
         mean, half = interval(parts)
         low = mean if np.isnan(half) else mean - half
         yes = "yes, without interval" if np.isnan(half) else "yes"
         rows.append([name, cell(parts, 2), yes if low >= GOAL else "not shown" if mean >= GOAL else "no"])
     return markdown(["", "times the baseline", f"at least {GOAL:g}"], rows)
+
+
+def _paired(ours: Mapping[int, float], baseline: Mapping[int, float]) -> list[float]:
+    """Ratios of the seeds that both have; that of the means alone where these are fewer than two."""
+    both = sorted(ours.keys() & baseline.keys())
+    if len(both) < 2:
+        return [float(np.mean(list(ours.values())) / np.mean(list(baseline.values())))]
+    return [ours[seed] / baseline[seed] for seed in both]

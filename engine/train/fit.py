@@ -34,6 +34,9 @@ class FitConfig(Config):
     """Validation objects at most: what percentiles are counted against."""
     min_held_out_rows: int = Field(default=30, ge=1)
     """Fewest validation objects to be expected before a training starts; fewer make no percentiles."""
+    injected_rows: int = Field(default=3_000, ge=0)
+    """Anomalies injected into validation spectra, from which `artefact_probability` is learned; 0: none, it is NaN then.
+    It knows the kinds that are injected and no others: `engine.synthetic.injected`. 10 ms each at most."""
     batch_rows: int = Field(default=512, ge=1)
     """Objects that go through the network at once."""
     seed: int = Field(default=0, ge=0)
@@ -133,15 +136,27 @@ def fit_scoring(
         raise ConfigError(
             "no objects are held out to calibrate scores", "train.validation_fraction", expected="above 0"
         )
-    files = sorted(map(canonical, uris))
-    order = np.random.default_rng([settings.seed, len(files)]).permutation(len(files))
-    columns = dict.fromkeys(column.name for column in spec.learns_from(config))
-    common = (tuple(files[i] for i in order), tuple(columns), storage, validation_fraction)
-    reference = SampleBatches(*common, False, settings.reference_rows, settings.batch_rows)
-    held_out = SampleBatches(*common, True, settings.held_out_rows, settings.batch_rows)
+    reference, held_out = samples(spec, config, uris, storage, validation_fraction, settings)
     try:
         return spec.fit(config, module.to(choose_device(device)), reference, held_out)
     except ValueError as error:
         raise ConfigError(
             "scores cannot be calibrated", f"model '{spec.name}'", got=str(error), hint=MORE_ROWS
         ) from error
+
+
+def samples(
+    spec: "ModelSpec",
+    config: Any,
+    uris: Iterable[str],
+    storage: Storage,
+    validation_fraction: float,
+    settings: FitConfig,
+) -> tuple[SampleBatches, SampleBatches]:
+    """Return what shows `spec.fit` the normal, and what was held out; see `fit_scoring`."""
+    files = sorted(map(canonical, uris))
+    order = np.random.default_rng([settings.seed, len(files)]).permutation(len(files))
+    columns = dict.fromkeys(column.name for column in spec.learns_from(config))
+    common = (tuple(files[i] for i in order), tuple(columns), storage, validation_fraction)
+    reference = SampleBatches(*common, False, settings.reference_rows, settings.batch_rows)
+    return reference, SampleBatches(*common, True, settings.held_out_rows, settings.batch_rows)

@@ -6,6 +6,7 @@ and means nothing for a normal object. A perceptron with one hidden layer, grown
 
 # B objects, F features, H hidden units
 
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -53,6 +54,7 @@ def fit_kind_guess(features: np.ndarray, is_artefact: np.ndarray, seed: int) -> 
     ValueError
         If there are not at least 10 of each.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
     finite = np.isfinite(features).all(1)
@@ -70,7 +72,10 @@ def fit_kind_guess(features: np.ndarray, is_artefact: np.ndarray, seed: int) -> 
         max_iter=100,
         random_state=seed,
     )
-    network.fit((features - centre) / spread, is_artefact)
+    with warnings.catch_warnings():
+        # With few rows it may still get better when it is stopped: good enough for a guess.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        network.fit((features - centre) / spread, is_artefact)
     hidden, out = (np.vstack([w, b]) for w, b in zip(network.coefs_, network.intercepts_, strict=True))
     return KindGuess(np.stack([centre, spread]), hidden, out[:, 0])
 

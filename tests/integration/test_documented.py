@@ -1,9 +1,14 @@
 """What the pages and configurations tell a user to type: lines are understood, questions are answered."""
 
+import argparse
 import importlib.util
 import re
+import runpy
 import shlex
+import sys
 import tomllib
+import warnings
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,9 +54,39 @@ def test_line_of_a_job_is_understood(line: str) -> None:
         engine_config.load(JobConfig, str(ROOT / options.target), options.overrides)
 
 
+class Caught(Exception):  # noqa: N818 - it is no error
+    """Carries the parser of a benchmark out of it."""
+
+
+@cache
+def options_of(module: str) -> frozenset[str]:
+    """Options of a benchmark, run until it would parse its line."""
+
+    def caught(parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        raise Caught(parser)
+
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # that another test has imported it
+        for name in ("parse_args", "parse_known_args"):
+            patch.setattr(argparse.ArgumentParser, name, caught)
+        patch.setattr(sys, "argv", [module])
+        with pytest.raises(Caught) as caught_one:
+            runpy.run_module(module, run_name="__main__")
+    return frozenset(caught_one.value.args[0]._option_string_actions)
+
+
 @pytest.mark.parametrize("line", BENCHMARKS)
-def test_benchmark_is_there(line: str) -> None:
-    assert importlib.util.find_spec(re.match(r"python -m ([\w.]+)", line)[1]) is not None
+def test_line_of_a_benchmark_has_options_that_there_are(line: str) -> None:
+    module = re.match(r"python -m ([\w.]+)", line)[1]
+    assert importlib.util.find_spec(module) is not None
+    flags = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", line.partition(module)[2]))
+    if not flags:
+        return
+    try:
+        known = options_of(module)
+    except ModuleNotFoundError as error:
+        pytest.skip(f"{error.name} of the extra `bench` is not installed")
+    assert flags <= known
 
 
 @pytest.mark.parametrize("line", TARGETS)

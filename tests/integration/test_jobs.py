@@ -42,6 +42,8 @@ CONFIG = f"""
     epochs = 1
     validation_fraction = 0.3
     global_batch_rows = 64
+    [scoring]
+    injected_rows = 200
     [checkpoint]
     uri = "FOLDER/checkpoint"
     [output]
@@ -102,6 +104,10 @@ def test_synthesize_to_report_job_by_job(config: Path, say: Say) -> None:
     assert "about" in say("train", name, "-o", "scoring.min_held_out_rows=1000", code=2)
     trained = json.loads(say("train", name, "--json"))
     assert {"id", "metrics", "checkpoint"} <= trained.keys()
+    confusion = json.loads((folder / "checkpoint" / "checkpoint.json").read_text())["metrics"][
+        "artefact_confusion"
+    ]
+    assert sum(sum(row.values()) for row in confusion.values()) == 50, "what is injected judges too"
 
     assert json.loads(say("reprocess", name, "--plan", "--json"))["pending"] == 5
     assert json.loads(say("infer", name, "--json", code=3))["computed"] == 5

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -210,8 +211,8 @@ def test_smallest_run_prints_every_table(
     for words in (
         "Ranked by `anomaly_score`",
         "Ranked by plain chi2",
-        "by S/N",
         "wrong_redshift",
+        *(f"{metric} by {what}" for metric in table.METRICS for what in ("kind,", "S/N,", "kind and S/N,")),
         "Best simple baseline",
     ):
         assert words in text
@@ -237,6 +238,36 @@ def test_results_of_other_settings_are_not_taken(small_run: list[str]) -> None:
     assert command.cached(other, "pca", 1) is None
 
 
+def test_results_of_other_templates_are_not_taken_but_those_that_do_not_say(tmp_path: Path) -> None:
+    templates = tmp_path / "templates"
+    templates.mkdir()
+    for name in ("rrtemplate-galaxy.fits", "rrtemplate-galaxy.fits.gz", "other.fits"):
+        (templates / name).touch()
+    args = command.parse(["--bases", str(templates), "--cache", str(tmp_path)])
+    assert command.bases_names(args) == ["rrtemplate-galaxy.fits"]
+    kept = tmp_path / "pca-1.json"
+    for bases, is_taken in (
+        (None, True),
+        (["rrtemplate-galaxy.fits"], True),
+        (["rrtemplate-qso.fits"], False),
+    ):
+        kept.write_text(json.dumps({"asked": command.asked(args, "pca"), "bases": bases}))
+        assert (command.cached(args, "pca", 1) is not None) == is_taken, bases
+
+
+def test_result_of_a_shipped_checkpoint_is_stale_when_another_one_stands_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    args = command.parse(["--methods", "shipped", "--cache", str(tmp_path)])
+    assert command.asked(args, "shipped") != command.asked(args, "shipped_rest")
+    (tmp_path / "shipped-0.json").write_text(json.dumps({"asked": command.asked(args, "shipped")}))
+    assert command.collected(args) == {"shipped": {0: command.cached(args, "shipped", 0)}}
+    replaced = SimpleNamespace(id="another")
+    monkeypatch.setattr(command, "read_header", lambda uri, storage: replaced)
+    assert command.collected(args) == {}
+    assert "shipped, seed 0" in caplog.text
+
+
 def test_kept_samples_are_those_that_were_made(tmp_path: Path) -> None:
     mix = SimulateConfig(anomaly_fraction=0.5)
     asked = (6, 3, mix, "", ("observed",))
@@ -257,11 +288,33 @@ def test_goal_is_reached_only_where_the_interval_is_above_it() -> None:
         return {i: {"anomaly_score": {table.HEADLINE: {"mean": {"all": v}}}} for i, v in enumerate(values)}
 
     text = table.ratios({"far": results([3.0, 3.1]), "wide": results([1.0, 3.0]), "same": results([1.0, 1.0])},
-                        [1.0, 1.0], "anomaly_score")  # fmt: skip
+                        {0: 1.0, 1: 1.0}, "anomaly_score")  # fmt: skip
     verdicts = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in text.splitlines()[2:]}
     assert verdicts == {"far": "yes", "wide": "not shown", "same": "no"}
-    alone = table.ratios({"one": results([3.0])}, [1.0], "anomaly_score")
+    alone = table.ratios({"one": results([3.0])}, {0: 1.0}, "anomaly_score")
     assert "yes, without interval" in alone
+
+
+def test_ratios_pair_what_had_the_same_seed() -> None:
+    def ratio(ours: dict[int, float], baseline: dict[int, float]) -> str:
+        results = {s: {"anomaly_score": {table.HEADLINE: {"mean": {"all": v}}}} for s, v in ours.items()}
+        return (
+            table.ratios({"ours": results}, baseline, "anomaly_score").splitlines()[-1].split("|")[2].strip()
+        )
+
+    assert ratio({1: 2.0, 2: 4.0}, {1: 1.0, 2: 2.0}) == "2.00 ± 0.00"
+    assert ratio({1: 2.0, 2: 4.0, 3: 9.0}, {3: 9.0, 2: 4.0}) == "1.00 ± 0.00", "by number, not by place"
+    assert ratio({1: 2.0, 2: 4.0}, {1: 1.0, 3: 2.0}) == "2.00", "one pair has no interval"
+    assert ratio({0: 3.0}, {1: 1.0, 2: 2.0}) == "2.00", "a shipped checkpoint has no seed"
+
+
+def test_table_by_kind_and_snr_has_a_line_for_each_bin_that_someone_has_a_value_in() -> None:
+    bins = list(snr_bins())
+    values = {"blend": dict.fromkeys(bins, None) | {bins[1]: 0.5, bins[3]: None}}
+    results = {"a": {1: {"anomaly_score": {"AUROC": values}}}, "b": {1: {"anomaly_score": {"AUROC": values}}}}
+    lines = table.by_kind_and_snr(results, "anomaly_score", "AUROC").splitlines()
+    assert lines[0] == "| kind | S/N | a | b |"
+    assert lines[2:] == ["| blend | 3 to 6 | 0.50 | 0.50 |"]
 
 
 def test_cached_results_are_plain_json(small_run: list[str]) -> None:

@@ -1,17 +1,24 @@
 """What a training job asks of staged objects, and which weights it stores."""
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from engine.commit import read_manifest
 from engine.errors import CheckpointError
+from engine.storage import Storage
 from engine.train.loop import TrainResult
 from jobs.config import JobConfig
-from jobs.train import _check_columns, _checkpoint
+from jobs.train import _check_columns, _checkpoint, _fitted, training_data
+from models import MODELS
 from models.disk_classifier import SPEC as DISKS
 from models.disk_classifier_config import PRESETS
+from models.scoring import density
+from tests.smallmodels import SMALL, small_config
+from tests.stagedspectra import stage_spectra
 from tests.toymodel import SPEC, ToyConfig
 
 
@@ -41,3 +48,26 @@ def test_a_checkpoint_holds_the_weights_of_the_network_that_predicts() -> None:
     for spec, wanted in ((SPEC, 1), (doubled, 2)):
         found = _checkpoint(JobConfig(), spec, ToyConfig(), manifest([]), result)
         np.testing.assert_array_equal(found.weights["weight"], wanted)
+
+
+@pytest.mark.parametrize("injected_rows", [0, 80])
+def test_a_training_stores_how_artefacts_look_unless_it_is_told_not_to(
+    injected_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(density, "MAX_EPOCHS", 1)  # what the flows learn does not matter here
+    stage_spectra(tmp_path, num_files=2)
+    spec = MODELS["spectral_vae"]
+    settings = small_config(spec)
+    config = JobConfig.model_validate({
+        "staged": {"uri": str(tmp_path)}, "model": {"settings": SMALL[spec.name]},
+        "train": {"validation_fraction": 0.4}, "scoring": {"injected_rows": injected_rows},
+    })  # fmt: skip
+    staged = read_manifest(str(tmp_path), Storage())
+    weights = {name: value.numpy() for name, value in spec.build(settings).state_dict().items()}
+    result = TrainResult(weights, {"val_loss": 1.0}, [], [], "run")
+    trained = _checkpoint(config, spec, settings, staged, result)
+    fitted = _fitted(config, spec, trained, training_data(config, staged, None))
+    assert ("kind_scale" in fitted.fitted) == (injected_rows > 0)
+    assert fitted.metrics["val_loss"] == 1.0
+    confusion = fitted.metrics.get("artefact_confusion", {})
+    assert sum(sum(row.values()) for row in confusion.values()) == injected_rows // 4

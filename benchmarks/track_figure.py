@@ -1,0 +1,87 @@
+"""Draw one track through the latent space of a checkpoint, as the report does, without a release.
+
+    python -m benchmarks.track_figure [--property h_alpha_ew] [--num-spectra 4096] [--figure docs/track_h_alpha.svg]
+
+Spectra are simulated and scored in memory; measuring, path, decoding and drawing are those of `jobs report`
+(`jobs/tracks.py`, `catalogs/track_charts.py`).
+"""
+
+import argparse
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import torch
+
+from benchmarks.training_spectra import Augment, Recipe, chunks
+from catalogs.figures import style, to_svg
+from catalogs.latent_map import principal_components
+from catalogs.latent_space import Evidence
+from catalogs.spectral_properties import PROPERTIES
+from catalogs.track_charts import track_figure
+from engine.checkpoint import load
+from engine.infer import open_model
+from engine.spectra.normalise import signal_to_noise
+from engine.spectra.prepare import SpectrumPrep
+from engine.storage import Storage
+from engine.synthetic.population import SimulateConfig
+from jobs.gallery import Reader
+from jobs.tracks import Sample, follow
+from models.scoring.spectral import Scorer
+from models.spectral_vae import SPEC
+
+CHUNK_ROWS, SEED = 512, 8
+NUM_POINTS = 200
+"""Points of the map: each is a mark in the SVG."""
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", default="checkpoints/spectral_vae_rest")
+    parser.add_argument("--property", choices=[one.name for one in PROPERTIES], default="h_alpha_ew")
+    parser.add_argument("--num-spectra", type=int, default=4096)
+    parser.add_argument("--num-workers", type=int, default=0)
+    parser.add_argument("--figure", type=Path, default=Path("docs/track_h_alpha.svg"))
+    args = parser.parse_args(words)
+    torch.set_num_threads(1)
+    checkpoint = load(args.checkpoint, Storage(), SPEC.name, SPEC.version)
+    config, module = open_model(SPEC, checkpoint, args.checkpoint)
+    prepare = SpectrumPrep.model_validate(checkpoint.prepare)
+    sample = encoded(args, Scorer(config, module, torch.device("cpu")), prepare)
+    # What decoding needs of the reader of a release.
+    reader = cast(Reader, SimpleNamespace(spec=SPEC, settings=config, module=module, prepare=prepare))
+    found = Evidence()
+    follow(next(one for one in PROPERTIES if one.name == args.property), sample, reader, found)
+    if not found.tracks:
+        raise SystemExit(f"{found.notes[0]} Raise --num-spectra.")
+    (track,) = found.tracks
+    points, steps, _ = principal_components(sample.latent, track.latent)
+    with style():
+        args.figure.write_text(rounded(to_svg(track_figure(track, points[:NUM_POINTS], steps))) + "\n")
+    print(f"{args.figure}: {track.num_objects} objects, {args.figure.stat().st_size / 1000:.0f} kB")
+
+
+def rounded(svg: str) -> str:
+    """Round the coordinates of paths to a hundredth of a point: spectra have thousands of them."""
+    return re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)
+
+
+def encoded(args: argparse.Namespace, scorer: Scorer, prepare: SpectrumPrep) -> Sample:
+    """Make spectra in the model's frame, with their places in latent space."""
+    recipe = Recipe(CHUNK_ROWS, SimulateConfig(), prepare, Augment(), "")
+    parts = []
+    for batch in chunks(recipe, SEED, 0, -(-args.num_spectra // CHUNK_ROWS), args.num_workers):
+        shift = 1 + (batch["z"] if prepare.frame == "observed" else np.zeros(len(batch["z"])))
+        parts.append((
+            prepare.wave / shift[:, None], batch["flux"], batch["ivar"], scorer.latent_mean(batch["flux"], batch["ivar"]),
+            batch["z"], signal_to_noise(batch["flux"], batch["ivar"]), batch["spectype"].astype(str),
+        ))  # fmt: skip
+    return Sample(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+if __name__ == "__main__":
+    main()
