@@ -17,9 +17,14 @@ from catalogs.release import Release
 from catalogs.spec import CatalogSpec
 from catalogs.sql import sql_name, sql_text
 from engine.errors import ConfigError
+from engine.flags import NOT_SCORED
 from engine.locations import is_object
+from engine.rows import FLAGS
 from engine.schema import arrow_schema, arrow_type, matrix
 from engine.storage import Storage
+
+_UNSCORED = f"(c.{FLAGS.name} & {NOT_SCORED.value}) != 0"
+"""SQL: the model could not score the row."""
 
 
 def label_rows(
@@ -71,12 +76,13 @@ def label_rows(
 def labelled_features(
     release: Release, spec: CatalogSpec, storage: Storage, keys: pa.Table
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Latent coordinates float32 [K, D] of rows given by key [K], and which of them the version has, bool [K]."""
+    """Latent coordinates float32 [K', D] of rows given by key [K], and for which the version has some, bool [K]."""
     with _connection(release, storage) as con:
         con.register("wanted", keys.append_column("line", pa.array(np.arange(keys.num_rows))))
         using = " AND ".join(f"c.{sql_name(name)} = w.{sql_name(name)}" for name in spec.key)
         table = con.sql(
-            f"SELECT w.line, c.{spec.latent} AS latent FROM {_source(release)} c JOIN wanted w ON {using} ORDER BY line"  # noqa: S608
+            f"SELECT w.line, c.{spec.latent} AS latent FROM {_source(release)} c JOIN wanted w ON {using} "  # noqa: S608
+            f"WHERE NOT {_UNSCORED} ORDER BY line"
         ).to_arrow_table()
     is_there = np.zeros(keys.num_rows, bool)
     is_there[table["line"].to_numpy()] = True
