@@ -72,3 +72,20 @@ def test_a_nan_without_the_flag_stays_an_error(root, tmp_path, capsys):
     ids = [number for number in table["object_id"].to_pylist() if number - 1 not in UNSCORED][:3]
     assert main(["rerank", root, "--labels", labels(tmp_path / "l.csv", ids)]) == 2
     assert "features that are not finite" in capsys.readouterr().err
+
+
+def test_a_source_that_was_not_scored_cannot_be_labelled(root, tmp_path, capsys):
+    """It would stand in the way of every rerank."""
+    assert main(["labels", root, "--labels", labels(tmp_path / "l.csv", [1, 4])]) == 2
+    error = capsys.readouterr().err
+    assert "could not be scored (flag NOT_SCORED)" in error
+    assert "line 3: ceers/4" in error
+    with open_catalog(root) as con:
+        assert run_query(con, "SELECT * FROM labels").read_all().num_rows == 0
+
+
+def test_a_label_of_a_source_that_another_version_could_not_score_is_passed_over(root, tmp_path):
+    run(Options(root, labels=labels(tmp_path / "l.csv", [1, 2, 30]), overrides=("rerank.num_trees=5",)))
+    publish_bands(root, NUM_ROWS, [*UNSCORED, 1], seed=1)
+    done = run(Options(root, overrides=("rerank.num_trees=5",)))
+    assert (done.summary["rows"], done.summary["labels"]) == (NUM_ROWS - 4, 2)
