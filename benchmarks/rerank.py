@@ -144,7 +144,7 @@ def compare(args: argparse.Namespace, release: Release, labelled: Labelled) -> d
     latent, score = latent[: args.compare], score[: args.compare]
     forest = RandomForestRegressor(200, random_state=0).fit(labelled.features, labelled.labels)
     start = time.process_time()
-    user = np.clip(forest.predict(latent), 0.1, 5)
+    user = forest.predict(latent)
     distance, _ = KDTree(labelled.features).query(latent)
     raw = 5 * (score - score.min()) / (score.max() - score.min())
     straight = raw * np.tanh(np.exp(distance / distance.mean()) - 1 + np.arctanh(0.1 + 0.85 * user / 5))

@@ -25,7 +25,7 @@ from catalogs.label_rows import labelled_features
 from catalogs.labels import current_labels_sql, label_versions
 from catalogs.query import open_catalog
 from catalogs.release import Release
-from catalogs.reranks import FOLDER, Rerank, RerankFile, newest_rerank, rerank_columns, write_rerank
+from catalogs.reranks import FOLDER, REVISION, Rerank, RerankFile, newest_rerank, rerank_columns, write_rerank
 from catalogs.spec import CatalogSpec
 from engine.commit import parquet, read_manifest
 from engine.errors import ConfigError
@@ -80,7 +80,8 @@ def rerank(place: Place, config: RerankConfig, version: int | None = None) -> tu
         )
     last = max((submission.number for submission in label_versions(release.root, storage)), default=0)
     settings = config.settings()
-    identity = content_hash([release.manifest.publish_id, last, config.method, settings], size=8)
+    method = [config.method, REVISION[config.method], settings]
+    identity = content_hash([release.manifest.publish_id, last, *method], size=8)
     before = newest_rerank(release, storage)
     if before and before.id == identity:
         return before, False
