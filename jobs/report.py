@@ -63,7 +63,8 @@ def write(place: Place, version: int | None, settings: ReportConfig, out: str = 
         reader = gallery.make_reader(config, chain)
         items, note = gallery.items(reader, place, manifest, settings.gallery)
         found = tracks.find(reader, place, manifest, settings.track_objects, settings.options.seed)
-        tracks.store(place, manifest, found)
+        drawn = {"track_objects": settings.track_objects, "seed": settings.options.seed}
+        tracks.store(place, manifest, found, drawn)
     except EngineError as error:
         _logger.warning("no gallery: %s", error)
         note = f"The release or the checkpoint could not be read again: {error}"
