@@ -59,7 +59,14 @@ def read_csv(text: str, key: Sequence[str], where: str) -> list[GivenLabel]:
         If there is no column `human_label`, nothing that names rows, or lines that cannot be used: the first
         `MAX_PROBLEMS` of them are named.
     """
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        return _read(csv.DictReader(io.StringIO(text, newline="")), key, where)
+    except csv.Error as error:
+        hint = "Look for a quotation mark that is opened and not closed."
+        raise ConfigError(f"is not CSV ({error})", where, hint=hint) from None
+
+
+def _read(reader: "csv.DictReader[str]", key: Sequence[str], where: str) -> list[GivenLabel]:
     names = list(reader.fieldnames or ())
     if "human_label" not in names:
         raise ConfigError("no column 'human_label'", where, ", ".join(names), "CSV in Astronomaly's layout")

@@ -44,7 +44,7 @@ def add(place: Place, options: Options) -> JobResult:
     """Add the labels of a file; all of them or, if one cannot be used, none."""
     release, spec = opened(place, options.version)
     storage = Storage(place.storage)
-    who = options.who or getpass.getuser()
+    who = options.who or _user()
     rows, num_back = _submission(release, spec, storage, options, who)
     number = append_labels(release, spec, storage, rows)
     num_labels = rows.num_rows - num_back
@@ -110,6 +110,15 @@ def submissions(labels: pa.Table) -> Sequence[dict[str, Any]]:
     table = pa.table({**{name: labels[name] for name in names}, **counts})
     counted = table.group_by(names).aggregate([(name, "sum") for name in counts]).sort_by("label_version")
     return counted.rename_columns([*names, *counts]).to_pylist()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        raise ConfigError(
+            "the user of this process has no name", hint="Say who labelled: give --who."
+        ) from None
 
 
 def _text(uri: str, storage: Storage) -> str:

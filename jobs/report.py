@@ -80,7 +80,7 @@ def write(place: Place, version: int | None, settings: ReportConfig, out: str = 
 
 
 def facts_of(checkpoint: Checkpoint) -> CheckpointFacts:
-    """What a report tells of a checkpoint."""
+    """Return what a report tells of a checkpoint."""
     numbers, classes = (checkpoint.fitted.get(name) for name in ("reference_id", "reference_class"))
     known = {} if numbers is None or classes is None else {
         int(number): CLASSES[int(index)] for number, index in zip(numbers, classes, strict=True)

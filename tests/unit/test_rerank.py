@@ -109,6 +109,28 @@ def test_a_file_of_something_else_is_refused():
         read_csv("targetid,z\n1,2\n", KEY, "labels.csv")
 
 
+def test_a_quote_that_is_not_closed_is_told(tmp_path, root, capsys):
+    """It makes one field of all that follows, more than the reader takes."""
+    file = tmp_path / "l.csv"
+    file.write_text(',score,human_label\n"main/dark/1,0,3\n' + "main/dark/2,0,3\n" * 10_000)
+    assert main(["labels", root, "--labels", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert "is not CSV (field larger than field limit" in error
+    assert str(file) in error
+
+
+@pytest.mark.parametrize("fault", [KeyError("getpwuid(): uid not found: 1234"), OSError("No username set")])
+def test_a_user_without_a_name_is_asked_for_one(root, tmp_path, capsys, monkeypatch, fault):
+    def nameless() -> str:
+        raise fault
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    file = csv_of(tmp_path / "l.csv", objects(root)[:1], [3])
+    assert main(["labels", root, "--labels", file]) == 2
+    assert "give --who" in capsys.readouterr().err
+    assert run("labels", root, "--labels", file, "--who", "Ada")["labels"] == 1
+
+
 def test_labels_keep_every_digit_of_a_targetid(root, tmp_path):
     rows = objects(root)[:3]
     assert all(row["targetid"] > 2**53 for row in rows)
