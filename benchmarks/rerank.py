@@ -1,11 +1,16 @@
 """How long new ranks from labels take at release scale, and whether they are Astronomaly's.
 
-    python -m benchmarks.rerank [--rows 10000000] [--latents 10] [--labels 50] [--method astronomaly] [--folder DIR]
+    python -m benchmarks.rerank [--rows 2000000 10000000] [--latents 10] [--labels 50] [--method astronomaly] [--folder DIR]
 
-A catalogue of random latent coordinates with some clusters in it is written as partitions, as `publish` leaves them
-(not timed). Then it is ranked as `jobs rerank` does it: both passes over the partitions, scores written as
-Parquet. Beside it, on `--compare` rows, the formula taken straight: scikit-learn's forest row by row of the whole
-matrix and a k-d tree, with the sums of these rows alone; Spearman's rank correlation with ours on the same rows. Times of this comparison are without the fit of the forest, which both need.
+Catalogues of random latent coordinates with some clusters in them are written as partitions, as `publish` leaves them
+(not timed). Each is ranked as `jobs rerank` does it: both passes over the partitions, scores written as Parquet. The
+smallest comes first, and peaks are of the process so far: a larger one that adds nothing to the peak needs no more memory.
+The first also pays for imports and compilation.
+
+Beside it, on `--compare` rows of the last, the method taken straight. Astronomaly: scikit-learn's forest row by row of
+the whole matrix and a k-d tree, with the sums of these rows alone, labels as predicted. Protege: scikit-learn's
+`GaussianProcessRegressor.predict(return_std=True)` and SciPy's normal distribution. Spearman's rank correlation with ours
+on the same rows. Times of this comparison are without the fit, which both need.
 """
 
 import argparse
@@ -13,20 +18,20 @@ import json
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.spatial import KDTree
-from scipy.stats import spearmanr
+from scipy.stats import norm, spearmanr
 
 from catalogs.release import Release
 from catalogs.spectral_anomaly import SPEC
 from engine.column import Column
 from engine.commit.manifest import DataFile, Manifest
-from engine.rows import DEC, RA
+from engine.rows import DEC, FLAGS, RA
 from engine.schema import list_array
 from engine.storage import Storage
 from jobs.catalogue import RerankConfig
@@ -41,7 +46,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument(
+        "--rows",
+        type=lambda text: int(float(text)),
+        nargs="+",
+        default=[10_000_000],
+        help="one or more sizes",
+    )
     parser.add_argument("--latents", type=int, default=10)
     parser.add_argument("--labels", type=int, default=50)
     parser.add_argument("--method", choices=("astronomaly", "protege"), default="astronomaly")
@@ -53,28 +64,35 @@ def main() -> None:
     parser.add_argument("--json", default="", help="write the numbers here too")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder or None) as folder:
-        numbers = measure(args, folder)
-    for name, value in numbers.items():
-        print(f"{name:34} {value:.6g}" if isinstance(value, float) else f"{name:34} {value}")
+        releases = [write_catalogue(args, rows, f"{folder}/{rows}") for rows in sorted(set(args.rows))]
+        measured = [measure(args, release) for release in releases]
+        compared = compare(args, releases[-1])
+    for name in measured[0]:
+        print(f"{name:34} {' '.join(shown(numbers[name]) for numbers in measured)}")
+    for name, value in compared.items():
+        print(f"{name:34} {shown(value)}")
     if args.json:
+        numbers = {"measured": measured, "compared": compared}
         Path(args.json).write_text(json.dumps(numbers, indent=1) + "\n")
 
 
-def measure(args: argparse.Namespace, folder: str) -> dict[str, float | int | str]:
-    release = write_catalogue(args, folder)
-    labelled = judge(args, release)
+def shown(value: float | str) -> str:
+    return f"{value:12.6g}" if isinstance(value, float) else f"{value:>12}"
+
+
+def measure(args: argparse.Namespace, release: Release) -> dict[str, float | int | str]:
     config = RerankConfig(method=args.method, num_threads=args.threads)
+    labelled = judge(args, release)
     before = peak_gib()
     start, start_cpu = time.perf_counter(), time.process_time()
     reranker = learned(labelled, config)
     files = rerank_files(release, SPEC, Storage(), reranker, config)
     seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
-    numbers: dict[str, float | int | str] = {
+    return {
         "rows": sum(file.rows for file in files), "latents": args.latents, "labels": args.labels, "method": args.method,
         "seconds": seconds, "CPU seconds": cpu, "peak memory before [GiB]": before, "peak memory [GiB]": peak_gib(),
         "written [MB]": sum(file.num_bytes for file in files) / 1e6,
     }  # fmt: skip
-    return numbers | (compare(args, release, labelled) if args.method == "astronomaly" else {})
 
 
 def peak_gib() -> float:
@@ -91,18 +109,20 @@ def draw(num_rows: int, num_latents: int, seed: int) -> tuple[np.ndarray, np.nda
     return latent, score.astype(np.float32)
 
 
-def write_catalogue(args: argparse.Namespace, folder: str) -> Release:
+def write_catalogue(args: argparse.Namespace, rows: int, folder: str) -> Release:
+    Path(folder).mkdir()
     columns = (
         Column("targetid", "int64", ""), Column("survey", "string", ""), Column("program", "string", ""), RA, DEC,
-        Column("latent_mean", "float32", "", length=args.latents), Column("anomaly_score", "float32", ""),
+        Column("latent_mean", "float32", "", length=args.latents), Column("anomaly_score", "float32", ""), FLAGS,
     )  # fmt: skip
     files = []
-    for number, first in enumerate(range(0, args.rows, PARTITION_ROWS)):
-        num_rows = min(PARTITION_ROWS, args.rows - first)
+    for number, first in enumerate(range(0, rows, PARTITION_ROWS)):
+        num_rows = min(PARTITION_ROWS, rows - first)
         latent, score = draw(num_rows, args.latents, number)
         table = pa.table({
             "targetid": np.arange(num_rows) + first + 2**60, "survey": pa.array(["main"] * num_rows),
             "program": pa.array(["dark"] * num_rows), "latent_mean": list_array(latent), "anomaly_score": score,
+            "flags": np.zeros(num_rows, np.int32),
         })  # fmt: skip
         path = f"{number:06d}.parquet"
         pq.write_table(table, f"{folder}/{path}", row_group_size=50_000, compression="zstd")
@@ -136,29 +156,54 @@ def rows_of(release: Release) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield latent.reshape(table.num_rows, -1), table["anomaly_score"].to_numpy()
 
 
-def compare(args: argparse.Namespace, release: Release, labelled: Labelled) -> dict[str, float]:
-    """Time the formula taken straight, and ours, on the first rows alone."""
-    from sklearn.ensemble import RandomForestRegressor
-
+def compare(args: argparse.Namespace, release: Release) -> dict[str, float]:
+    """Time the method taken straight, and ours, on the first rows alone."""
     latent, score = next(rows_of(release))
     latent, score = latent[: args.compare], score[: args.compare]
-    forest = RandomForestRegressor(200, random_state=0).fit(labelled.features, labelled.labels)
+    labelled = judge(args, release)
+    straight = {"astronomaly": straight_astronomaly, "protege": straight_protege}[args.method](labelled)
     start = time.process_time()
-    user = np.clip(forest.predict(latent), 0.1, 5)
-    distance, _ = KDTree(labelled.features).query(latent)
-    raw = 5 * (score - score.min()) / (score.max() - score.min())
-    straight = raw * np.tanh(np.exp(distance / distance.mean()) - 1 + np.arctanh(0.1 + 0.85 * user / 5))
+    expected = straight(latent, score)
     seconds = time.process_time() - start
-    ours = learned(labelled, RerankConfig())
+    ours = learned(labelled, RerankConfig(method=args.method))
     start = time.process_time()
     found = ours.apply(latent, score, ours.totals(latent, score))["rerank_score"]
     return {
         "straight [CPU s per million rows]": seconds / len(latent) * 1e6,
         "ours [CPU s per million rows]": (time.process_time() - start) / len(latent) * 1e6,
-        "Spearman with straight": float(spearmanr(found, straight).statistic),
+        "Spearman with straight": float(spearmanr(found, expected).statistic),
         "Spearman with raw score": float(spearmanr(found, score).statistic),
-        "largest difference": float(np.abs(found - straight).max()),
+        "largest difference": float(np.abs(found - expected).max()),
     }
+
+
+def straight_astronomaly(labelled: Labelled) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    from sklearn.ensemble import RandomForestRegressor
+
+    forest = RandomForestRegressor(200, random_state=0).fit(labelled.features, labelled.labels)
+
+    def scores(latent: np.ndarray, score: np.ndarray) -> np.ndarray:
+        user = forest.predict(latent)
+        distance, _ = KDTree(labelled.features).query(latent)
+        raw = 5 * (score - score.min()) / (score.max() - score.min())
+        return raw * np.tanh(np.exp(distance / distance.mean()) - 1 + np.arctanh(0.1 + 0.85 * user / 5))
+
+    return scores
+
+
+def straight_protege(labelled: Labelled) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import Matern, WhiteKernel
+
+    process = GaussianProcessRegressor(Matern() + WhiteKernel(), random_state=0)
+    process.fit(labelled.features, labelled.labels)
+
+    def scores(latent: np.ndarray, score: np.ndarray) -> np.ndarray:  # noqa: ARG001 - Protege needs no score
+        mean, sigma = process.predict(latent, return_std=True)
+        z = (mean - labelled.labels.max() - 0.5) / sigma
+        return sigma * (z * norm.cdf(z) + norm.pdf(z))
+
+    return scores
 
 
 if __name__ == "__main__":

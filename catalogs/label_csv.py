@@ -1,7 +1,8 @@
 """Labels as Astronomaly keeps them: CSV with an unnamed index, `score` and `human_label`, -1 where there is none.
 
 The index of ours is the key with slashes (`main/dark/39627835576420141`), which no spreadsheet takes for a number. A
-bare TARGETID or object id does as well, and so do columns of the key instead of an index.
+bare TARGETID or object id does as well, and so do columns of the key instead of an index. An empty `human_label` says
+nothing; -1 takes a label of the same person back, if there is one.
 """
 
 import csv
@@ -11,10 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from catalogs.labels import MAX_LABEL, MIN_LABEL
+from catalogs.labels import MAX_LABEL, MIN_LABEL, UNLABELLED
 from engine.errors import ConfigError
 
-UNLABELLED = -1.0
 SEPARATOR = "/"
 MAX_PROBLEMS = 5
 """Problems that are told at once."""
@@ -33,7 +33,7 @@ class GivenLabel:
     key
         Column to value; only the last column of the key where the index is a bare number.
     label
-        0 to 5.
+        0 to 5, or -1: none.
     """
 
     line: int
@@ -42,7 +42,7 @@ class GivenLabel:
 
 
 def read_csv(text: str, key: Sequence[str], where: str) -> list[GivenLabel]:
-    """Read labels; rows without one are passed over.
+    """Read labels; rows that say nothing are passed over, -1 is not.
 
     Parameters
     ----------
@@ -59,7 +59,14 @@ def read_csv(text: str, key: Sequence[str], where: str) -> list[GivenLabel]:
         If there is no column `human_label`, nothing that names rows, or lines that cannot be used: the first
         `MAX_PROBLEMS` of them are named.
     """
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        return _read(csv.DictReader(io.StringIO(text, newline="")), key, where)
+    except csv.Error as error:
+        hint = "Look for a quotation mark that is opened and not closed."
+        raise ConfigError(f"is not CSV ({error})", where, hint=hint) from None
+
+
+def _read(reader: "csv.DictReader[str]", key: Sequence[str], where: str) -> list[GivenLabel]:
     names = list(reader.fieldnames or ())
     if "human_label" not in names:
         raise ConfigError("no column 'human_label'", where, ", ".join(names), "CSV in Astronomaly's layout")
@@ -68,7 +75,7 @@ def read_csv(text: str, key: Sequence[str], where: str) -> list[GivenLabel]:
     for row in reader:
         try:
             label = _label(row["human_label"])
-            if label != UNLABELLED:
+            if label is not None:
                 given.append(GivenLabel(reader.line_num, _key(row, key, names[0]), label))
         except ValueError as problem:
             problems.append(f"line {reader.line_num}: {problem}")
@@ -94,9 +101,9 @@ def write_csv(rows: Iterable[Mapping[str, Any]], key: Sequence[str]) -> Iterator
         yield line.getvalue()
 
 
-def _label(text: str | None) -> float:
+def _label(text: str | None) -> float | None:
     if text is None or not text.strip():
-        return UNLABELLED
+        return None
     try:
         label = float(text)
     except ValueError:

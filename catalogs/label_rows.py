@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -12,14 +12,19 @@ import numpy as np
 import pyarrow as pa
 
 from catalogs.label_csv import MAX_PROBLEMS, SEPARATOR, GivenLabel
-from catalogs.labels import label_columns
+from catalogs.labels import UNLABELLED, label_columns
 from catalogs.release import Release
 from catalogs.spec import CatalogSpec
 from catalogs.sql import sql_name, sql_text
 from engine.errors import ConfigError
+from engine.flags import NOT_SCORED
 from engine.locations import is_object
+from engine.rows import FLAGS
 from engine.schema import arrow_schema, arrow_type, matrix
 from engine.storage import Storage
+
+_UNSCORED = f"(c.{FLAGS.name} & {NOT_SCORED.value}) != 0"
+"""SQL: the model could not score the row."""
 
 
 def label_rows(
@@ -47,11 +52,9 @@ def label_rows(
     Raises
     ------
     ConfigError
-        If an object is not in the catalogue, is there more than once (a bare TARGETID of several surveys), or two
-        lines name the same one.
+        If an object is not in the catalogue, is there more than once (a bare TARGETID of several surveys), could not
+        be scored and so has no place in latent space to learn from, or two lines name the same one.
     """
-    if not given:
-        raise ConfigError("holds no labels", where, expected="human_label of 0 to 5 in some rows")
     columns = label_columns(release, spec)
     num_keys = len(spec.key)
     lines = pa.array([one.line for one in given], pa.int64())
@@ -68,15 +71,46 @@ def label_rows(
     return rows.cast(arrow_schema(columns[:-1]))
 
 
+def withdrawn_rows(
+    mine: Sequence[Mapping[str, Any]], given: Sequence[GivenLabel], reason: str, where: str
+) -> list[dict[str, Any]]:
+    """Make the rows that take labels back; nothing of the catalogue is asked, which may not have the object any more.
+
+    Parameters
+    ----------
+    mine
+        Labels of this person that are in force (`catalogs.labels.labels_of`).
+    given
+        What was read, with a label of -1. Most such rows of a file are objects that never had a label: nothing is
+        done about them.
+    reason, where
+        Why, and the name of the file, for messages.
+
+    Raises
+    ------
+    ConfigError
+        If a line names more than one label.
+    """
+    now, rows, several = datetime.now(UTC).isoformat(timespec="seconds"), [], []
+    for one in given:
+        found = [row for row in mine if all(row[name] == value for name, value in one.key.items())]
+        several += [f"line {one.line}: {_shown(one)}"] if len(found) > 1 else []
+        fresh = {"human_label": UNLABELLED, "labelled_at": now, "reason": reason}
+        rows += [{**row, **fresh} for row in found]
+    _refuse(several, "lines name more than one label to be taken back", where, "Give the key in full.")
+    return rows
+
+
 def labelled_features(
     release: Release, spec: CatalogSpec, storage: Storage, keys: pa.Table
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Latent coordinates float32 [K, D] of rows given by key [K], and which of them the version has, bool [K]."""
+    """Latent coordinates float32 [K', D] of rows given by key [K], and for which the version has some, bool [K]."""
     with _connection(release, storage) as con:
         con.register("wanted", keys.append_column("line", pa.array(np.arange(keys.num_rows))))
         using = " AND ".join(f"c.{sql_name(name)} = w.{sql_name(name)}" for name in spec.key)
         table = con.sql(
-            f"SELECT w.line, c.{spec.latent} AS latent FROM {_source(release)} c JOIN wanted w ON {using} ORDER BY line"  # noqa: S608
+            f"SELECT w.line, c.{spec.latent} AS latent FROM {_source(release)} c JOIN wanted w ON {using} "  # noqa: S608
+            f"WHERE NOT {_UNSCORED} ORDER BY line"
         ).to_arrow_table()
     is_there = np.zeros(keys.num_rows, bool)
     is_there[table["line"].to_numpy()] = True
@@ -97,7 +131,8 @@ def _matches(release: Release, spec: CatalogSpec, storage: Storage, keys: pa.Tab
     with _connection(release, storage) as con:
         con.register("wanted", keys)
         return con.sql(
-            f"SELECT w.line, {names}, CAST(c.{sql_name(spec.score)} AS DOUBLE) AS score "  # noqa: S608
+            f"SELECT w.line, {names}, CAST(c.{sql_name(spec.score)} AS DOUBLE) AS score, "  # noqa: S608
+            f"{_UNSCORED} AS is_unscored "
             f"FROM {_source(release)} c JOIN wanted w ON c.{last} = w.{last}{' AND ' + using if using else ''} "
             "ORDER BY line"
         ).to_arrow_table()
@@ -105,7 +140,7 @@ def _matches(release: Release, spec: CatalogSpec, storage: Storage, keys: pa.Tab
 
 def _check(found: pa.Table, given: Sequence[GivenLabel], spec: CatalogSpec, where: str) -> None:
     lines = found["line"].to_pylist()
-    shown = {one.line: SEPARATOR.join(str(value) for value in one.key.values()) for one in given}
+    shown = {one.line: _shown(one) for one in given}
     unknown = [f"line {line}: {shown[line]}" for line in sorted(set(shown) - set(lines))]
     _refuse(unknown, "labels name objects that are not in the catalogue", where)
     several = [f"line {line}: {shown[line]}" for line, count in Counter(lines).items() if count > 1]
@@ -115,6 +150,17 @@ def _check(found: pa.Table, given: Sequence[GivenLabel], spec: CatalogSpec, wher
     counts = Counter(keys)
     twice = [f"line {line}: {shown[line]}" for line, key in zip(lines, keys, strict=True) if counts[key] > 1]
     _refuse(twice, "lines name the same object", where)
+    unscored = [
+        f"line {line}: {shown[line]}"
+        for line, is_it in zip(lines, found["is_unscored"].to_pylist(), strict=True)
+        if is_it
+    ]
+    hint = "Nothing can be learned from them: take these lines out."
+    _refuse(unscored, f"labels name objects that could not be scored (flag {NOT_SCORED.name})", where, hint)
+
+
+def _shown(one: GivenLabel) -> str:
+    return SEPARATOR.join(str(value) for value in one.key.values())
 
 
 def _refuse(problems: list[Any], what: str, where: str, hint: str = "") -> None:

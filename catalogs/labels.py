@@ -2,13 +2,16 @@
 
 `labels/000007.parquet` below the root of the catalogue holds the rows of the seventh submission; it is created with a
 put-if-absent and never changed, so that submissions of several people at once are all kept. A later label of the same
-person takes the place of an earlier one where labels are used; the earlier one stays on record.
+person takes the place of an earlier one where labels are used; the earlier one stays on record. A label of -1 takes
+back what the person said: it counts no more.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from catalogs.release import Release
 from catalogs.spec import CatalogSpec
@@ -21,9 +24,11 @@ from engine.storage import Storage, canonical
 FOLDER = "labels"
 MIN_LABEL, MAX_LABEL = 0.0, 5.0
 """Of a label: 0 is of no interest, 5 is what is looked for."""
+UNLABELLED = -1.0
+"""Astronomaly's value for no label; kept where a person takes a label back."""
 
 FACTS = (
-    Column("human_label", "float64", "Interest in the object, 0 to 5"),
+    Column("human_label", "float64", "Interest in the object, 0 to 5; -1: the person takes the label back"),
     Column("score", "float64", "Score of the catalogue when it was labelled", nullable=True),
     Column("labelled_by", "string", "Who labelled it"),
     Column("labelled_at", "string", "When, UTC, ISO 8601"),
@@ -60,6 +65,13 @@ def read_labels(release: Release, spec: CatalogSpec, storage: Storage) -> pa.Tab
     return pa.concat_tables([schema.empty_table(), *(part.cast(schema) for part in parts)])
 
 
+def labels_of(labels: pa.Table, key: Sequence[str], who: str) -> list[dict[str, Any]]:
+    """Return the labels of a person that are in force, given all labels, oldest first."""
+    mine = labels.filter(pc.equal(labels["labelled_by"], who)).to_pylist()
+    last = {tuple(row[name] for name in key): row for row in mine}
+    return [row for row in last.values() if row["human_label"] != UNLABELLED]
+
+
 def append_labels(release: Release, spec: CatalogSpec, storage: Storage, rows: pa.Table) -> int:
     """Add labels that have been checked (`catalogs.label_rows`).
 
@@ -93,10 +105,13 @@ def append_labels(release: Release, spec: CatalogSpec, storage: Storage, rows: p
 
 
 def current_labels_sql(key: Sequence[str]) -> str:
-    """Return SQL of the labels in force in a view `labels`: of each person the last one, their mean over people."""
+    """Return SQL of the labels in force in a view `labels`: of each person the last one, their mean over people.
+
+    A person whose last label is -1 has taken it back.
+    """
     keys = ", ".join(key)
     last = f"row_number() OVER (PARTITION BY {keys}, labelled_by ORDER BY label_version DESC) = 1"
     return (
         f"SELECT {keys}, avg(human_label) AS human_label FROM "  # noqa: S608 - names of our own
-        f"(SELECT * FROM labels QUALIFY {last}) GROUP BY {keys}"
+        f"(SELECT * FROM labels QUALIFY {last}) WHERE human_label <> {UNLABELLED} GROUP BY {keys}"
     )

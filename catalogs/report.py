@@ -13,12 +13,14 @@ import numpy as np
 from markupsafe import Markup
 
 from catalogs import charts, class_charts, prediction_chart, statistics
+from catalogs.checkpoint_facts import CheckpointFacts
 from catalogs.gallery import GalleryItem
 from catalogs.latent_map import principal_components, umap_points
 from catalogs.latent_section import evidence
 from catalogs.latent_space import Evidence
 from catalogs.options import MIN_UMAP_ROWS, ReportOptions
 from catalogs.outliers import SIGNIFICANT
+from catalogs.people_section import people
 from catalogs.query import connect_release
 from catalogs.release import Release, checkpoint_ids, load_release, version_facts
 from catalogs.spec import MOST_ANOMALOUS, CatalogSpec
@@ -34,6 +36,7 @@ SIGMA_RANGE, SIGMA_BINS = (-6.0, 6.0), 48
 SNR_EDGES = np.geomspace(3.0, 10_000.0, 13)
 PROBABILITY_BINS = 25
 REDSHIFT_BINS = 8
+NUM_LEAST_LIKELY = 3
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def build_report(
     options: ReportOptions | None = None,
     reliability: np.ndarray | None = None,
     found: Evidence | None = None,
+    checkpoint: CheckpointFacts | None = None,
 ) -> str:
     """Write the report of a version.
 
@@ -90,6 +94,8 @@ def build_report(
         [M, 3] of the checkpoint, if the model tells classes apart: see `models.scoring.probabilities.reliability`.
     found
         Tracks and what was measured of a sample of spectra.
+    checkpoint
+        What is told of the checkpoint that scored.
 
     Returns
     -------
@@ -110,7 +116,11 @@ def build_report(
     try:
         top = statistics.chosen_rows(con, MOST_ANOMALOUS, options.num_top)
         inputs = _Inputs(release, release.spec, con, options, top)
-        html = _render(_context(inputs, gallery, gallery_note, history, reliability, found))
+        context = _context(
+            inputs, gallery, gallery_note, history, reliability, found, checkpoint or CheckpointFacts()
+        )
+        said = people(con, release, release.spec, storage, options.num_top)
+        html = _render({**context, "said": said})
     finally:
         con.close()
     storage.put(out_uri, html.encode())
@@ -124,6 +134,7 @@ def _context(
     history: Sequence[Mapping[str, Any]],
     reliability: np.ndarray | None,
     found: Evidence | None,
+    checkpoint: CheckpointFacts,
 ) -> dict[str, Any]:
     manifest = inputs.release.manifest
     return {
@@ -146,12 +157,13 @@ def _context(
         "has_latent": bool(inputs.spec.latent),
         "latent": _latent(inputs, found),
         "top": inputs.top,
-        "galleries": _galleries(inputs, gallery),
+        "galleries": _galleries(inputs, gallery, checkpoint),
         "gallery_note": gallery_note,
         "rates": _rates(inputs),
         "outlier_percent": _percent(inputs.options.outlier_fraction),
         "training": Markup(charts.training_chart(history)) if history else "",  # noqa: S704 - our own SVG
         "num_epochs": len(history),
+        "kinds": checkpoint.kinds(),
         "examples": inputs.spec.examples,
     }
 
@@ -169,6 +181,7 @@ def _render(context: Mapping[str, Any]) -> str:
         "decimals": _decimals,
         "percent": _percent,
         "sky_url": _sky_url,
+        "least_likely": _least_likely,
     }
     return environment.get_template("report.html.j2").render(context)
 
@@ -186,6 +199,15 @@ def _decimals(value: float | None, digits: int) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.3g} %"
+
+
+def _least_likely(row: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Scores of a row that are the least likely of a normal object, with their p-values."""
+    end = "_p_value"
+    known = [(name.removesuffix(end), p) for name, p in row.items() if name.endswith(end) and p is not None]
+    return sorted(((name, p) for name, p in known if np.isfinite(p)), key=lambda pair: pair[1])[
+        :NUM_LEAST_LIKELY
+    ]
 
 
 def _sky_url(row: Mapping[str, Any]) -> str:
@@ -317,7 +339,9 @@ def _classes(inputs: _Inputs, reliability: np.ndarray | None) -> dict[str, Any]:
     }
 
 
-def _galleries(inputs: _Inputs, gallery: Sequence[GalleryItem]) -> list[dict[str, Any]]:
+def _galleries(
+    inputs: _Inputs, gallery: Sequence[GalleryItem], checkpoint: CheckpointFacts
+) -> list[dict[str, Any]]:
     """Pictures by choice, in the order of the items."""
     spec, num_rows = inputs.spec, max(inputs.options.num_top, len(gallery))
     found = []
@@ -326,7 +350,10 @@ def _galleries(inputs: _Inputs, gallery: Sequence[GalleryItem]) -> list[dict[str
         rows = statistics.chosen_rows(inputs.con, choice, num_rows) if mine else []
         keyed = {tuple(row[name] for name in spec.key): row for row in rows}
         known = [(item, keyed[item.key]) for item in mine if item.key in keyed]
-        pairs = [{"row": row, "png": spec.draw(item, row)} for item, row in known]
+        pairs = [
+            {"row": {**row, "neighbours": checkpoint.neighbours(row)}, "png": spec.draw(item, row)}
+            for item, row in known
+        ]
         found += [{"title": choice.title, "items": pairs}] if pairs else []
     return found
 

@@ -25,7 +25,7 @@ SCORE_COLUMNS: dict[str, tuple[Column, ...]] = {
             "float32",
             "Score of the catalogue on a scale of 0 to 5, damped where labels are low",
         ),
-        Column("predicted_label", "float32", "Label as the labelled objects suggest it, 0.1 to 5"),
+        Column("predicted_label", "float32", "Label as the labelled objects suggest it, 0 to 5"),
         Column("labelled_distance", "float32", "Distance in latent space to the nearest labelled object"),
     ),
     "protege": (
@@ -37,6 +37,8 @@ SCORE_COLUMNS: dict[str, tuple[Column, ...]] = {
 """What each method writes, beside the key."""
 
 DEFAULT_METHOD = "astronomaly"
+REVISION = {"astronomaly": 2, "protege": 1}
+"""Of each method; raised where it gives other scores for the same labels, so that ranks are made anew."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Rerank:
     Parameters
     ----------
     id
-        Hash of what it depends on: version, labels, method and settings.
+        Hash of what it depends on: version, labels, method, its `REVISION` and settings.
     version, publish_id
         Of the catalogue.
     label_version

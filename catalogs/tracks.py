@@ -1,11 +1,14 @@
-"""Tracks of a version of a catalogue, written beside it once: `tracks.json` and the table that it names.
+"""Tracks of a version of a catalogue, written beside it: `tracks/000002.json` and the table that it names.
 
+Each record says which settings the tracks were made with; tracks of the same settings are written once. The newest
+record counts, as with ranks (`catalogs.reranks`), so that the view is what the last report with settings of its own drew.
 The view `tracks` of `catalogs.query` shows them: a row is a step, with its decoded spectrum.
 """
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +18,6 @@ from catalogs.release import Release
 from engine.column import Column
 from engine.commit import parquet
 from engine.errors import CommitError
-from engine.locations import NotFoundError
 from engine.schema import arrow_schema
 from engine.storage import Storage
 
@@ -43,32 +45,73 @@ def track_schema() -> pa.Schema:
     return pa.schema([*arrow_schema(COLUMNS), *lists])
 
 
-def write_tracks(release: Release, storage: Storage, tracks: Sequence[Track]) -> list[str]:
-    """Write tracks down beside a version, unless that was done; return the files as `track_uris` does."""
-    path = f"{release.manifest.path}/tracks-{secrets.token_hex(6)}.parquet"
+def write_tracks(
+    release: Release, storage: Storage, tracks: Sequence[Track], settings: Mapping[str, Any]
+) -> list[str]:
+    """Write tracks down beside a version, unless those of the newest record have these settings.
+
+    Parameters
+    ----------
+    release, storage
+        The version.
+    tracks
+        What was found.
+    settings
+        What changes them: how many spectra were measured, say.
+
+    Returns
+    -------
+    files
+        As `track_uris` gives them.
+
+    Raises
+    ------
+    CommitError
+        If a hundred others were quicker each time.
+    """
+    before = _records(release, storage)
+    if before and _read(before[-1][1], storage)["settings"] == settings:
+        return track_uris(release, storage)
+    path = f"{_folder(release)}/{secrets.token_hex(6)}.parquet"
     storage.put(storage.join(release.root, path), parquet.to_bytes(_table(tracks)))
-    storage.put_if_absent(_record(release), json.dumps({"path": path}).encode())
-    return track_uris(release, storage)
+    record = json.dumps({"path": path, "settings": dict(settings)}, sort_keys=True).encode()
+    number = before[-1][0] if before else 0
+    for _ in range(100):
+        number += 1
+        if storage.put_if_absent(storage.join(release.root, _folder(release), f"{number:06d}.json"), record):
+            return track_uris(release, storage)
+    raise CommitError("tracks could not be recorded: others were quicker each time", release.root)
 
 
 def track_uris(release: Release, storage: Storage) -> list[str]:
-    """File of the tracks of a version; empty if none were written.
+    """File of the newest tracks of a version; empty if none were written.
 
     Raises
     ------
     CommitError
         If the record is damaged.
     """
+    records = _records(release, storage)
+    return [storage.join(release.root, _read(records[-1][1], storage)["path"])] if records else []
+
+
+def _folder(release: Release) -> str:
+    return f"{release.manifest.path}/tracks"
+
+
+def _records(release: Release, storage: Storage) -> list[tuple[int, str]]:
+    """Numbers and places of the records, oldest first."""
+    found = storage.list(storage.join(release.root, _folder(release)), ".json")
+    numbered = [(file.uri.rpartition("/")[2].removesuffix(".json"), file.uri) for file in found]
+    return sorted((int(name), uri) for name, uri in numbered if name.isdigit())
+
+
+def _read(uri: str, storage: Storage) -> dict[str, Any]:
     try:
-        return [storage.join(release.root, json.loads(storage.read(_record(release)))["path"])]
-    except NotFoundError:
-        return []
+        record = json.loads(storage.read(uri))
+        return {"path": str(record["path"]), "settings": dict(record["settings"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise CommitError(f"not the record of tracks ({error})", _record(release)) from error
-
-
-def _record(release: Release) -> str:
-    return Storage.join(release.root, release.manifest.path, "tracks.json")
+        raise CommitError(f"not the record of tracks ({error})", uri) from error
 
 
 def _table(tracks: Sequence[Track]) -> pa.Table:

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from catalogs.label_csv import read_csv, write_csv
-from catalogs.label_rows import label_rows
-from catalogs.labels import append_labels, current_labels_sql, read_labels
+from catalogs.label_rows import label_rows, withdrawn_rows
+from catalogs.labels import UNLABELLED, append_labels, current_labels_sql, labels_of, read_labels
 from catalogs.query import open_catalog
 from catalogs.release import Release, load_release
 from catalogs.reranks import newest_rerank
@@ -43,12 +44,30 @@ def add(place: Place, options: Options) -> JobResult:
     """Add the labels of a file; all of them or, if one cannot be used, none."""
     release, spec = opened(place, options.version)
     storage = Storage(place.storage)
-    given = read_csv(_text(options.labels, storage), spec.key, options.labels)
-    who = options.who or getpass.getuser()
-    rows = label_rows(release, spec, storage, given, who, options.why, options.labels)
+    who = options.who or _user()
+    rows, num_back = _submission(release, spec, storage, options, who)
     number = append_labels(release, spec, storage, rows)
-    summary = {"catalogue": place.uri, "labels": rows.num_rows, "label_version": number}
-    return JobResult(summary, [f"labels: {rows.num_rows} of {who}, submission {number}"])
+    num_labels = rows.num_rows - num_back
+    summary = {"catalogue": place.uri, "labels": num_labels, "taken_back": num_back, "label_version": number}
+    back = f", {num_back} taken back" if num_back else ""
+    return JobResult(summary, [f"labels: {num_labels} of {who}{back}, submission {number}"])
+
+
+def _submission(
+    release: Release, spec: CatalogSpec, storage: Storage, options: Options, who: str
+) -> tuple[pa.Table, int]:
+    """Rows of a file that say something, the last of them labels that are taken back, and how many these are."""
+    where = options.labels
+    given = read_csv(_text(where, storage), spec.key, where)
+    none = [one for one in given if one.label == UNLABELLED]
+    some = [one for one in given if one.label != UNLABELLED]
+    mine = labels_of(read_labels(release, spec, storage), spec.key, who) if none else []
+    back = withdrawn_rows(mine, none, options.why, where)
+    if not some and not back:
+        expected = f"human_label of 0 to 5 in some rows, or -1 where {who} gave one before"
+        raise ConfigError("holds no labels", where, expected=expected)
+    rows = label_rows(release, spec, storage, some, who, options.why, where)
+    return pa.concat_tables([rows, pa.Table.from_pylist(back, rows.schema)]), len(back)
 
 
 def export(place: Place, options: Options) -> JobResult:
@@ -61,7 +80,7 @@ def export(place: Place, options: Options) -> JobResult:
     in_force = current_labels_sql(spec.key)
     labelled = f"SELECT {columns}, l.human_label FROM ({in_force}) l JOIN catalog c USING ({keys})"  # noqa: S608
     fresh = (
-        f"SELECT {columns}, NULL::DOUBLE FROM {view} c ANTI JOIN labels l USING ({keys}) "  # noqa: S608
+        f"SELECT {columns}, NULL::DOUBLE FROM {view} c ANTI JOIN ({in_force}) l USING ({keys}) "  # noqa: S608
         f"ORDER BY c.{rank} LIMIT {limit}"
     )
     with open_catalog(place.uri, place.storage, options.version) as con:
@@ -76,7 +95,8 @@ def overview(place: Place, options: Options) -> JobResult:
     release, spec = opened(place, options.version)
     found = submissions(read_labels(release, spec, Storage(place.storage)))
     lines = [
-        f"{s['label_version']:6}  {s['labelled_at']}  {s['labels']:6} by {s['labelled_by']}  {s['reason']}"
+        f"{s['label_version']:6}  {s['labelled_at']}  {s['labels']:6} by {s['labelled_by']}"
+        f"{', {} taken back'.format(s['taken_back']) if s['taken_back'] else ''}  {s['reason']}"
         for s in found
     ]
     return JobResult({"catalogue": place.uri, "submissions": found}, lines or ["no labels"])
@@ -85,8 +105,20 @@ def overview(place: Place, options: Options) -> JobResult:
 def submissions(labels: pa.Table) -> Sequence[dict[str, Any]]:
     """One row a submission, oldest first."""
     names = ["label_version", "labelled_by", "labelled_at", "reason"]
-    counted = labels.group_by(names).aggregate([("human_label", "count")]).sort_by("label_version")
-    return counted.rename_columns([*names, "labels"]).to_pylist()
+    is_back = pc.equal(labels["human_label"], UNLABELLED)
+    counts = {"labels": pc.cast(pc.invert(is_back), pa.int64()), "taken_back": pc.cast(is_back, pa.int64())}
+    table = pa.table({**{name: labels[name] for name in names}, **counts})
+    counted = table.group_by(names).aggregate([(name, "sum") for name in counts]).sort_by("label_version")
+    return counted.rename_columns([*names, *counts]).to_pylist()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        raise ConfigError(
+            "the user of this process has no name", hint="Say who labelled: give --who."
+        ) from None
 
 
 def _text(uri: str, storage: Storage) -> str:

@@ -4,7 +4,9 @@ import logging
 from pathlib import Path
 
 from catalogs import augmentations
+from catalogs.checkpoint_facts import CheckpointFacts
 from engine import config as engine_config
+from engine.checkpoint import Checkpoint
 from engine.commit import Manifest, read_manifest
 from engine.errors import ConfigError, EngineError
 from engine.locations import is_object
@@ -13,6 +15,7 @@ from engine.units import content_hash
 from jobs import applied, catalogue
 from jobs.config import JobConfig, Place, ReportConfig
 from jobs.job import JobResult, Options
+from models.scoring.calibration import CLASSES
 
 _logger = logging.getLogger(__name__)
 
@@ -54,24 +57,36 @@ def write(place: Place, version: int | None, settings: ReportConfig, out: str = 
             hint="`augment` writes their report where it is told [staged], the set to compare with.",
         )  # fmt: skip
     path = out or path_of(place, manifest)
-    items, note, history, reliability, found = [], "", [], None, None
+    items, note, history, reliability, found, facts = [], "", [], None, None, None
     try:
         chain = applied.open_all(_made_with(manifest, "checkpoint", "upstream"))
-        history = chain[-1].checkpoint.history
-        reliability = chain[-1].checkpoint.fitted.get("reliability_calibrated")
+        checkpoint = chain[-1].checkpoint
+        history, facts = checkpoint.history, facts_of(checkpoint)
+        reliability = checkpoint.fitted.get("reliability_calibrated")
         config = _made_with(manifest, "checkpoint", "upstream", "infer", "release", "catalog")
         reader = gallery.make_reader(config, chain)
         items, note = gallery.items(reader, place, manifest, settings.gallery)
         found = tracks.find(reader, place, manifest, settings.track_objects, settings.options.seed)
-        tracks.store(place, manifest, found)
+        drawn = {"track_objects": settings.track_objects, "seed": settings.options.seed}
+        tracks.store(place, manifest, found, drawn)
     except EngineError as error:
         _logger.warning("no gallery: %s", error)
         note = f"The release or the checkpoint could not be read again: {error}"
     build_report(
         place.uri, path, place.storage, manifest.version, items, note, history, settings.options, reliability,
-        found,
+        found, facts,
     )  # fmt: skip
     return path
+
+
+def facts_of(checkpoint: Checkpoint) -> CheckpointFacts:
+    """Return what a report tells of a checkpoint."""
+    numbers, classes = (checkpoint.fitted.get(name) for name in ("reference_id", "reference_class"))
+    known = {} if numbers is None or classes is None else {
+        int(number): CLASSES[int(index)] for number, index in zip(numbers, classes, strict=True)
+        if index < len(CLASSES) - 1
+    }  # fmt: skip
+    return CheckpointFacts(checkpoint.metrics.get("artefact_confusion", {}), known)
 
 
 def _made_with(manifest: Manifest, *sections: str) -> JobConfig:

@@ -2,6 +2,9 @@
 
 Two passes over the latent coordinates: one for the sums that scores depend on, one for the scores. A worker holds one
 batch of rows and the scores of one partition, so that memory does not grow with the catalogue.
+
+Rows that the model could not score (flag NOT_SCORED: a band is missing, say) have no place in latent space. They get no
+rank, as in the view `ranked`. Latents or scores that are not finite in any other row are a fault, and an error.
 """
 
 import hashlib
@@ -22,10 +25,12 @@ from catalogs.label_rows import labelled_features
 from catalogs.labels import current_labels_sql, label_versions
 from catalogs.query import open_catalog
 from catalogs.release import Release
-from catalogs.reranks import FOLDER, Rerank, RerankFile, newest_rerank, rerank_columns, write_rerank
+from catalogs.reranks import FOLDER, REVISION, Rerank, RerankFile, newest_rerank, rerank_columns, write_rerank
 from catalogs.spec import CatalogSpec
-from engine.commit import parquet
+from engine.commit import parquet, read_manifest
 from engine.errors import ConfigError
+from engine.flags import NOT_SCORED
+from engine.rows import FLAGS
 from engine.schema import arrow_schema, matrix
 from engine.storage import Storage
 from engine.units import content_hash
@@ -45,9 +50,12 @@ def run(options: Options) -> JobResult:
     lines = labels.add(place, options).lines if options.labels else []
     done, is_new = rerank(place, given.rerank, options.version)
     rows = sum(file.rows for file in done.files)
+    unscored = read_manifest(place.uri, Storage(place.storage), done.version).rows - rows
     summary = {"catalogue": place.uri, "id": done.id, "version": done.version, "method": done.method,
-               "labels": done.num_labels, "label_version": done.label_version, "rows": rows, "is_new": is_new}  # fmt: skip
+               "labels": done.num_labels, "label_version": done.label_version, "rows": rows, "unscored": unscored,
+               "is_new": is_new}  # fmt: skip
     said = f"ranks: {rows} rows by {done.num_labels} labels ({done.method}){'' if is_new else ', as before'}"
+    said += f"; {unscored} rows without scores have no rank" if unscored else ""
     return JobResult(summary, [*lines, said, f"catalogue: {place.uri} (view reranked)"])
 
 
@@ -62,7 +70,7 @@ def rerank(place: Place, config: RerankConfig, version: int | None = None) -> tu
     Raises
     ------
     ConfigError
-        If there are no labels, the catalogue has no latent coordinates, or some are not finite.
+        If there are no labels, the catalogue has no latent coordinates, or some of a scored row are not finite.
     """
     storage = Storage(place.storage)
     release, spec = labels.opened(place, version)
@@ -72,7 +80,8 @@ def rerank(place: Place, config: RerankConfig, version: int | None = None) -> tu
         )
     last = max((submission.number for submission in label_versions(release.root, storage)), default=0)
     settings = config.settings()
-    identity = content_hash([release.manifest.publish_id, last, config.method, settings], size=8)
+    method = [config.method, REVISION[config.method], settings]
+    identity = content_hash([release.manifest.publish_id, last, *method], size=8)
     before = newest_rerank(release, storage)
     if before and before.id == identity:
         return before, False
@@ -157,7 +166,7 @@ class _Shards:
     config: RerankConfig
 
     def totals(self, uri: str) -> Totals:
-        parts = self._batches(uri, [self.spec.latent, self.spec.score])
+        parts = self._scored_rows(uri, [self.spec.latent, self.spec.score])
         return reduce(
             add, (self._checked(uri, self.reranker.totals, *self._arrays(part)) for part in parts), Totals()
         )
@@ -166,21 +175,26 @@ class _Shards:
         columns = rerank_columns(self.release, self.spec, self.config.method)
         schema = arrow_schema(columns)
         parts = [
-            self._scored(part, totals, schema)
-            for part in self._batches(uri, [*self.spec.key, self.spec.latent, self.spec.score])
+            self._ranked(part, totals, schema)
+            for part in self._scored_rows(uri, [*self.spec.key, self.spec.latent, self.spec.score])
         ]
         table = pa.concat_tables([schema.empty_table(), *parts])
         data = parquet.to_bytes(table)
         self.storage.put(self.storage.join(self.release.root, path), data)
         return RerankFile(path, table.num_rows, len(data), hashlib.sha256(data).hexdigest())
 
-    def _scored(self, part: pa.Table, totals: Totals, schema: pa.Schema) -> pa.Table:
+    def _ranked(self, part: pa.Table, totals: Totals, schema: pa.Schema) -> pa.Table:
         columns = self.reranker.apply(*self._arrays(part), totals)
         arrays = [part[name] if name in self.spec.key else pa.array(columns[name]) for name in schema.names]
         return pa.table(arrays, names=schema.names).cast(schema)
 
     def _arrays(self, part: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         return matrix(part, self.spec.latent), part[self.spec.score].to_numpy()
+
+    def _scored_rows(self, uri: str, names: Sequence[str]) -> Iterator[pa.Table]:
+        for part in self._batches(uri, [*names, FLAGS.name]):
+            is_scored = (part[FLAGS.name].to_numpy() & NOT_SCORED.value) == 0
+            yield part if is_scored.all() else part.filter(pa.array(is_scored))
 
     def _batches(self, uri: str, names: Sequence[str]) -> Iterator[pa.Table]:
         with self.storage.open_input(uri) as file, pq.ParquetFile(file) as source:

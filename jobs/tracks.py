@@ -1,7 +1,8 @@
 """Tracks for the report: a sample of spectra is read again and measured, and paths along what was measured decoded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -74,7 +75,12 @@ def find(reader: Reader, place: Place, manifest: Manifest, num_objects: int, see
         Of the order in which units are read.
     """
     found = Evidence()
-    if not (num_objects and reader.spec.decode and isinstance(reader.prepare, SpectrumPrep)):
+    if not (num_objects and isinstance(reader.prepare, SpectrumPrep)):
+        return found
+    if not reader.spec.decode:
+        found.notes.append(
+            "The decoder of this model needs more than a place in latent space, so there are no tracks."
+        )
         return found
     sample = _sample(reader, place, manifest, num_objects, seed)
     if sample is None:
@@ -85,11 +91,11 @@ def find(reader: Reader, place: Place, manifest: Manifest, num_objects: int, see
     return found
 
 
-def store(place: Place, manifest: Manifest, found: Evidence) -> None:
-    """Write the tracks down beside the version, unless that was done."""
+def store(place: Place, manifest: Manifest, found: Evidence, settings: Mapping[str, Any]) -> None:
+    """Write the tracks down beside the version, unless those of the same settings are there."""
     if found.tracks:
         storage = Storage(place.storage)
-        write_tracks(load_release(place.uri, storage, manifest.version), storage, found.tracks)
+        write_tracks(load_release(place.uri, storage, manifest.version), storage, found.tracks, settings)
 
 
 def follow(one: SpectralProperty, sample: Sample, reader: Reader, found: Evidence) -> None:

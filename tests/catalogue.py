@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from catalogs import nircam_band_anomalies
 from catalogs.gallery import GalleryItem
 from catalogs.spectral_anomaly import SPEC, columns
 from engine.column import Column
 from engine.commit import CatalogConfig, FragmentSink, publish
 from engine.commit.manifest import Manifest
-from engine.flags import LOW_COVERAGE, MISSING_B
+from engine.flags import LOW_COVERAGE, MISSING_B, MISSING_BAND, NOT_SCORED
 from engine.schema import arrow_schema
 from engine.spectra.explain import WINDOW_LINES
 from engine.spectra.grid import WAVE_OBS
@@ -21,6 +22,8 @@ from engine.spectra.prepare import SpectrumPrep
 from engine.stage import Rejection, UnitTable, rejected_table
 from engine.storage import Storage
 from engine.units import FileRef, Unit, with_ids
+from models.scoring.band_columns import BandScoringConfig
+from models.scoring.band_columns import columns as band_columns
 
 NUM_LATENT = 4
 FIRST_TARGETID = 2**60 + 1
@@ -139,10 +142,41 @@ def make_rows(num_rows: int, first: int = 0, seed: int = 0) -> pa.Table:
 def _table(wanted: Sequence[Column], known: dict[str, Any], num_rows: int) -> pa.Table:
     arrays = []
     for column, field in zip(wanted, arrow_schema(wanted), strict=True):
-        default = [None] * num_rows if column.nullable else np.zeros(num_rows)
-        array = pa.array(known.get(column.name, default))
+        array = pa.array(known[column.name] if column.name in known else _default(column, num_rows))
         arrays.append(array.cast(field.type, safe=False))
     return pa.Table.from_arrays(arrays, schema=arrow_schema(wanted))
+
+
+def _default(column: Column, num_rows: int) -> Any:
+    if column.nullable:
+        return [None] * num_rows
+    return list(np.zeros((num_rows, column.length))) if column.length else np.zeros(num_rows)
+
+
+def publish_bands(root: str, num_rows: int, unscored: Sequence[int], seed: int = 0) -> Manifest:
+    """Publish a catalogue of images whose rows `unscored` lack a band: scores and latents are NaN, with the flag."""
+    config = BandScoringConfig(num_latent=NUM_LATENT)
+    wanted = nircam_band_anomalies.columns(band_columns(config, 1))
+    rng = np.random.default_rng(seed)
+    missing = np.isin(np.arange(num_rows), unscored)
+    latent = np.where(missing[:, None], np.nan, rng.normal(size=(num_rows, NUM_LATENT)))
+    known = {
+        "field": np.full(num_rows, "ceers"),
+        "object_id": np.arange(num_rows) + 1,
+        "ra": rng.uniform(150, 190, num_rows),
+        "dec": rng.uniform(-5, 5, num_rows),
+        "source_uri": np.full(num_rows, "/release/field.fits"),
+        "source_row": np.arange(num_rows),
+        "latent_mean": list(latent.astype(np.float32)),
+        "anomaly_score": np.where(missing, np.nan, rng.exponential(size=num_rows)),
+        "flags": np.where(missing, NOT_SCORED.value | MISSING_BAND.value, 0),
+    }
+    rows = _table([c for c in wanted if c.name != "_healpix_29"], known, num_rows)
+    storage, spec = Storage(), nircam_band_anomalies.SPEC
+    (unit,) = with_ids([Unit("unit-0", (FileRef("/release/field.fits", num_rows, "0"),))], {"seed": seed})
+    FragmentSink(root, storage.options, wanted).write(unit, UnitTable(rows, rejected_table([]), num_rows))
+    settings = CatalogConfig(name=spec.name, key=spec.key, max_rows_per_partition=100)
+    return publish(root, storage, [unit.id], wanted, settings, PROVENANCE)
 
 
 def gallery_item(row: dict[str, Any], seed: int = 0) -> GalleryItem:

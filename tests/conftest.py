@@ -12,6 +12,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes share the cores: spinning threads starve
 os.environ.setdefault("NUMBA_OPT", "0")  # UMAP is compiled anew each time, for one small embedding
+# Its cache does not know of that: what tests compile must not be what jobs of this checkout run, forty times slower.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "numba"))
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault(

@@ -15,12 +15,10 @@ import numpy as np
 from models.reranking.config import AstronomalyConfig
 from models.reranking.distance import nearest_distance
 from models.reranking.forest import CompiledForest
-from models.reranking.labelled import MAX_LABEL, Labelled, Totals, check_finite
+from models.reranking.labelled import MAX_LABEL, MIN_LABEL, Labelled, Totals, check_finite
 
-LABEL_FLOOR = 0.1
-"""Least label that is believed, so that nothing is damped to 0."""
 TRUST_OFFSET, TRUST_SCALE = 0.1, 0.85
-"""Labels 0 to 5 become trust of 0.1 to 0.95: arctanh must stay finite."""
+"""Labels 0 to 5 become trust of 0.1 to 0.95: nothing is damped to 0, and arctanh stays finite."""
 COMPILED_BYTES = 200_000
 """Bytes of table that a row may read before scikit-learn's own walk down the trees is faster (measured)."""
 
@@ -66,7 +64,7 @@ class Astronomaly:
         dict
             `rerank_score` 0 to 5, `predicted_label` 0 to 5, `labelled_distance`; float32 [B].
         """
-        label = np.clip(self._predict(features), LABEL_FLOOR, MAX_LABEL)
+        label = np.clip(self._predict(features), MIN_LABEL, MAX_LABEL)  # a mean of labels, but for rounding
         distance = nearest_distance(features, self._labelled)
         relative = distance / max(totals.distance_sum / max(totals.num_rows, 1), np.finfo(np.float64).tiny)
         spread = max(totals.score_max - totals.score_min, np.finfo(np.float64).tiny)
@@ -84,7 +82,7 @@ def damped(score: np.ndarray, label: np.ndarray, distance: np.ndarray, alpha: fl
     score
         Raw score rescaled to 0 to 5, [B].
     label
-        Predicted label, 0.1 to 5, [B].
+        Predicted label, 0 to 5, [B].
     distance
         To the nearest labelled row, in units of its mean over all rows, [B].
     alpha

@@ -63,13 +63,13 @@ def test_distance_is_that_of_scipy_and_0_for_labelled_rows():
 
 
 def test_far_from_labels_the_raw_score_stands_and_at_a_label_its_trust():
-    score, label = np.array([5.0, 2.0, 1.0]), np.array([0.1, 2.5, 5.0])
+    score, label = np.array([5.0, 2.0, 1.0]), np.array([0.0, 2.5, 5.0])
     np.testing.assert_allclose(damped(score, label, np.full(3, 50.0), 1.0), score)
     np.testing.assert_allclose(damped(score, label, np.zeros(3), 1.0), score * (0.1 + 0.85 * label / 5))
 
 
 def test_damping_grows_with_label_and_distance():
-    label, distance = np.meshgrid(np.linspace(0.1, 5, 9), np.linspace(0, 1.2, 9))
+    label, distance = np.meshgrid(np.linspace(0, 5, 9), np.linspace(0, 1.2, 9))
     final = damped(np.full(label.shape, 3.0), label, distance, 1.0)
     assert (np.diff(final, axis=1) > 0).all()
     assert (np.diff(final, axis=0) > 0).all()
@@ -83,7 +83,7 @@ def straight_astronomaly(
     forest = RandomForestRegressor(config.num_trees, random_state=config.seed).fit(
         given.features, given.labels
     )
-    user = np.clip(forest.predict(rows), 0.1, 5)
+    user = forest.predict(rows)
     distance = cdist(rows, given.features).min(1)
     raw = 5 * (score - score.min()) / (score.max() - score.min())
     return raw * np.tanh(
@@ -111,6 +111,22 @@ def test_astronomaly_is_the_formula_whatever_the_partitions(sizes):
     assert spearmanr(found["rerank_score"], expected).statistic > 0.9999
     np.testing.assert_allclose(found["rerank_score"], expected, rtol=1e-4, atol=1e-5)
     assert (found["labelled_distance"][:50] == 0).all()
+
+
+def test_labels_of_0_are_damped_as_astronomaly_damps_them():
+    """Its trust in a label of 0 is 0.1: an object that was labelled 0 keeps a tenth of its score, one of 5 keeps 0.95."""
+    rows, score = draw(400, 4), np.random.default_rng(3).exponential(size=400).astype(np.float32)
+    given = Labelled(rows[:40], np.where(rows[:40, 0] > 0, 5.0, 0.0))
+    config = AstronomalyConfig(num_trees=TREES)
+    found = in_parts(Astronomaly(given, config), rows, score, [100])
+    assert (found["predicted_label"] < 0.1).sum() > 20
+    expected = straight_astronomaly(given, rows, score.astype(np.float64), config)
+    np.testing.assert_allclose(found["rerank_score"], expected, rtol=1e-4, atol=1e-5)
+    bored = Astronomaly(Labelled(rows[:20], np.zeros(20)), config)
+    alone = in_parts(bored, rows, score, [])
+    raw = 5 * (score - score.min()) / (score.max() - score.min())
+    assert (alone["predicted_label"] == 0).all()
+    np.testing.assert_allclose(alone["rerank_score"][:20], 0.1 * raw[:20], rtol=1e-4, atol=1e-6)
 
 
 def test_a_forest_too_large_for_tables_predicts_the_same(monkeypatch):

@@ -64,13 +64,17 @@ def test_csv_goes_there_and_back():
     assert text.startswith(",score,human_label\nmain/dark/1152921504606846977,1.5,3\n")
     assert text.endswith('"sv,1/dark/-7",0.1,-1\n')
     assert read_csv(text, KEY, "here") == [
-        GivenLabel(2, {"survey": "main", "program": "dark", "targetid": 2**60 + 1}, 3.0)
+        GivenLabel(2, {"survey": "main", "program": "dark", "targetid": 2**60 + 1}, 3.0),
+        GivenLabel(3, {"survey": "sv,1", "program": "dark", "targetid": -7}, -1.0),
     ]
 
 
 def test_astronomalys_own_file_with_bare_ids_is_read():
     text = ",score,trained_score,acquisition,human_label\n1152921504606846977,4.2,3.1,0.2,5.0\n12,1,1,1,-1\n13,1,1,1,\n"
-    assert read_csv(text, KEY, "here") == [GivenLabel(2, {"targetid": 2**60 + 1}, 5.0)]
+    assert read_csv(text, KEY, "here") == [
+        GivenLabel(2, {"targetid": 2**60 + 1}, 5.0),
+        GivenLabel(3, {"targetid": 12}, -1.0),
+    ]
 
 
 def test_columns_of_the_key_do_instead_of_an_index():
@@ -103,6 +107,28 @@ def test_lines_that_cannot_be_used_are_named(lines, message):
 def test_a_file_of_something_else_is_refused():
     with pytest.raises(ConfigError, match=r"no column 'human_label'; got targetid, z"):
         read_csv("targetid,z\n1,2\n", KEY, "labels.csv")
+
+
+def test_a_quote_that_is_not_closed_is_told(tmp_path, root, capsys):
+    """It makes one field of all that follows, more than the reader takes."""
+    file = tmp_path / "l.csv"
+    file.write_text(',score,human_label\n"main/dark/1,0,3\n' + "main/dark/2,0,3\n" * 10_000)
+    assert main(["labels", root, "--labels", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert "is not CSV (field larger than field limit" in error
+    assert str(file) in error
+
+
+@pytest.mark.parametrize("fault", [KeyError("getpwuid(): uid not found: 1234"), OSError("No username set")])
+def test_a_user_without_a_name_is_asked_for_one(root, tmp_path, capsys, monkeypatch, fault):
+    def nameless() -> str:
+        raise fault
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    file = csv_of(tmp_path / "l.csv", objects(root)[:1], [3])
+    assert main(["labels", root, "--labels", file]) == 2
+    assert "give --who" in capsys.readouterr().err
+    assert run("labels", root, "--labels", file, "--who", "Ada")["labels"] == 1
 
 
 def test_labels_keep_every_digit_of_a_targetid(root, tmp_path):
@@ -156,7 +182,9 @@ def test_a_bare_id_of_two_programs_and_two_names_of_one_object_are_refused(root)
     given = [GivenLabel(2, {"targetid": first["targetid"]}, 1.0), GivenLabel(3, first, 1.0)]
     with pytest.raises(ConfigError, match="lines name the same object"):
         label_rows.label_rows(release, SPEC, Storage(), given, "Ada", "", "l.csv")
-    table = pa.table({"line": [2, 2], **{name: [first[name]] * 2 for name in KEY}})
+    table = pa.table(
+        {"line": [2, 2], **{name: [first[name]] * 2 for name in KEY}, "is_unscored": [False] * 2}
+    )
     with pytest.raises(ConfigError, match=r"more than one object(.|\n)*Give survey/program/targetid in full"):
         label_rows._check(table, given[:1], SPEC, "l.csv")
 
@@ -174,6 +202,53 @@ def test_a_later_label_of_the_same_person_counts_and_people_are_averaged(root, t
         (row,) = con.sql(labels.current_labels_sql(KEY)).to_arrow_table().to_pylist()
     assert row["human_label"] == 2.5
     assert [s["labelled_by"] for s in run("labels", root)["submissions"]] == ["Ada", "Ada", "Ben"]
+
+
+def test_a_person_can_take_a_label_back(root, tmp_path):
+    """It counts no more, another's stays, and the object is to be labelled again."""
+    first, second = objects(root)[:2]
+    for who in ("Ada", "Ben"):
+        run("labels", root, "--labels", csv_of(tmp_path / "l.csv", [first, second], [5, 1]), "--who", who)
+    file = csv_of(tmp_path / "l.csv", [first], [-1])
+    done = run("labels", root, "--labels", file, "--who", "Ada", "--why", "a mistake")
+    assert (done["labels"], done["taken_back"]) == (0, 1)
+    last = run("labels", root)["submissions"][-1]
+    assert (last["labels"], last["taken_back"], last["reason"]) == (0, 1, "a mistake")
+    in_force = labels.current_labels_sql(KEY)
+    assert {row["targetid"]: row["human_label"] for row in objects(root, in_force)} == {
+        first["targetid"]: 5.0, second["targetid"]: 1.0,
+    }  # fmt: skip
+    run("labels", root, "--labels", file, "--who", "Ben")
+    assert [row["targetid"] for row in objects(root, in_force)] == [second["targetid"]]
+    out = tmp_path / "out.csv"
+    run("labels", root, "--out", str(out), "--limit", "1")
+    assert f"{first['targetid']}," in out.read_text().splitlines()[2]
+    assert out.read_text().splitlines()[2].endswith(",-1")
+
+
+def test_a_label_that_was_taken_back_can_be_given_again(root, tmp_path):
+    one = objects(root)[:1]
+    for label in (5, -1, 2):
+        run("labels", root, "--labels", csv_of(tmp_path / "l.csv", one, [label]), "--who", "Ada")
+    assert [row["human_label"] for row in objects(root, labels.current_labels_sql(KEY))] == [2.0]
+
+
+def test_nothing_is_taken_back_where_nothing_was_said(root, tmp_path, capsys):
+    """Not by an empty label, not of another person, and not twice."""
+    one = objects(root)[:1]
+    run("labels", root, "--labels", csv_of(tmp_path / "l.csv", one, [5]), "--who", "Ada")
+    assert main(["labels", root, "--labels", csv_of(tmp_path / "l.csv", one, [""]), "--who", "Ada"]) == 2
+    back = csv_of(tmp_path / "l.csv", one, [-1])
+    assert main(["labels", root, "--labels", back, "--who", "Ben"]) == 2
+    assert "or -1 where Ben gave one before" in capsys.readouterr().err
+    run("labels", root, "--labels", back, "--who", "Ada")
+    assert main(["labels", root, "--labels", back, "--who", "Ada"]) == 2
+
+
+def test_a_bare_id_of_two_labels_takes_none_back():
+    mine = [{"survey": s, "program": "dark", "targetid": 7, "human_label": 1.0} for s in ("main", "sv1")]
+    with pytest.raises(ConfigError, match=r"more than one label(.|\n)*line 4: 7(.|\n)*Give the key in full"):
+        label_rows.withdrawn_rows(mine, [GivenLabel(4, {"targetid": 7}, -1.0)], "", "l.csv")
 
 
 def test_two_submissions_at_once_are_both_kept(root, monkeypatch):
@@ -243,7 +318,7 @@ def test_labels_and_objects_to_be_labelled_are_written(root, tmp_path):
     assert {line.split(",")[0] for line in lines if line.endswith("-1")} == {
         "/".join(str(row[name]) for name in KEY) for row in objects(root)[:3]
     }
-    assert len(read_csv(out.read_text(), KEY, "out")) == 2
+    assert [one.label for one in read_csv(out.read_text(), KEY, "out")].count(-1) == 3
 
 
 def test_without_labels_there_is_nothing_to_learn_from(root, capsys):

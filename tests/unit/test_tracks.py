@@ -1,6 +1,8 @@
 """Tracks: found in spectra that are read again, stored beside a version, shown by the report and the view."""
 
+import dataclasses
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -51,8 +53,10 @@ def test_tracks_are_stored_once_and_shown_as_a_view(root):
     storage, release = Storage(), load_release(root, Storage())
     with open_catalog(root) as con:
         assert run_query(con, "SELECT * FROM tracks").read_all().num_rows == 0
-    first = write_tracks(release, storage, [track()])
-    assert write_tracks(release, storage, [track("other")]) == first == track_uris(release, storage)
+    first = write_tracks(release, storage, [track()], {"track_objects": 60})
+    again = write_tracks(release, storage, [track("other")], {"track_objects": 60})
+    assert again == first == track_uris(release, storage)
+    assert len(list(Path(root).rglob("tracks/*"))) == 2, "a record and its table, no more"
     with open_catalog(root) as con:
         rows = run_query(con, "SELECT * FROM tracks ORDER BY step").read_all().to_pylist()
     assert [(row["track"], row["step"], row["value"], row["num_objects"]) for row in rows] == [
@@ -62,9 +66,41 @@ def test_tracks_are_stored_once_and_shown_as_a_view(root):
     np.testing.assert_allclose(rows[2]["latent"], 1.0)
 
 
+def test_tracks_of_other_settings_take_the_place_of_those_before(root):
+    storage, release = Storage(), load_release(root, Storage())
+    first = write_tracks(release, storage, [track()], {"track_objects": 60})
+    other = write_tracks(release, storage, [track("h_beta_width")], {"track_objects": 90})
+    assert first != other == track_uris(release, storage)
+    with open_catalog(root) as con:
+        names = run_query(con, "SELECT DISTINCT track FROM tracks").read_all()["track"].to_pylist()
+    assert names == ["h_beta_width"]
+    assert write_tracks(release, storage, [track()], {"track_objects": 60}) != other, (
+        "the last that was asked for"
+    )
+
+
+def test_records_of_two_at_once_are_both_kept(root, monkeypatch):
+    storage, release = Storage(), load_release(root, Storage())
+    write_tracks(release, storage, [track()], {"track_objects": 60})
+    monkeypatch.setattr("catalogs.tracks._records", lambda *_: [])  # it knows of no other
+    write_tracks(release, storage, [track("h_beta_width")], {"track_objects": 90})
+    monkeypatch.undo()
+    with open_catalog(root) as con:
+        names = run_query(con, "SELECT DISTINCT track FROM tracks").read_all()["track"].to_pylist()
+    assert names == ["h_beta_width"]
+
+
+def test_a_model_whose_decoder_needs_more_leaves_a_note(root, released):
+    reader = a_reader(released, [], error=True)
+    without = dataclasses.replace(reader, spec=cast(Any, SimpleNamespace(decode=None)))
+    found = tracks.find(without, Place(uri=root), read_manifest(root, Storage()), 1000)
+    assert found.tracks == []
+    assert "needs more than a place in latent space" in found.notes[0]
+
+
 def test_a_damaged_record_is_told(root):
     release = load_release(root, Storage())
-    Storage().put(f"{root}/{release.manifest.path}/tracks.json", b"[]")
+    Storage().put(f"{root}/{release.manifest.path}/tracks/000001.json", b"[]")
     with pytest.raises(CommitError, match="not the record of tracks"):
         track_uris(release, Storage())
 
@@ -143,7 +179,7 @@ def test_a_track_goes_where_the_line_grows(root, released):
     assert np.isfinite(one.flux[:, :-UNSEEN]).all()
     assert found.regressions["H α + [N II] equivalent width [Angstrom]"].neighbours > 0.5
     assert any("broad H β" in note for note in found.notes)
-    tracks.store(Place(uri=root), read_manifest(root, Storage()), found)
+    tracks.store(Place(uri=root), read_manifest(root, Storage()), found, {})
     with open_catalog(root) as con:
         names = run_query(con, "SELECT DISTINCT track FROM tracks").read_all()["track"].to_pylist()
     assert set(names) == set(by_name)
