@@ -1,16 +1,22 @@
 """What benchmarks of generators share: weights kept by the measured distance, tables, sets measured in pieces."""
 
+import argparse
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
 from benchmarks import generator_metrics, generators, mixed_classifier, mixing
+from benchmarks.keeping import content_of, kept_arrays, kept_numbers
 from benchmarks.measuring import measures_of
 from benchmarks.sersic_generators import NUM_CHECKS, batches_of, pieces, sersic_images, settings_for, trained
 from engine.images.morphology import PUBLISHED
 from engine.train.epochs import module_weights
 from models import MODELS
+from models.evaluation.table import SetMeasures
 from models.evaluation.verdict import Value
 from models.spec import Batch, TrainTask
 
@@ -92,3 +98,59 @@ def test_accuracies_are_compared_seed_by_seed() -> None:
     lines = mixed_classifier.table(found)
     assert lines[1].split() == ["noise", "x1", "0.600", "+0.100", "+-", "0.000"]
     assert lines[2].split() == ["noise", "x5", "0.500", "-0.100", "+-", "0.000"]
+
+
+def test_a_result_is_read_again_with_its_own_settings_only(tmp_path: Path) -> None:
+    made: list[float] = []
+
+    def make(value: float) -> dict[str, np.ndarray]:
+        made.append(value)
+        return {"x": np.full(3, value)}
+
+    for value in (1.0, 2.0, 1.0, 2.0):
+        found = kept_arrays(tmp_path, "set", {"core_s": value, "size": 8}, lambda value=value: make(value))
+        np.testing.assert_array_equal(found["x"], np.full(3, value))
+    assert made == [1.0, 2.0]
+    assert kept_numbers(tmp_path, "run", {"b": 1, "a": 2}, lambda: [1.5]) == [1.5]
+    assert kept_numbers(tmp_path, "run", {"a": 2, "b": 1}, lambda: [2.5]) == [1.5], "order does not matter"
+    assert not [*tmp_path.glob("*.part*")]
+
+
+def test_arrays_are_known_by_their_values_type_and_shape() -> None:
+    values = np.arange(6, dtype=np.float32)
+    others = (values + 1, values.astype(np.float64), values.reshape(2, 3))
+    assert content_of(values) == content_of(values.copy())
+    assert len({content_of(one) for one in (values, *others)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("core_s", 60.0), ("size", 32), ("num", 50), ("num_train", 0), ("preset", "cpu64"), ("device", "cuda")],
+)
+def test_samples_of_another_run_are_not_taken_for_those_asked_for(name: str, value: Any) -> None:
+    told: dict[str, Any] = {
+        "core_s": 30.0, "size": 16, "batch_rows": 8, "num_train": 64, "num": 20, "preset": "tiny", "device": "cpu",
+    }  # fmt: skip
+    before, after = (
+        generators.settings_of(argparse.Namespace(**one), "image_vae") for one in (told, told | {name: value})
+    )
+    assert before != after
+
+
+def test_a_set_is_measured_anew_when_its_images_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def measured(parts: Any, *_: Any) -> SetMeasures:
+        images = np.concatenate([images for _, images in parts])
+        seen.append(len(images))
+        return SetMeasures({"gini": images.mean((1, 2, 3))}, images[:, 0, 0])
+
+    monkeypatch.setattr(generators, "measures_of", measured)
+    args = argparse.Namespace(folder=tmp_path, size=16, num=4)
+    first, second = (sersic_images(4, 16, seed) for seed in (1, 2))
+    for images in (first, second, first):
+        found = generators.measures(args, map, "set", images)
+        np.testing.assert_allclose(found.morphology["gini"], images.mean(1), rtol=1e-5)
+    assert seen == [4, 4]
