@@ -11,7 +11,7 @@ import numpy as np
 CONFIDENCE = 0.95
 
 Compare = Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
-"""(rows of the real set, rows of the generated set) to distances by name."""
+"""(rows of the real set, rows of the generated set) to distances by name; a draw may lack some, see `bootstrap`."""
 
 
 def bootstrap(
@@ -33,12 +33,13 @@ def bootstrap(
     Returns
     -------
     dict
-        Name to lower and upper end at `CONFIDENCE`; no distance is below 0.
+        Name to lower and upper end at `CONFIDENCE`; no distance is below 0. NaN where a draw lacks the distance, or has
+        none because too few of its images can be measured: an interval of the other draws alone would be too narrow.
 
     Raises
     ------
     ValueError
-        If a set is empty or there are fewer than 2 repeats, and what `distance` raises.
+        If a set is empty or there are fewer than 2 repeats, and what `distance` raises of the sets themselves.
     """
     if min(num_real, num_generated) < 1 or repeats < 2:
         raise ValueError(
@@ -48,12 +49,24 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     found: dict[str, list[float]] = {name: [] for name in value}
     for _ in range(repeats):
-        rows = rng.integers(num_real, size=num_real), rng.integers(num_generated, size=num_generated)
-        for name, one in distance(*rows).items():
-            found[name].append(one)
+        drawn = _of_draw(
+            distance, rng.integers(num_real, size=num_real), rng.integers(num_generated, size=num_generated)
+        )
+        for name, draws in found.items():
+            draws.append(drawn.get(name, np.nan))
+    return {name: _ends(np.array(draws), value[name]) for name, draws in found.items()}
+
+
+def _of_draw(distance: Compare, real: np.ndarray, generated: np.ndarray) -> Mapping[str, float]:
+    try:
+        return distance(real, generated)
+    except ValueError:  # what the sets allow, by a few images, one draw in many may not
+        return {}
+
+
+def _ends(draws: np.ndarray, value: float) -> tuple[float, float]:
+    if not np.isfinite(draws).all():
+        return np.nan, np.nan
     tail = 100 * (1 - CONFIDENCE) / 2
-    ends = {}
-    for name, draws in found.items():
-        low, high = np.percentile(draws, [tail, 100 - tail]) - (np.mean(draws) - value[name])
-        ends[name] = (max(float(low), 0.0), max(float(high), 0.0))
-    return ends
+    low, high = np.percentile(draws, [tail, 100 - tail]) - (draws.mean() - value)
+    return max(float(low), 0.0), max(float(high), 0.0)

@@ -11,7 +11,7 @@ import numpy as np
 from models.evaluation.frechet import frechet_distance
 from models.evaluation.intervals import bootstrap
 from models.evaluation.neighbours import precision_recall
-from models.evaluation.table import SetMeasures, TableConfig, compare
+from models.evaluation.table import SetMeasures, TableConfig, compare, compare_draw
 
 UNITS: dict[str, str] = {
     "precision": "share",
@@ -56,7 +56,8 @@ def verdict(
     Returns
     -------
     dict
-        Names of `models.evaluation.table.compare`, then those of `UNITS`.
+        Names of `models.evaluation.table.compare`, then those of `UNITS`. Intervals of a group are NaN where a draw of
+        the bootstrap cannot be measured though the sets can: too few of its images are defined, or within the histograms.
 
     Raises
     ------
@@ -89,7 +90,7 @@ def _drawn(
     first: np.ndarray,
     second: np.ndarray,
 ) -> dict[str, float]:
-    return compare(real.take(first), generated.take(second), config)
+    return compare_draw(real.take(first), generated.take(second), config)
 
 
 def shown(value: Value, factor: float = 100.0, digits: int = 2) -> str:

@@ -87,6 +87,18 @@ def test_outliers_and_undefined_values_are_left_out_and_counted() -> None:
         distances.keep({name: values for name, values in measured.items() if name != "gini"})
 
 
+def test_images_without_a_colour_are_left_out_of_multi_band_sets_and_counted() -> None:
+    measured = sample(30, 1) | {"gini_m20_bulge": normal(30, 2)}
+    measured["gini_m20_bulge"][4] = np.nan
+    assert distances.keep(measured).num_kept == 30, "one band has no colours"
+    measured["g_minus_i"] = normal(30, 3)
+    measured["g_minus_i"][:2], measured["gini"][0] = np.nan, np.nan
+    kept = distances.keep(measured)
+    assert (kept.num, kept.num_kept, kept.undefined, kept.no_colour) == (30, 27, 1, 2)
+    assert np.isfinite(kept.values["g_minus_i"]).all()
+    assert np.isfinite(kept.values["gini_m20_bulge"]).all()
+
+
 def test_orientation_is_on_a_line_as_published_unless_asked_for() -> None:
     real, made = sample(100, 1), sample(100, 1)
     real["orientation_centroid"] = np.radians(normal(100, 1, 89.0, 0.1))
@@ -175,6 +187,7 @@ def test_table_has_each_distance_and_averages_the_groups() -> None:
 
 def test_table_of_several_bands_has_a_third_group() -> None:
     colours = {"g_minus_i": normal(80, 1), "gini_m20_bulge": normal(80, 2)}
+    colours["g_minus_i"][3], colours["gini_m20_bulge"][5] = np.nan, np.nan
     one = measures(80, 1)
     real = SetMeasures({**one.morphology, **colours}, one.spectra)
     row = compare(real, real.take(np.arange(60)), TableConfig(min_samples=10))

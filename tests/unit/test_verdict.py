@@ -49,6 +49,33 @@ def test_intervals_of_nothing_are_refused(sizes: tuple[int, int, int]) -> None:
         bootstrap(lambda a, b: {"x": 0.0}, *sizes)
 
 
+def test_a_draw_that_cannot_be_measured_leaves_its_interval_open_not_the_value() -> None:
+    real, made = measures(60, 1), measures(50, 2)
+    made.morphology["gini"][22:] = np.nan  # 22 are left: many draws have fewer than 20
+    with_few = verdict(real, made, repeats=60)
+    assert np.isfinite([value.value for value in with_few.values()]).all()
+    assert np.isnan([with_few["gini"].low, with_few["average"].high]).all()
+    assert np.isfinite([with_few["power"].low, with_few["power_partitions"].high]).all()
+
+
+def test_an_amplitude_outside_of_the_histograms_leaves_intervals_of_power_open() -> None:
+    real, made = measures(150, 1), measures(150, 2)
+    made.spectra[7] *= 1e9  # below a hundredth of the set, but not of each draw
+    found = verdict(real, made, repeats=60)
+    assert np.isfinite(found["power"].value)
+    assert np.isnan([found["power"].low, found["power"].high, found["average"].low]).all()
+    assert np.isfinite([found["morphology"].low, found["morphology"].high]).all()
+
+
+def test_a_draw_without_any_distance_leaves_all_intervals_open() -> None:
+    def distance(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+        if len(np.unique(a)) < len(a):
+            raise ValueError("a draw has rows twice")
+        return {"x": 1.0}
+
+    assert np.isnan(bootstrap(distance, 10, 10, 5)["x"]).all()
+
+
 def test_a_set_covers_itself_and_not_what_is_far() -> None:
     real = normal((200, 4), 1)
     assert precision_recall(real, real) == (1.0, 1.0)
