@@ -18,9 +18,10 @@ from engine.stage import UnitTable, rejected_table
 from engine.storage import Storage
 from engine.train.epochs import module_weights, run_epoch
 from engine.train.plan import EpochPlan
+from models.disk_augment import examples
 from models.disk_classifier import SPEC
 from models.disk_classifier_config import PRESETS, DiskClassifierConfig
-from models.disk_images import DISK, NO_DISK, UNKNOWN, classes, turned_at_random, views
+from models.disk_images import DISK, NO_DISK, UNKNOWN, centre, classes, turned_at_random, views, whole_views
 from models.scoring.cutouts import BANDS, Cutouts
 from models.scoring.probabilities import sigmoid
 from tests.cutouts import by_band, hide_band
@@ -153,6 +154,17 @@ def test_training_takes_both_kinds_of_images() -> None:
     assert np.isfinite(task.evaluate(batch)["loss"])
 
 
+def test_training_on_denoised_images_alone_never_sees_the_others() -> None:
+    config = dataclasses.replace(DENOISED, denoised_share=1.0)
+    batch = with_denoised(make_disks(16, S, 3))
+    whole = whole_views(config, batch, CPU)
+    assert whole.denoised is not None
+    for share, wanted in ((0.0, whole.science), (1.0, whole.denoised)):
+        plain = dataclasses.replace(config, augment=False, denoised_share=share)
+        found = examples(plain, whole, np.random.default_rng(0))
+        torch.testing.assert_close(found.science, centre(plain, wanted).science)
+
+
 def test_objects_of_unknown_class_teach_nothing() -> None:
     batch = make_disks(12, S, 5)
     batch["label"][:4] = UNKNOWN
@@ -238,6 +250,7 @@ def test_classes_are_unknown_where_the_object_was_not_observed() -> None:
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+        ({"denoised_share": 1.5}, "denoised_share is 1.5"),
         ({"min_aperture_fraction": 0.0}, "min_aperture_fraction is 0.0"),
         ({"centre_pixels": 0.5}, "centre_pixels is 0.5"),
         ({"num_bins": 0}, "num_bins is 0"),
