@@ -42,9 +42,8 @@ from benchmarks.sersic_generators import (
 )
 from engine.images.morphology import PUBLISHED
 from engine.images.nearest import NearestConfig, features, nearest
-from models.evaluation.neighbours import copying
 from models.evaluation.table import SetMeasures, TableConfig
-from models.evaluation.verdict import UNITS, Value, shown, verdict
+from models.evaluation.verdict import NEARER, UNITS, Value, nearness, shown, verdict
 
 FAMILIES = ("image_vae", "image_alae", "image_stylegan", "image_flow")
 REAL_SEED, FLOOR_SEED, TRAIN_SEED, CHECK_SEED = 1, 2, 3, 4
@@ -146,7 +145,7 @@ def judged(args: argparse.Namespace, made: dict[str, Arrays]) -> dict[str, dict[
         pooled = features(_square(real, args.size), POOLED), features(_square(images, args.size), POOLED)
         rows[name] = row_of(measured["real"], measured[name], pooled, TableConfig(size=args.size))
         if near:
-            rows[name]["nearer"] = Value(copying(near[name], near["real"]).nearer)
+            rows[name][NEARER] = nearness(near[name], near["real"])
         facts = {
             key: Value(float(made[name][key]))
             for key in ("steps", "best_step", "samples_per_core_s")
@@ -192,7 +191,7 @@ def row_of(
 def table(rows: dict[str, dict[str, Value]]) -> list[str]:
     """Format distances by family in hundredths, the average with its interval; the rest as it is."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    plain = (*UNITS, "nearer", "steps", "best_step", "samples_per_core_s")
+    plain = (*UNITS, NEARER, "steps", "best_step", "samples_per_core_s")
     head = f"{'x 0.01':20}" + "".join(f"{name.removeprefix('image_'):>26}" for name in rows)
     lines = [head]
     for name in names:

@@ -21,8 +21,8 @@ from engine.train.batches import SPLIT_COLUMN, read_tables
 from jobs.config import JobConfig, Place
 from jobs.report import path_of
 from models.evaluation.neighbours import Copying, copying
-from models.evaluation.table import SetMeasures, TableConfig, floor
-from models.evaluation.verdict import shown, verdict
+from models.evaluation.table import SetMeasures, TableConfig
+from models.evaluation.verdict import floor, shown, verdict
 from models.generators.config import GeneratorConfig
 
 PIECE = 16
@@ -124,7 +124,7 @@ def _distances(
     ours, theirs = (SetMeasures(one.morphology, one.spectra) for one in (real, generated))
     pair = (features(real.images[:, None], pooled), features(generated.images[:, None], pooled))
     try:
-        found, beside = verdict(ours, theirs, pair, config), floor(ours, config)
+        found, beside = verdict(ours, theirs, pair, config), floor(ours, pair[0], config)
     except ValueError as error:
         return [], f"No distances: {str(error).rstrip('.')}."
     rows = []

@@ -1,4 +1,4 @@
-"""The row of a generator in the published table, and the floor beside it."""
+"""The row of a generator in the published table."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,7 +16,6 @@ from models.evaluation.distances import (
     keep,
     morphology_distances,
     power_distances,
-    split_floor,
 )
 from models.evaluation.wasserstein import MIN_SAMPLES
 
@@ -148,16 +147,3 @@ def _power(real: SetMeasures, generated: SetMeasures, config: TableConfig) -> Gr
 def _colours(ours: Measured, theirs: Measured, config: TableConfig) -> Group:
     row = colour_distances(ours, theirs, min_samples=config.min_samples)
     return row, list(row.values())
-
-
-def floor(
-    real: SetMeasures, config: TableConfig | None = None, repeats: int = 5, seed: int = 1
-) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of `compare` between halves of the real set; see `split_floor`."""
-    return split_floor(partial(_halves, real, config), len(real), repeats, seed)
-
-
-def _halves(
-    real: SetMeasures, config: TableConfig | None, first: np.ndarray, second: np.ndarray
-) -> dict[str, float]:
-    return compare(real.take(first), real.take(second), config)

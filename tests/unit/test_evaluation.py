@@ -7,7 +7,8 @@ from scipy.stats import wasserstein_distance
 from engine.images.power import radial_amplitude
 from models.evaluation import distances, wasserstein
 from models.evaluation.distances import PROPERTIES
-from models.evaluation.table import SetMeasures, TableConfig, compare, floor
+from models.evaluation.table import SetMeasures, TableConfig, compare
+from models.evaluation.verdict import floor
 
 
 def normal(num: int, seed: int, shift: float = 0.0, sigma: float = 1.0) -> np.ndarray:

@@ -111,7 +111,7 @@ def test_a_report_is_written_beside_the_catalogue(tmp_path: Path, monkeypatch: p
     path = job.write(config(tmp_path, 0.5), place, MANIFEST, settings)  # pyright: ignore[reportArgumentType]
     html = Path(path).read_text()
     assert re.search(r"<td>average</td><td class=.n.>0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]</td>", html)
-    assert re.search(r"<td>recall</td><td class=.n.>[01]\.\d{4}</td>", html)
+    assert re.search(r"<td>recall</td><td class=.n.>[01]\.\d{4} \[0\.\d{4}, [01]\.\d{4}\]</td>", html)
     assert "The median sample is" in html
 
 
