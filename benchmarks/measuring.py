@@ -12,7 +12,7 @@ import numpy as np
 from engine.images.morphology import MorphologyConfig, failures, measure
 from engine.images.power import radial_amplitude
 from engine.sources.galaxy_files import skirt_pixels
-from models.evaluation.distances import Kept, g_minus_i, keep
+from models.evaluation.distances import g_minus_i, keep
 from models.evaluation.table import SetMeasures, cuts_for
 
 SKIRT_G, SKIRT_R, SKIRT_I, SKIRT_SIZE = 0, 1, 2, 4
@@ -52,14 +52,8 @@ def measures_of(
     kept = keep(morphology, cuts_for(size))
     print(f"{name}: {len(spectra)} images, {len(spectra) / (time.monotonic() - began):.2f} a second")
     print(f"  flags: {failures(morphology)}")
-    print(f"  kept {kept.num_kept}; {told(kept)}", flush=True)
+    print(f"  {kept.told}", flush=True)
     return SetMeasures(morphology, spectra)
-
-
-def told(kept: Kept) -> str:
-    """Say how many images of a set were left out, and why."""
-    colour = f"no colour {kept.no_colour}; " if kept.no_colour else ""
-    return f"undefined {kept.undefined}; {colour}outliers {kept.outliers}"
 
 
 def measure_piece(settings: MorphologyConfig, piece: Piece) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -79,6 +79,18 @@ class Kept:
         """Images that are left."""
         return len(self.values[PROPERTIES[0]])
 
+    @property
+    def told(self) -> str:
+        """How many take part, and how many do not and why, for people."""
+        outside = ", ".join(f"{num} by {name}" for name, num in self.outliers.items() if num)
+        reasons = (
+            (self.undefined, f"{self.undefined} undefined"),
+            (self.no_colour, f"{self.no_colour} without a colour"),
+            (outside, f"outside of the cuts {outside}"),
+        )
+        left = "; ".join(text for is_any, text in reasons if is_any)
+        return f"{self.num_kept} of {self.num} kept" + (f" ({left})" if left else "")
+
 
 def cuts_for(size: int) -> dict[str, tuple[float, float]]:
     """Return `CUTS` for images of the same field with `size` pixels a side: radii scale with it."""

@@ -83,6 +83,8 @@ def test_outliers_and_undefined_values_are_left_out_and_counted() -> None:
     assert (kept.num, kept.num_kept, kept.undefined) == (30, 27, 1)
     assert kept.outliers == {"sersic_n": 2, "asymmetry": 1, "smoothness": 0, "rhalf_circ": 0}
     assert all(len(values) == 27 for values in kept.values.values())
+    assert kept.told == "27 of 30 kept (1 undefined; outside of the cuts 2 by sersic_n, 1 by asymmetry)"
+    assert distances.keep(sample(30, 1)).told == "30 of 30 kept"
     assert distances.cuts_for(64)["rhalf_circ"][1] == 15
     with pytest.raises(ValueError, match="gini were not measured"):
         distances.keep({name: values for name, values in measured.items() if name != "gini"})

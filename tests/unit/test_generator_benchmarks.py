@@ -66,7 +66,7 @@ def test_failures_of_a_set_are_counted_and_told(capsys: pytest.CaptureFixture[st
     assert len(found) == 5
     printed = capsys.readouterr().out
     assert "'not_detected': 2" in printed or "'failed': 2" in printed
-    assert "kept 3; undefined 2" in printed
+    assert "3 of 5 kept (2 undefined)" in printed
     with pytest.raises(SystemExit, match="nothing: no image in it"):
         measures_of([], PUBLISHED["sersic"], map, "nothing", 64)
 
