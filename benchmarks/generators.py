@@ -7,8 +7,8 @@ kept whose samples are nearest to held-out images by `models.generators.distance
 are those of `models.evaluation` between `--num` samples and as many real images that were not trained on, x 0.01 as
 published, with intervals of 95 % by bootstrap; the floor is between two real sets of the same size, and no generator can
 be told from the real set below it. `nearer` is the probability that a sample is nearer to a training image than a real
-held-out image is (0.5: no copies); without `--num-train` there is nothing to copy. Morphology takes about 0.3 s an image of 64 pixels and core: 1,000 images of six sets
-half an hour on 2 cores. What is found is kept in `--folder`, by all settings that change it: a rerun goes on, and one
+held-out image is (0.5: no copies); without `--num-train` there is nothing to copy. Morphology takes
+about 0.3 s of a core an image of 64 pixels: 1,000 images of six sets a quarter of an hour on 2 cores. What is found is kept in `--folder`, by all settings that change it: a rerun goes on, and one
 with other settings trains and measures anew. Give `--device` too where samples of a GPU are measured on another machine.
 
 On a GPU at the published size, with training images drawn there:

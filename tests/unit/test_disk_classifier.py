@@ -23,7 +23,7 @@ from models.disk_classifier import SPEC
 from models.disk_classifier_config import PRESETS, DiskClassifierConfig
 from models.disk_images import DISK, NO_DISK, UNKNOWN, centre, classes, turned_at_random, views, whole_views
 from models.scoring.cutouts import BANDS, Cutouts
-from models.scoring.probabilities import sigmoid
+from models.scoring.probabilities import calibration_error, reliability, sigmoid
 from tests.cutouts import by_band, hide_band
 from tests.disks import make_disks
 
@@ -96,10 +96,23 @@ def test_columns_are_what_they_say(trained) -> None:
 
 
 def test_calibration_makes_held_out_objects_more_likely_and_says_how_good_it_is(trained) -> None:
-    _, _, fitted = trained
+    _, module, fitted = trained
+    held_out = make_disks(300, S, 1000, unknown=0.2)
+    out = SPEC.predictor(CONFIG, module, fitted, CPU)(held_out)
+    label, is_known = held_out["label"], held_out["label"] != UNKNOWN
+    before, after = (
+        float(np.log(np.where(label == DISK, out[name], 1 - out[name])[is_known]).mean())
+        for name in ("prob_disk_raw", "prob_disk")
+    )
+    assert after > before + 1e-4
+    assert fitted["temperature"][0] != pytest.approx(1, abs=0.01)
     assert all(values.dtype == np.float32 for values in fitted.values())
     assert fitted["reliability_raw"][:, 0].sum() == fitted["reliability_calibrated"][:, 0].sum() < 300
-    assert (fitted["calibration_error"] >= 0).all()
+    right = (label == DISK)[is_known].astype(float)
+    for index, name in enumerate(("prob_disk_raw", "prob_disk")):
+        table = reliability(out[name][is_known], right, CONFIG.num_bins)
+        assert fitted["calibration_error"][index] == pytest.approx(calibration_error(table), abs=1e-4)
+        assert fitted["brier"][index] == pytest.approx(np.mean((out[name][is_known] - right) ** 2), abs=1e-4)
     assert fitted["brier"][1] < 0.1
 
 

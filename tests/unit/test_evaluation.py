@@ -76,6 +76,20 @@ def test_averages_are_the_published_ones() -> None:
         distances.average([1.0], [])
 
 
+def test_averages_follow_from_the_published_cells() -> None:
+    """Of StyleGAN: asymmetry, smoothness, concentration, Gini, half-light radius, and the sum of the other three."""
+    cells = {
+        "Sersic": ([57.93, 4.83, 5.09, 3.05, 8.08], 16.1, 11.89, 2.50, [], 7.19),
+        "COSMOS": ([11.41, 5.06, 8.31, 3.26, 2.75], 23.0, 6.72, 5.24, [], 5.98),
+        "SKIRT": ([17.09, 4.85, 3.92, 14.76, 5.87], 25.8, 9.04, 4.83, [1.15, 1.39, 1.63], 5.08),
+    }
+    for five, others, morphology, power, colours, wanted in cells.values():
+        eight = [*five, *[others / 3] * 3]
+        assert np.mean(eight) == pytest.approx(morphology, abs=0.006)
+        groups = [eight, [power], *([colours] if colours else [])]
+        assert distances.average(*groups) == pytest.approx(wanted, abs=0.012)
+
+
 def test_outliers_and_undefined_values_are_left_out_and_counted() -> None:
     measured = sample(30, 1)
     measured["sersic_n"][:2], measured["asymmetry"][1], measured["gini"][5] = 11.0, -1.5, np.nan
