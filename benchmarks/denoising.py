@@ -74,7 +74,9 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--num-threads", type=int, default=2)
     parser.add_argument("--checkpoint", default="", help="of a trained U-Net VAE, to measure as well")
-    parser.add_argument("--statmorph", type=int, default=0, help="images to measure, 0.2 s each and method")
+    parser.add_argument(
+        "--statmorph", type=int, default=0, help="images to measure, about 0.3 s each and method"
+    )
     parser.add_argument("--pool", type=Path, default=Path("build/cutouts"))
     parser.add_argument("--json", default="", help="write the numbers here too")
     args = parser.parse_args()

@@ -1,18 +1,22 @@
 """How far a set of generated galaxy images is from the real one: the published table, with the floor beside it.
 
-    python -m benchmarks.generator_metrics REAL GENERATED [--source sersic] [--size 256] [--limit N] [--workers 2]
+    python -m benchmarks.generator_metrics REAL GENERATED [--training SET] [--source sersic] [--size 256] [--limit N] [--workers 2]
     python -m benchmarks.generator_metrics REAL --scaling 1 2 4 [--limit N]
 
-Both are folders (or URIs) in the layout of a source of galaxies; `python -m jobs synthesize` writes a Sersic set, and
-`engine.synthetic.sersic.write_cube` any images. Ray shares the images between its workers (RAY_ADDRESS names a cluster;
-`--pool`: processes of this machine, without Ray): morphology takes 0.3 s an image at 64 pixels and 2 s at 256, power
-spectra nothing beside it. Intervals are of 95 % by bootstrap of both sets. The floor is the distance between halves of
-REAL: nothing can be told to be closer. Distances of power are "released" (radial bins 0 to 14, as the published table)
-and "partitions" (as the paper means); only the first is averaged. Orientation is on a line as published; `--circular`
-takes it on a circle. Images of SKIRT are measured as they were resized; the publication gives them their own size back
-before, so its table is another. `--inception FILE` adds FID and KID of the published pictures by the seed's network,
-`inception-2015-12-05.pt`; `frechet_pooled` is of pooled pixels and no FID. `--scaling` measures REAL with so many
-workers one after the other, and says how many images a second that are.
+All are folders (or URIs) in the layout of a source of galaxies; `python -m jobs synthesize` writes a Sersic set, and
+`engine.synthetic.sersic.write_cube` any images. REAL should be held out, and `--training` names what was learned from.
+Ray shares the images between its workers (RAY_ADDRESS names a cluster; `--pool`: processes of this machine, without
+Ray): morphology is nearly all of the time (`engine.images.morphology.measure` says how much), power spectra nothing
+beside it. Intervals are of 95 %, by bootstrap of both sets; those of precision, recall and Frechet distance by halves.
+
+The floor is what the training set is from REAL: as many images as are compared, and nothing can be told to be closer.
+Without one it is between halves of REAL, which are further from each other than whole sets are. `nearer` is the
+probability that a generated image is nearer to a training image than an image of REAL is: 0.5 without memory, 1 for
+copies. Distances of power are "released" (radial bins 0 to 14, as the published table) and "partitions" (as the paper
+means); only the first is averaged. Orientation is on a line as published; `--circular` takes it on a circle. Morphology
+of SKIRT images is measured at their own size, which their fifth channel tells, as published. `--inception FILE` adds FID
+and KID of the published pictures by the seed's network, `inception-2015-12-05.pt`; `frechet_pooled` is of pooled pixels
+and no FID. `--scaling` measures REAL with so many workers one after the other, and says how many images a second that are.
 """
 
 import argparse
@@ -21,20 +25,25 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import SKIRT_R, Piece, mapper, measures_of
+from benchmarks.measuring import SKIRT_R, Piece, cut_size, mapper, measures_of
 from engine.images.morphology import PUBLISHED, MorphologyConfig
-from engine.images.nearest import NearestConfig, features
+from engine.images.nearest import NearestConfig, features, nearest
 from engine.schema import matrix
 from engine.sources import SOURCES
 from models.evaluation.frechet import frechet_distance, inception, kernel_distance, pictures
-from models.evaluation.table import TableConfig, floor
-from models.evaluation.verdict import UNITS, Value, shown, verdict
+from models.evaluation.table import TableConfig
+from models.evaluation.verdict import NEARER, UNITS, Value, floor, nearness, shown, verdict
 
 PIECE = 8
 """Images that a worker takes at once."""
+AT_ONCE = 256
+"""Images that are compared with all training images at once."""
+PLAIN = (*UNITS, NEARER, "fid", "kid")
+"""What is not shown in hundredths."""
 
 
 def main() -> None:
@@ -43,10 +52,13 @@ def main() -> None:
     )
     parser.add_argument("real")
     parser.add_argument("generated", nargs="?")
+    parser.add_argument(
+        "--training", default="", help="what GENERATED was learned from, in the layout of REAL"
+    )
     parser.add_argument("--source", default="sersic", choices=["sersic", "cosmos", "shera", "skirt"])
     parser.add_argument("--generated-source", default="sersic", help="layout of GENERATED")
     parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--limit", type=int, default=None, help="images of each set")
+    parser.add_argument("--limit", type=int, default=None, help="images of REAL and GENERATED")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--pool", action="store_true", help="processes without Ray")
     parser.add_argument("--scaling", type=int, nargs="+", default=[], help="numbers of workers")
@@ -56,42 +68,78 @@ def main() -> None:
     parser.add_argument("--inception", default="", help="the seed's network, a TorchScript file")
     parser.add_argument("--circular", action="store_true")
     parser.add_argument("--exact", action="store_true", help="power without the published histograms")
-    parser.add_argument("--repeats", type=int, default=5, help="of the floor")
+    parser.add_argument("--repeats", type=int, default=5, help="of a floor between halves")
     parser.add_argument("--bootstrap", type=int, default=200, help="draws of the intervals")
     parser.add_argument("--json", default="", help="write the numbers here too")
     args = parser.parse_args()
     if not args.scaling and args.generated is None:
         parser.error("name GENERATED, or ask for --scaling")
     settings = PUBLISHED["skirt" if args.source == "skirt" else "cosmos"]
-    real = list(images_of(args.real, args.source, args))
+    real = list(images_of(args.real, args.source, args, args.limit))
     if args.scaling:
         print("\n".join(scaling(args, real, settings)))
         return
-    generated = list(images_of(args.generated, args.generated_source, args))
-    found = compared(args, settings, real, generated)
+    generated = list(images_of(args.generated, args.generated_source, args, args.limit))
+    training = list(images_of(args.training, args.source, args, None)) if args.training else []
+    found = compared(args, settings, real, generated, training)
     if args.json:
         Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
 
 
 def compared(
-    args: argparse.Namespace, settings: MorphologyConfig, real: list[Piece], generated: list[Piece]
-) -> dict[str, dict[str, object]]:
-    """Measure both sets, print the table, and return its numbers."""
-    with mapper(args.workers, not args.pool) as mapped:
-        ours, theirs = (
-            measures_of(pieces, settings, mapped, name, args.size)
-            for name, pieces in (("real", real), ("generated", generated))
-        )
-    config = TableConfig(size=args.size, circular=args.circular, histogram=not args.exact)
-    images = tuple(np.concatenate([images for _, images in pieces]) for pieces in (real, generated))
-    pooled = NearestConfig(softening=args.softening)
-    row = verdict(
-        ours, theirs, (features(images[0], pooled), features(images[1], pooled)), config, args.bootstrap
+    args: argparse.Namespace,
+    settings: MorphologyConfig,
+    real: list[Piece],
+    generated: list[Piece],
+    training: list[Piece],
+) -> dict[str, dict[str, Any]]:
+    """Measure the sets, print the table, and return its numbers."""
+    num = sum(len(ids) for ids, _ in generated)
+    sets = {"real": real, "generated": generated} | (
+        {"training": first_of(training, num)} if training else {}
     )
-    row |= by_inception(args.inception, *images)
-    beside = floor(ours, config, args.repeats)
-    print("\n".join(lines(row, beside)))
-    return {"distances": {name: list(value) for name, value in row.items()}, "floor": dict(beside)}
+    images = {name: images_in(pieces) for name, pieces in sets.items()}
+    size = cut_size(images["real"].shape[1], args.size)
+    with mapper(args.workers, not args.pool) as mapped:
+        measured = {name: measures_of(pieces, settings, mapped, name, size) for name, pieces in sets.items()}
+    config = TableConfig(size=size, circular=args.circular, histogram=not args.exact)
+    space = NearestConfig(softening=args.softening)
+    pooled = {name: features(values, space) for name, values in images.items()}
+
+    def judged(name: str) -> dict[str, Value]:
+        pair = pooled["real"], pooled[name]
+        return verdict(measured["real"], measured[name], pair, config, args.bootstrap)
+
+    row = judged("generated") | by_inception(args.inception, images["real"], images["generated"])
+    if training:
+        reference = features(images_in(training), space)
+        far = {name: distances_from(reference, images[name], space) for name in ("real", "generated")}
+        row[NEARER], beside = nearness(far["generated"], far["real"], args.bootstrap), judged("training")
+    else:
+        halves = floor(measured["real"], pooled["real"], config, args.repeats)
+        beside = {
+            name: Value(mean, mean - scatter, mean + scatter) for name, (mean, scatter) in halves.items()
+        }
+    print("\n".join(lines(row, beside, "floor" if training else "floor, of halves")))
+    return {"distances": dict(row), "floor": dict(beside)}
+
+
+def first_of(pieces: list[Piece], num: int) -> list[Piece]:
+    """Return the first images of a set, as many as the set that they are to be beside."""
+    starts = np.cumsum([0, *(len(ids) for ids, _ in pieces)])
+    left = [(max(num - start, 0), piece) for start, piece in zip(starts.tolist(), pieces, strict=False)]
+    return [(ids[:most], part[:most]) for most, (ids, part) in left if most]
+
+
+def images_in(pieces: list[Piece]) -> np.ndarray:
+    """Return all images [N, C, S, S]."""
+    return np.concatenate([part for _, part in pieces])
+
+
+def distances_from(reference: np.ndarray, images: np.ndarray, space: NearestConfig) -> np.ndarray:
+    """Distances [N] from the nearest of the reference; some images at once, for there may be many of both."""
+    parts = [images[start : start + AT_ONCE] for start in range(0, len(images), AT_ONCE)]
+    return np.concatenate([nearest(part, reference, space)[0] for part in parts])
 
 
 def by_inception(path: str, real: np.ndarray, generated: np.ndarray) -> dict[str, Value]:
@@ -108,31 +156,32 @@ def by_inception(path: str, real: np.ndarray, generated: np.ndarray) -> dict[str
 
 def scaling(args: argparse.Namespace, pieces: list[Piece], settings: MorphologyConfig) -> list[str]:
     """Images a second by number of workers, after each has measured one piece: Ray and statmorph are loaded then."""
-    rates, num = {}, sum(len(ids) for ids, _ in pieces)
+    rates, num = dict[int, float](), sum(len(ids) for ids, _ in pieces)
+    size = cut_size(pieces[0][1].shape[1], args.size)
     for workers in args.scaling:
         with mapper(workers, not args.pool) as mapped:
-            measures_of(pieces[:1] * workers, settings, mapped, f"{workers} workers, to start", args.size)
+            measures_of(pieces[:1] * workers, settings, mapped, f"{workers} workers, to start", size)
             began = time.monotonic()
-            measures_of(pieces, settings, mapped, f"{workers} workers", args.size)
+            measures_of(pieces, settings, mapped, f"{workers} workers", size)
             rates[workers] = num / (time.monotonic() - began)
     first = rates[args.scaling[0]]
     head = f"{'workers':>8}{'images/s':>12}{'of the first':>14}"
     return [head, *(f"{n:8d}{rate:12.2f}{rate / first:14.2f}" for n, rate in rates.items())]
 
 
-def lines(row: dict[str, Value], beside: dict[str, tuple[float, float]]) -> list[str]:
+def lines(row: dict[str, Value], beside: dict[str, Value], title: str = "floor") -> list[str]:
     """Format a row and its floor for people: distances in hundredths as in the publication, the others as they are."""
     body = []
     for name, value in row.items():
-        factor = 1.0 if name in (*UNITS, "fid", "kid") else 100.0
-        least = f"{100 * beside[name][0]:12.2f} +- {100 * beside[name][1]:.2f}" if name in beside else ""
-        body.append(f"{name:24}{shown(value, factor):>26}{least}")
-    return [f"{'x 0.01':24}{'generated':>26}{'floor':>12}", *body]
+        factor = 1.0 if name in PLAIN else 100.0
+        least = shown(beside[name], factor) if name in beside else ""
+        body.append(f"{name:24}{shown(value, factor):>26}{least:>26}")
+    return [f"{'x 0.01':24}{'generated':>26}{title:>26}", *body]
 
 
-def images_of(uri: str, source: str, args: argparse.Namespace) -> Iterator[Piece]:
-    """Read a set piece by piece; what is rejected is told."""
-    kind, channels, left = SOURCES[source], 5 if args.source == "skirt" else 1, args.limit
+def images_of(uri: str, source: str, args: argparse.Namespace, limit: int | None) -> Iterator[Piece]:
+    """Read a set piece by piece, `limit` images at most; what is rejected is told."""
+    kind, channels, left = SOURCES[source], 5 if args.source == "skirt" else 1, limit
     wanted = {"size": args.size} | (
         {"channels": channels} if "channels" in kind.config_class.model_fields else {}
     )

@@ -7,8 +7,9 @@ kept whose samples are nearest to held-out images by `models.generators.distance
 are those of `models.evaluation` between `--num` samples and as many real images that were not trained on, x 0.01 as
 published, with intervals of 95 % by bootstrap; the floor is between two real sets of the same size, and no generator can
 be told from the real set below it. `nearer` is the probability that a sample is nearer to a training image than a real
-held-out image is (0.5: no copies); without `--num-train` there is nothing to copy. Morphology takes about 0.3 s an image of 64 pixels and core: 1,000 images of six sets
-half an hour on 2 cores. What is found is kept in `--folder`: a rerun goes on.
+held-out image is (0.5: no copies); without `--num-train` there is nothing to copy. Morphology takes
+about 0.3 s of a core an image of 64 pixels: 1,000 images of six sets a quarter of an hour on 2 cores. What is found is kept in `--folder`, by all settings that change it: a rerun goes on, and one
+with other settings trains and measures anew. Give `--device` too where samples of a GPU are measured on another machine.
 
 On a GPU at the published size, with training images drawn there:
 
@@ -19,13 +20,14 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.keeping import Arrays, content_of, kept_arrays
 from benchmarks.measuring import Mapper, mapper, measures_of
 from benchmarks.sersic_generators import (
     SOFTENING,
@@ -40,17 +42,14 @@ from benchmarks.sersic_generators import (
 )
 from engine.images.morphology import PUBLISHED
 from engine.images.nearest import NearestConfig, features, nearest
-from models.evaluation.neighbours import copying
 from models.evaluation.table import SetMeasures, TableConfig
-from models.evaluation.verdict import UNITS, Value, shown, verdict
+from models.evaluation.verdict import NEARER, UNITS, Value, nearness, shown, verdict
 
 FAMILIES = ("image_vae", "image_alae", "image_stylegan", "image_flow")
 REAL_SEED, FLOOR_SEED, TRAIN_SEED, CHECK_SEED = 1, 2, 3, 4
 NUM_CHECKED = 256
 """Held-out images that the best weights are chosen by."""
 POOLED = NearestConfig(softening=SOFTENING)
-
-Arrays = dict[str, np.ndarray]
 
 
 def main() -> None:
@@ -79,7 +78,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.num_threads or torch.get_num_threads())
     args.folder.mkdir(parents=True, exist_ok=True)
-    made = {name: kept(args.folder / f"{name}.npz", partial(sampled, args, name)) for name in args.families}
+    made = {
+        name: kept_arrays(args.folder, name, settings_of(args, name), partial(sampled, args, name))
+        for name in args.families
+    }
     if not args.train_only:
         rows = judged(args, made)
         print("\n".join(table(rows)))
@@ -87,21 +89,18 @@ def main() -> None:
             Path(args.json).write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def kept(path: Path, make: Callable[[], Arrays]) -> Arrays:
-    """Read arrays that an earlier run has kept, or make and keep them."""
-    if not path.exists():
-        part = path.with_suffix(".part.npz")
-        np.savez(part, allow_pickle=False, **make())
-        part.rename(path)
-    with np.load(path, allow_pickle=False) as found:
-        return {name: found[name] for name in found.files}
+def settings_of(args: argparse.Namespace, family: str) -> dict[str, Any]:
+    """All that changes the samples of a family."""
+    names = ("core_s", "size", "batch_rows", "num_train", "num", "device")
+    told = {"family": family, "preset": preset(family, args.preset)}
+    return told | {name: getattr(args, name) for name in names}
 
 
 def training_set(args: argparse.Namespace) -> np.ndarray:
     """Images [N, S * S] that families learn from."""
-    folder, name = args.folder, f"train{args.size}-{args.num_train}.npz"
+    settings = {"num_train": args.num_train, "size": args.size, "seed": TRAIN_SEED}
     draw = partial(sersic_images, args.num_train, args.size, TRAIN_SEED)
-    return kept(folder / name, lambda: {"image": draw()})["image"]
+    return kept_arrays(args.folder, "train", settings, lambda: {"image": draw()})["image"]
 
 
 def sampled(args: argparse.Namespace, family: str) -> Arrays:
@@ -146,7 +145,7 @@ def judged(args: argparse.Namespace, made: dict[str, Arrays]) -> dict[str, dict[
         pooled = features(_square(real, args.size), POOLED), features(_square(images, args.size), POOLED)
         rows[name] = row_of(measured["real"], measured[name], pooled, TableConfig(size=args.size))
         if near:
-            rows[name]["nearer"] = Value(copying(near[name], near["real"]).nearer)
+            rows[name][NEARER] = nearness(near[name], near["real"])
         facts = {
             key: Value(float(made[name][key]))
             for key in ("steps", "best_step", "samples_per_core_s")
@@ -157,13 +156,14 @@ def judged(args: argparse.Namespace, made: dict[str, Arrays]) -> dict[str, dict[
 
 
 def measures(args: argparse.Namespace, mapped: Mapper, name: str, images: np.ndarray) -> SetMeasures:
-    """Morphology and spectra of a set, kept in the folder."""
+    """Morphology and spectra of a set, kept in the folder by what its images are."""
 
     def make() -> Arrays:
         found = measures_of(pieces(images, args.size), PUBLISHED["sersic"], mapped, name, args.size)
         return {"spectra": found.spectra} | dict(found.morphology)
 
-    arrays = kept(args.folder / f"measured-{name}-{args.num}.npz", make)
+    settings = {"images": content_of(images), "size": args.size} | PUBLISHED["sersic"].model_dump()
+    arrays = kept_arrays(args.folder, f"measured-{name}", settings, make)
     spectra = arrays.pop("spectra")
     return SetMeasures(arrays, spectra)
 
@@ -191,7 +191,7 @@ def row_of(
 def table(rows: dict[str, dict[str, Value]]) -> list[str]:
     """Format distances by family in hundredths, the average with its interval; the rest as it is."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    plain = (*UNITS, "nearer", "steps", "best_step", "samples_per_core_s")
+    plain = (*UNITS, NEARER, "steps", "best_step", "samples_per_core_s")
     head = f"{'x 0.01':20}" + "".join(f"{name.removeprefix('image_'):>26}" for name in rows)
     lines = [head]
     for name in names:

@@ -11,10 +11,12 @@ import numpy as np
 
 from engine.images.morphology import MorphologyConfig, failures, measure
 from engine.images.power import radial_amplitude
+from engine.sources.galaxy_files import skirt_pixels
 from models.evaluation.distances import g_minus_i, keep
 from models.evaluation.table import SetMeasures, cuts_for
 
-SKIRT_G, SKIRT_R, SKIRT_I = 0, 1, 2
+SKIRT_G, SKIRT_R, SKIRT_I, SKIRT_SIZE = 0, 1, 2, 4
+"""Channels of SKIRT images; the last says how large they were before they were resized."""
 
 Piece = tuple[list[int], np.ndarray]
 """Identifiers and images [B, C, S, S]."""
@@ -50,14 +52,37 @@ def measures_of(
     kept = keep(morphology, cuts_for(size))
     print(f"{name}: {len(spectra)} images, {len(spectra) / (time.monotonic() - began):.2f} a second")
     print(f"  flags: {failures(morphology)}")
-    print(f"  kept {kept.num_kept}; undefined {kept.undefined}; outliers {kept.outliers}", flush=True)
+    print(f"  {kept.told}", flush=True)
     return SetMeasures(morphology, spectra)
 
 
 def measure_piece(settings: MorphologyConfig, piece: Piece) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Morphology and power spectra of some images."""
+    """Morphology and power spectra of some images; morphology of SKIRT's at their own size, as published."""
     ids, images = piece
-    measured = measure(images[:, settings.channel], ids, settings)
+    measured = measure(at_own_size(images, settings.channel), ids, settings)
     if images.shape[1] > SKIRT_I:
         measured |= {"g_minus_i": g_minus_i(images[:, SKIRT_G], images[:, SKIRT_I])}
     return measured, radial_amplitude(images[:, SKIRT_R if images.shape[1] > 1 else 0])
+
+
+def at_own_size(images: np.ndarray, channel: int) -> list[np.ndarray]:
+    """Return a channel of images [B, C, S, S]; those with a size channel get back the size that it says.
+
+    A PSF, noise and a cut in pixels mean something there only: images were resized to one size to be learned from.
+    Resized linearly and without aliasing, as `engine.sources.galaxy_files` does; brightness keeps its value.
+    """
+    planes = images[:, channel]
+    if images.shape[1] <= SKIRT_SIZE:
+        return list(planes)
+    from skimage.transform import resize  # a second that other sets need not pay
+
+    sides = skirt_pixels(images[:, SKIRT_SIZE].mean((1, 2)))
+    return [
+        np.asarray(resize(plane.astype(np.float64), (side, side), order=1, anti_aliasing=True))
+        for plane, side in zip(planes, sides.tolist(), strict=True)
+    ]
+
+
+def cut_size(num_channels: int, size: int) -> int:
+    """Pixels a side that the published cut in radius is scaled by: SKIRT's is measured in pixels of its own."""
+    return 256 if num_channels > SKIRT_SIZE else size

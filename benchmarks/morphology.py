@@ -1,28 +1,31 @@
 """Disk or not: four networks, on images as measured and as denoised, at several S/N.
 
-    python -m benchmarks.morphology [--seeds 3] [--denoiser CHECKPOINT] [--json FILE]
+    python -m benchmarks.morphology [--seeds 3] [--steps 400] [--denoiser CHECKPOINT] [--folder DIR] [--json FILE]
 
 Synthetic galaxies (disks, spheroids, mergers) with contaminants and noise of S/N 3 to 100 train each network anew
-from each seed, once on images as measured and once on both, as measured and denoised; test galaxies are others.
-Rows: balanced accuracy, accuracy, AUROC and expected calibration error (after a temperature fitted to held-out
-galaxies), mean over seeds with the 95 % interval of the mean (Student's t), on test galaxies that are clean, and
-contaminated at S/N 10, 5, 3. A network on "denoised" judges the denoised image. Last line: whether denoising helps,
-as Mirzoyan (2025, arXiv:2506.19434) finds for every network. Nothing was tuned on the test seed.
+from each seed, once on images as measured and once on the same images denoised, and on no others: what differs between
+the two is denoising alone. Test galaxies are others. A table in markdown for each measure: accuracy, balanced accuracy,
+AUROC and expected calibration error (after a temperature fitted to held-out galaxies), mean over seeds with the 95 %
+interval of the mean (Student's t), on test galaxies that are clean, and contaminated at S/N 10, 5, 3. A network on
+"denoised" judges the denoised image. Last: what denoising gains, seed by seed; Mirzoyan (2025, arXiv:2506.19434) finds that
+it helps every network. Nothing was tuned on the test seed. Each training is kept in `--folder`: a rerun goes on.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats
 
+from benchmarks.keeping import kept_numbers
 from benchmarks.peers.convnext import fresh, num_parameters
 from engine.checkpoint import load
 from engine.images.bands import BANDS
@@ -44,8 +47,19 @@ SEED_TRAINING, SEED_TEST = 3001, 93_017
 CONDITIONS: dict[str, tuple[float, ...]] = {"clean": (), "S/N 10": (10.0,), "S/N 5": (5.0,), "S/N 3": (3.0,)}
 CPU = torch.device("cpu")
 VALUES = {"disk": DISK, "spheroid": NO_DISK, "irregular": NO_DISK}
+KINDS = RAW, DENOISED = "raw", "denoised"
+"""Images that a network is trained and tested on."""
+MEASURES = {
+    "accuracy": "Accuracy",
+    "balanced": "Balanced accuracy",
+    "auroc": "AUROC",
+    "ece": "Expected calibration error",
+}
 
 Batch = dict[str, np.ndarray]
+Samples = tuple[Batch, Batch, dict[str, Batch]]
+Results = dict[str, dict[str, Any]]
+"""Network to its number of parameters, and by kind of images and condition the measures of each seed."""
 
 
 def main() -> None:
@@ -57,35 +71,61 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch-rows", type=int, default=32)
     parser.add_argument("--denoiser", default="checkpoints/unet_vae_nircam")
-    parser.add_argument("--networks", nargs="*", default=[])
+    parser.add_argument("--networks", nargs="*", default=[], choices=[*configs(False)])
     parser.add_argument("--num-threads", type=int, default=2)
-    parser.add_argument("--json", default="")
+    parser.add_argument("--folder", type=Path, default=Path("build/morphology"), help="what is kept")
+    parser.add_argument("--json", default="", help="write the numbers here too")
     args = parser.parse_args()
     torch.set_num_threads(args.num_threads)
-    began = time.perf_counter()
-    training, held_out, tests = samples(args)
-    print(f"{len(training['label'])} training, {len(held_out['label'])} held-out, {len(tests['clean']['label'])} "
-          f"test galaxies in {time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
-    results: dict[str, dict[str, list[dict[str, float]]]] = {}
-    for name in args.networks or configs(False):
-        for denoised in (False, True):
-            for seed in range(args.seeds):
-                began = time.perf_counter()
-                task = train(args, name, configs(denoised)[name], training, seed)
-                found = evaluated(configs(denoised)[name], task, held_out, tests)
-                rows = results.setdefault(f"{name}, {'denoised' if denoised else 'raw'}", {})
-                for condition, measures in found.items():
-                    rows.setdefault(condition, []).append(measures)
-                print(f"{name} {'denoised' if denoised else 'raw'} seed {seed}: {time.perf_counter() - began:.0f} s, "
-                      + ", ".join(f"{c} {m['balanced']:.3f}" for c, m in found.items()), flush=True)  # fmt: skip
-    report(results)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    results = run(args, cache(partial(samples, args)), load(args.denoiser, Storage()).id)
+    print("\n" + "\n".join(report(results)))
     if args.json:
         Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
 
 
+def run(args: argparse.Namespace, drawn: Callable[[], Samples], denoiser_id: str) -> Results:
+    """Train and measure all networks, or read what earlier runs have kept; galaxies are drawn if one is missing."""
+    results: Results = {}
+    for name in args.networks or configs(False):
+        for kind in KINDS:
+            found = []
+            for seed in range(args.seeds):
+                settings = settings_of(args, name, kind, seed, denoiser_id)
+                stem = f"{name}-{kind}-{seed}".lower().replace(" ", "-").replace("=", "")
+                one = partial(trained_and_measured, args, name, kind, seed, drawn)
+                found.append(kept_numbers(args.folder, stem, settings, one))
+                told = (f"{c} {m['balanced']:.3f}" for c, m in found[-1]["tests"].items())
+                print(f"{name} {kind} seed {seed}: {', '.join(told)}", flush=True)
+            tests = {c: [one["tests"][c] for one in found] for c in CONDITIONS}
+            results.setdefault(name, {"parameters": found[0]["parameters"]})[kind] = tests
+    return results
+
+
+def settings_of(
+    args: argparse.Namespace, name: str, kind: str, seed: int, denoiser_id: str
+) -> dict[str, Any]:
+    """All that changes the numbers of one training."""
+    told = {"network": name, "seed": seed, "denoiser": denoiser_id, "conditions": CONDITIONS}
+    config = asdict(configs(kind == DENOISED)[name])
+    return told | {"config": config} | {key: getattr(args, key) for key in ("fields", "steps", "batch_rows")}
+
+
+def trained_and_measured(
+    args: argparse.Namespace, name: str, kind: str, seed: int, drawn: Callable[[], Samples]
+) -> dict[str, Any]:
+    """Parameters of a network, and measures by condition after training it from one seed."""
+    training, held_out, tests = drawn()
+    config, began = configs(kind == DENOISED)[name], time.perf_counter()
+    task = train(args, name, config, training, seed)
+    found = evaluated(config, task, held_out, tests)
+    print(f"{name} {kind} seed {seed}: trained in {time.perf_counter() - began:.0f} s", flush=True)
+    return {"parameters": num_parameters(task.modules[NETWORK]), "tests": found}
+
+
 def configs(denoised: bool) -> dict[str, DiskClassifierConfig]:
     """Return settings of the networks by name; the ConvNeXt takes those of its images only."""
-    small = replace(PRESETS["small"], size=SIZE, use_denoised=denoised)
+    small = replace(PRESETS["small"], size=SIZE, use_denoised=denoised, denoised_share=1.0)
     return {
         "plain CNN": replace(small, architecture="plain"),
         "ConvNeXt": small,
@@ -94,9 +134,9 @@ def configs(denoised: bool) -> dict[str, DiskClassifierConfig]:
     }
 
 
-def samples(args: argparse.Namespace) -> tuple[Batch, Batch, dict[str, Batch]]:
+def samples(args: argparse.Namespace) -> Samples:
     """Training and held-out galaxies with contaminants and random S/N, and test galaxies in all conditions."""
-    denoise = denoiser(args.denoiser)
+    began, denoise = time.perf_counter(), denoiser(args.denoiser)
     galaxies = joined([single_galaxies(SEED_TRAINING, index) for index in range(args.fields + 1)])
     seen = contaminated(galaxies, SEED_TRAINING, (3.0, 100.0))
     seen["denoised"] = denoise(seen)
@@ -106,6 +146,11 @@ def samples(args: argparse.Namespace) -> tuple[Batch, Batch, dict[str, Batch]]:
     for name, snr in CONDITIONS.items():
         tests[name] = contaminated(others, SEED_TEST, snr) if snr else as_they_are(others)
         tests[name]["denoised"] = denoise(tests[name])
+    numbers = ", ".join(
+        f"{len(one['label'])} {what}"
+        for what, one in (("training", training), ("held-out", held_out), ("test", others))
+    )
+    print(f"{numbers} galaxies in {time.perf_counter() - began:.0f} s", flush=True)
     return training, held_out, tests
 
 
@@ -183,8 +228,6 @@ def train(
         task.optimizers[NETWORK] = torch.optim.AdamW(
             module.parameters(), config.learning_rate, weight_decay=0.05
         )
-    if not seed:
-        print(f"{name}: {num_parameters(task.modules[NETWORK])} parameters", flush=True)
     task.start(CPU, args.steps)
     rng = np.random.default_rng(seed)
     for step in range(args.steps):
@@ -237,22 +280,50 @@ def measures(
     }
 
 
-def report(results: dict[str, dict[str, list[dict[str, float]]]]) -> None:
-    names = ("balanced", "accuracy", "auroc", "ece")
-    print(f"\n{'network, images':24}{'test':>8}" + "".join(f"{name:>16}" for name in names))
-    for network, rows in results.items():
-        for condition, runs in rows.items():
-            cells = (interval([run[name] for run in runs]) for name in names)
-            print(f"{network:24}{condition:>8}" + "".join(f"{m:9.3f} +-{h:5.3f}" for m, h in cells))
-    print()
-    for network in dict.fromkeys(name.rsplit(",", 1)[0] for name in results):
-        gains = {
-            condition: np.subtract(*([run["balanced"] for run in results[f"{network}, {kind}"][condition]]
-                                     for kind in ("denoised", "raw")))
-            for condition in results[f"{network}, raw"]
-        }  # fmt: skip
-        told = (f"{c} {m:+.3f} +-{h:.3f}" for c, (m, h) in ((c, interval(g)) for c, g in gains.items()))
-        print(f"denoised minus raw, balanced accuracy, {network}: {', '.join(told)}")
+def report(results: Results) -> list[str]:
+    """Format a table for each measure, and one of what denoising gains in each."""
+    lines = list[str]()
+    for measure, title in MEASURES.items():
+        rows = [
+            [
+                name,
+                f"{found['parameters']:,}",
+                kind,
+                *(shown(of(found[kind][c], measure)) for c in CONDITIONS),
+            ]
+            for name, found in results.items()
+            for kind in KINDS
+        ]
+        lines += [*table(title, ["network", "parameters", "images", *CONDITIONS], rows), ""]
+    for measure, title in MEASURES.items():
+        rows = [
+            [name, *(shown(gain(found, condition, measure), "+") for condition in CONDITIONS)]
+            for name, found in results.items()
+        ]
+        lines += [*table(f"{title}, denoised minus raw", ["network", *CONDITIONS], rows), ""]
+    return lines
+
+
+def of(runs: list[dict[str, float]], measure: str) -> np.ndarray:
+    return np.array([run[measure] for run in runs])
+
+
+def gain(found: dict[str, Any], condition: str, measure: str) -> np.ndarray:
+    """Return what denoising adds to a measure, by seed."""
+    raw, denoised = (of(found[kind][condition], measure) for kind in KINDS)
+    return denoised - raw
+
+
+def shown(values: np.ndarray, sign: str = "") -> str:
+    """Format the mean over seeds with its interval."""
+    mean, half = interval(values)
+    return f"{mean:{sign}.3f} ± {half:.3f}" if np.isfinite(half) else f"{mean:{sign}.3f}"
+
+
+def table(title: str, head: list[str], rows: list[list[str]]) -> list[str]:
+    """Format a markdown table."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    return [f"{title}:", "", *lines]
 
 
 def interval(values: list[float] | np.ndarray) -> tuple[float, float]:

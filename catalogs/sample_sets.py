@@ -70,6 +70,10 @@ class Findings:
         Distances [M] from the nearest real image, if they were measured.
     robustness
         What mixing samples into a training did, if an experiment was given.
+    num_held_out
+        Real images of the comparison that were not trained on; the others were, for want of more.
+    left_out
+        How many real and how many generated images take part in the distances, and why others do not.
     """
 
     distances: Sequence[tuple[str, str, str]] = ()
@@ -78,3 +82,5 @@ class Findings:
     no_copies: str = ""
     nearest: np.ndarray | None = None
     robustness: "Robustness | None" = None
+    num_held_out: int | None = None
+    left_out: str = ""

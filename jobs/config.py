@@ -158,7 +158,7 @@ class AugmentConfig(SeedsConfig):
     """Conditions that are the same for all samples; each of the others is drawn for each seed from the training
     images that the checkpoint keeps."""
     morphology: MorphologyConfig | None = None
-    """Measure morphology with these settings, 0.2 s a sample of 64 pixels and 2 s of 256."""
+    """Measure morphology with these settings; `engine.images.morphology.measure` says how long it takes."""
     nearest: NearestRealConfig | None = None
     """Find the nearest real image of each sample."""
     robustness: Place | None = None
@@ -223,7 +223,8 @@ class JobConfig(Config):
     catalog: Catalog = Field(default=CatalogConfig(name="spectral_anomaly"), validate_default=True)
     """Kind of catalogue and its partitioning."""
     morphology: CutoutMorphologyConfig | None = None
-    """statmorph quantities of cutouts, columns `morph_*` of the catalogue; half a second an object."""
+    """statmorph quantities of cutouts, columns `morph_*` of the catalogue; `engine.images.morphology.measure` says how
+    long they take."""
     models: tuple[ScoringConfig, ...] = ()
     """Instead of `checkpoint`, `upstream`, `output`, `catalog` and `infer`: several models that score the release in one pass,
     each into a catalogue of its own."""

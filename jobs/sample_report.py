@@ -1,11 +1,12 @@
 """Samples of a generator beside the set that it learned from: measured alike, compared, drawn."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from catalogs.sample_robustness import Robustness, read_robustness
 from catalogs.sample_sets import Findings, ImageSet
@@ -16,18 +17,22 @@ from engine.images.morphology import MORPHOLOGY, MorphologyConfig, measure
 from engine.images.nearest import NEAREST, NearestConfig, features, nearest
 from engine.pipeline import map_tasks
 from engine.schema import Arrays, matrix
+from engine.sources.galaxy_files import SKIRT_BANDS
 from engine.storage import Storage
 from engine.train.batches import SPLIT_COLUMN, read_tables
 from jobs.config import JobConfig, Place
 from jobs.report import path_of
+from models.evaluation.distances import cuts_for, g_minus_i, keep
 from models.evaluation.neighbours import Copying, copying
-from models.evaluation.table import SetMeasures, TableConfig, floor
-from models.evaluation.verdict import shown, verdict
+from models.evaluation.table import SetMeasures, TableConfig
+from models.evaluation.verdict import floor, shown, verdict
 from models.generators.config import GeneratorConfig
 
 PIECE = 16
 """Images that a task measures."""
 PREFIX = "morph_"
+SKIRT_G, SKIRT_I = 0, 2
+"""Channels of images of g, r, i, z and size, as `engine.sources.galaxy_files` gives them."""
 SHOWN = {"image", "object_id", NEAREST[0].name, *(column.name for column in MORPHOLOGY)}
 MAX_ROWS = 2000
 """Staged images that samples are compared with where `augment.nearest` does not say it."""
@@ -56,7 +61,8 @@ def write(config: JobConfig, place: Place, manifest: Manifest, settings: Generat
     assert config.augment is not None
     how, num = config.augment.morphology or MorphologyConfig(), config.augment.report_images
     column = settings.image_column
-    generated, real = rows_of(place, manifest, num), real_rows(config.staged, column, num, SHOWN)
+    generated = rows_of(place, manifest, num)
+    real, num_held_out = held_out_first(config.staged, column, num, config.train.validation_fraction)
     if not real.num_rows:
         raise SourceError("there are no real images to compare with", config.staged.uri)
     with cluster.connect(config.cluster):
@@ -65,6 +71,8 @@ def write(config: JobConfig, place: Place, manifest: Manifest, settings: Generat
     findings = Findings(
         *_distances(ours, theirs, settings),
         *_copying(config, settings, generated),
+        num_held_out=num_held_out,
+        left_out=_left_out(ours, theirs, settings),
         nearest=generated[name].to_numpy() if name in generated.column_names else None,
         robustness=_robustness(config),
     )
@@ -76,17 +84,13 @@ def write(config: JobConfig, place: Place, manifest: Manifest, settings: Generat
 
 def rows_of(place: Place, manifest: Manifest | None, num: int, wanted: Collection[str] = SHOWN) -> pa.Table:
     """Return some columns of the first rows of what is published somewhere, `num` at most."""
-    storage = Storage(place.storage)
-    manifest = manifest or read_manifest(place.uri, storage)
-    names = [column["name"] for column in manifest.columns if column["name"] in wanted]
-    uris = sorted(Storage.join(place.uri, file.path) for file in manifest.files if file.role == "data")
     parts, rows = list[pa.Table](), 0
-    for table in read_tables(uris, names, storage):
+    for table in tables_of(place, manifest, wanted):
         parts.append(table[: num - rows])
         rows += parts[-1].num_rows
         if rows == num:
             break
-    return pa.concat_tables(parts) if parts else pa.table({name: [] for name in names})
+    return pa.concat_tables(parts) if parts else pa.table({name: [] for name in wanted})
 
 
 def real_rows(place: Place, column: str, num: int, wanted: Collection[str]) -> pa.Table:
@@ -95,10 +99,48 @@ def real_rows(place: Place, column: str, num: int, wanted: Collection[str]) -> p
     return table.rename_columns({column: "image"}) if column != "image" else table
 
 
+def held_out_first(place: Place, column: str, num: int, fraction: float) -> tuple[pa.Table, int]:
+    """Return staged rows, `num` at most, and how many of them were not trained on: those come first.
+
+    Samples of a generator that has its training images by heart are near to those, not to others.
+    """
+    held_out, others = list[pa.Table](), list[pa.Table]()
+    for table in tables_of(place, None, {column, SPLIT_COLUMN, *SHOWN}):
+        is_held_out = pc.less(table[SPLIT_COLUMN], fraction)
+        for parts, mine in ((held_out, is_held_out), (others, pc.invert(is_held_out))):
+            parts.append(table.filter(mine)[: num - sum(part.num_rows for part in parts)])
+        if sum(part.num_rows for part in held_out) == num:
+            break
+    if not held_out:
+        return pa.table({"image": []}), 0
+    num_held_out = sum(part.num_rows for part in held_out)
+    rows = pa.concat_tables([*held_out, *others])[:num]
+    return (rows.rename_columns({column: "image"}) if column != "image" else rows), num_held_out
+
+
+def tables_of(place: Place, manifest: Manifest | None, wanted: Collection[str]) -> Iterator[pa.Table]:
+    """Yield some columns of what is published somewhere, file by file."""
+    storage = Storage(place.storage)
+    manifest = manifest or read_manifest(place.uri, storage)
+    names = [column["name"] for column in manifest.columns if column["name"] in wanted]
+    uris = sorted(Storage.join(place.uri, file.path) for file in manifest.files if file.role == "data")
+    yield from read_tables(uris, names, storage)
+
+
 def _measured_set(table: pa.Table, settings: GeneratorConfig, how: MorphologyConfig) -> ImageSet:
-    """Images of one channel, and their morphology."""
-    images = _square(table, settings)[:, how.channel]
-    return ImageSet(images, _morphology(table, images, how))
+    """Images of one channel, and their morphology; with the bands of SKIRT their colours too."""
+    bands = _square(table, settings)
+    images = bands[:, how.channel]
+    measured = _morphology(table, images, how)
+    if settings.num_channels == SKIRT_BANDS + 1:
+        measured |= {"g_minus_i": g_minus_i(bands[:, SKIRT_G], bands[:, SKIRT_I])}
+    return ImageSet(images, measured)
+
+
+def _left_out(real: ImageSet, generated: ImageSet, settings: GeneratorConfig) -> str:
+    cuts = cuts_for(settings.size)
+    ours, theirs = (keep(one.morphology, cuts).told for one in (real, generated))
+    return f"Real images: {ours}; generated ones: {theirs}."
 
 
 def _morphology(table: pa.Table, images: np.ndarray, how: MorphologyConfig) -> Arrays:
@@ -124,7 +166,7 @@ def _distances(
     ours, theirs = (SetMeasures(one.morphology, one.spectra) for one in (real, generated))
     pair = (features(real.images[:, None], pooled), features(generated.images[:, None], pooled))
     try:
-        found, beside = verdict(ours, theirs, pair, config), floor(ours, config)
+        found, beside = verdict(ours, theirs, pair, config), floor(ours, pair[0], config)
     except ValueError as error:
         return [], f"No distances: {str(error).rstrip('.')}."
     rows = []

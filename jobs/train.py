@@ -162,11 +162,18 @@ def _tell(metrics: dict[str, float]) -> None:
     _logger.info("%s", "  ".join(f"{name} {value:.5g}" for name, value in metrics.items()))
 
 
+def _can_be_read(found: Column, column: Column) -> bool:
+    """Whether a staged column is what the model learns from, or whole numbers where it takes any."""
+    if column.dtype == "float64" and not column.length and not found.length:
+        return found.dtype == "float64" or found.dtype.startswith("int")
+    return arrow_type(found) == arrow_type(column)
+
+
 def _check_columns(columns: Sequence[Column], manifest: Manifest, where: str) -> None:
     staged = {fields["name"]: Column(**fields) for fields in manifest.columns}
     for column in columns:
         found = staged.get(column.name)
-        if found is None or arrow_type(found) != arrow_type(column):
+        if found is None or not _can_be_read(found, column):
             raise CheckpointError(
                 f"the model learns from column '{column.name}' that was not staged so",
                 where,

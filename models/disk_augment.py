@@ -24,7 +24,7 @@ REACH = 3.0
 def examples(config: DiskClassifierConfig, whole: Views, rng: np.random.Generator) -> Cutouts:
     """Centres [B, 3, N, N] to learn from, of `models.disk_images.whole_views`, from either image if there are two."""
     science = noisier(config, whole.science, rng) if config.noise_jitter else whole.science
-    images = science if whole.denoised is None else mixed(science, whole.denoised, rng)
+    images = science if whole.denoised is None else mixed(science, whole.denoised, config.denoised_share, rng)
     if config.blur_jitter_pixels:
         images = blurred(images, _uniform(rng, images, 0.0, config.blur_jitter_pixels))
     if config.size_jitter:

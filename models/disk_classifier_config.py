@@ -93,6 +93,8 @@ class DiskClassifierConfig:
     """Part of training before domains are compared: features must mean something first."""
     use_denoised: bool = False
     """Whether there is a column `denoised`: training takes either image, and `prob_disk` is of that one."""
+    denoised_share: float = 0.5
+    """Part of the training images that are denoised, where there are such; 1: no others."""
     aperture_radius_arcsec: float = 0.30
     """Radius of the circle in which the signal to noise is measured, and that must be observed."""
     min_aperture_fraction: float = 0.5
@@ -134,6 +136,7 @@ class DiskClassifierConfig:
         for name in ("dropout", "label_smoothing", "learning_rate_warmup_fraction",
                      "adaptation_warmup_fraction"):  # fmt: skip
             check(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+        check(0 <= self.denoised_share <= 1, "denoised_share", self.denoised_share, "in [0, 1]")
         fraction = self.min_aperture_fraction
         check(0 < fraction <= 1, "min_aperture_fraction", fraction, "in (0, 1]")
         check(0 < self.threshold < 1, "threshold", self.threshold, "in (0, 1)")

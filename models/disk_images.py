@@ -133,9 +133,9 @@ def turned_at_random(images: Cutouts, rng: np.random.Generator) -> Cutouts:
     return Cutouts(*parts)
 
 
-def mixed(first: Cutouts, second: Cutouts, rng: np.random.Generator) -> Cutouts:
-    """Take each object from one of two sets of images, at random."""
-    takes_first = torch.tensor(rng.random(len(first.science)) < 0.5, device=first.science.device)
+def mixed(first: Cutouts, second: Cutouts, share: float, rng: np.random.Generator) -> Cutouts:
+    """Take each object from one of two sets of images, at random: a `share` of them from the second."""
+    takes_first = torch.tensor(rng.random(len(first.science)) < 1 - share, device=first.science.device)
     takes_first = takes_first[:, None, None, None]
     return Cutouts(*(torch.where(takes_first, a, b) for a, b in zip(first, second, strict=True)))
 

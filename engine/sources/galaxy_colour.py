@@ -6,6 +6,8 @@ Baillard et al. (2011), A&A 532, A74: EFIGI, whose pictures are 255 pixels a sid
 """
 
 import io
+import struct
+import zlib
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -20,6 +22,10 @@ from engine.units import FileRef
 
 MAX_PIXELS = 1 << 26
 """A picture with more is not decoded."""
+UNDECODABLE = (
+    OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError, struct.error, zlib.error,
+)  # fmt: skip
+"""What Pillow raises of a damaged file: each of its decoders has its own way."""
 
 
 class ColourConfig(FilesConfig):
@@ -67,7 +73,7 @@ class ColourSource(FilesSource):
         except UnidentifiedImageError as error:  # its text holds an address in memory
             what, expected = "file is no picture", "JPEG or PNG"
             raise SourceError(what, ref.uri, expected=expected, reason="unreadable_file") from error
-        except (OSError, Image.DecompressionBombError) as error:
+        except (*UNDECODABLE, Image.DecompressionBombError) as error:
             what = "picture cannot be decoded"
             raise SourceError(what, ref.uri, str(error), reason="unreadable_file") from error
         return np.moveaxis(pixels, -1, 0), ref.size

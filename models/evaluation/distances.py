@@ -41,6 +41,9 @@ CUTS: dict[str, tuple[float, float]] = {
 }
 """Ranges outside of which the publication calls an image an outlier; radii in pixels of images of 256."""
 
+COLOURS: tuple[str, ...] = ("g_minus_i", "gini_m20_bulge")
+"""What colours are told apart by, in sets of several bands."""
+
 PERIOD = np.pi
 """Of orientations [rad]."""
 HISTOGRAM = (-5.0, 4.0, 1000)
@@ -61,17 +64,32 @@ class Kept:
         Images of which a property is NaN.
     outliers
         Images outside of the range of each cut; one may be outside of several.
+    no_colour
+        Of multi-band sets, images that have all properties, but no colour or bulge statistic.
     """
 
     values: dict[str, np.ndarray]
     num: int
     undefined: int
     outliers: dict[str, int]
+    no_colour: int = 0
 
     @property
     def num_kept(self) -> int:
         """Images that are left."""
         return len(self.values[PROPERTIES[0]])
+
+    @property
+    def told(self) -> str:
+        """How many take part, and how many do not and why, for people."""
+        outside = ", ".join(f"{num} by {name}" for name, num in self.outliers.items() if num)
+        reasons = (
+            (self.undefined, f"{self.undefined} undefined"),
+            (self.no_colour, f"{self.no_colour} without a colour"),
+            (outside, f"outside of the cuts {outside}"),
+        )
+        left = "; ".join(text for is_any, text in reasons if is_any)
+        return f"{self.num_kept} of {self.num} kept" + (f" ({left})" if left else "")
 
 
 def cuts_for(size: int) -> dict[str, tuple[float, float]]:
@@ -81,7 +99,7 @@ def cuts_for(size: int) -> dict[str, tuple[float, float]]:
 
 
 def keep(measured: Measured, cuts: Mapping[str, tuple[float, float]] = CUTS) -> Kept:
-    """Leave out outliers and images of which a property is not defined.
+    """Leave out outliers and images of which a property is not defined; of multi-band sets, colour and bulge too.
 
     Raises
     ------
@@ -93,14 +111,20 @@ def keep(measured: Measured, cuts: Mapping[str, tuple[float, float]] = CUTS) -> 
         raise ValueError(
             f"properties {', '.join(sorted(missing))} were not measured, there are {', '.join(measured)}"
         )
-    defined = np.isfinite(np.stack([np.asarray(measured[name], np.float64) for name in PROPERTIES])).all(
-        axis=0
-    )
+    defined = _finite(measured, PROPERTIES)
+    coloured = _finite(measured, COLOURS) if COLOURS[0] in measured else np.ones_like(defined)
     inside = {name: (measured[name] >= low) & (measured[name] <= high) for name, (low, high) in cuts.items()}
-    good = np.logical_and.reduce([defined, *inside.values()])
+    good = np.logical_and.reduce([defined, coloured, *inside.values()])
     outliers = {name: int((defined & ~ok).sum()) for name, ok in inside.items()}
     values = {name: np.asarray(column)[good] for name, column in measured.items()}
-    return Kept(values, int(np.size(defined)), int((~defined).sum()), outliers)
+    return Kept(
+        values, len(defined), int((~defined).sum()), outliers, no_colour=int((defined & ~coloured).sum())
+    )
+
+
+def _finite(measured: Measured, names: Sequence[str]) -> np.ndarray:
+    """Images of which all these are finite: bool [N]."""
+    return np.isfinite(np.stack([np.asarray(measured[name], np.float64) for name in names])).all(axis=0)
 
 
 def morphology_distances(

@@ -1,5 +1,7 @@
-"""The row of a generator in the published table, and the floor beside it."""
+"""The row of a generator in the published table."""
 
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,9 +16,11 @@ from models.evaluation.distances import (
     keep,
     morphology_distances,
     power_distances,
-    split_floor,
 )
 from models.evaluation.wasserstein import MIN_SAMPLES
+
+Group = tuple[dict[str, float], list[float]]
+"""Distances of a group by name, and those of them that are averaged."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,41 @@ def compare(real: SetMeasures, generated: SetMeasures, config: TableConfig | Non
     ValueError
         What the distances raise: too few images, no spread, power outside of the histograms.
     """
-    config = config or TableConfig()
+    found = [group() for group in _groups(real, generated, config or TableConfig())]
+    return _row(found) | {"average": average(*(values for _, values in found))}
+
+
+def compare_draw(
+    real: SetMeasures, generated: SetMeasures, config: TableConfig | None = None
+) -> dict[str, float]:
+    """Do the same for a draw of a bootstrap: a group that cannot be measured of it is left out, and so is the average."""
+    groups, found = _groups(real, generated, config or TableConfig()), list[Group]()
+    for group in groups:
+        with suppress(ValueError):
+            found.append(group())
+    if len(found) < len(groups):
+        return _row(found)
+    return _row(found) | {"average": average(*(values for _, values in found))}
+
+
+def _row(groups: Sequence[Group]) -> dict[str, float]:
+    return {name: value for row, _ in groups for name, value in row.items()}
+
+
+def _groups(real: SetMeasures, generated: SetMeasures, config: TableConfig) -> list[Callable[[], Group]]:
+    """Return what measures each group: morphology, power, and colour in sets of several bands."""
     ours, theirs = (keep(one.morphology, cuts_for(config.size)).values for one in (real, generated))
+    groups = [partial(_morphology, ours, theirs, config), partial(_power, real, generated, config)]
+    return [*groups, partial(_colours, ours, theirs, config)] if "g_minus_i" in ours else groups
+
+
+def _morphology(ours: Measured, theirs: Measured, config: TableConfig) -> Group:
     row = morphology_distances(ours, theirs, config.circular, config.min_samples)
+    values = list(row.values())
+    return row | {"morphology": float(np.mean(values))}, values
+
+
+def _power(real: SetMeasures, generated: SetMeasures, config: TableConfig) -> Group:
     released, partitions = (
         power_distances(
             modes_of(real.spectra, variant),
@@ -105,25 +141,9 @@ def compare(real: SetMeasures, generated: SetMeasures, config: TableConfig | Non
         )
         for variant in ("released", "partitions")
     )
-    morphology = list(row.values())
-    row |= {"morphology": float(np.mean(morphology)), "power": float(np.mean(released))}
-    row["power_partitions"] = float(np.mean(partitions))
-    groups = [morphology, released]
-    if "g_minus_i" in ours:
-        colours = colour_distances(ours, theirs, min_samples=config.min_samples)
-        row |= colours
-        groups.append(list(colours.values()))
-    return row | {"average": average(*groups)}
+    return {"power": float(np.mean(released)), "power_partitions": float(np.mean(partitions))}, released
 
 
-def floor(
-    real: SetMeasures, config: TableConfig | None = None, repeats: int = 5, seed: int = 1
-) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of `compare` between halves of the real set; see `split_floor`."""
-    return split_floor(partial(_halves, real, config), len(real), repeats, seed)
-
-
-def _halves(
-    real: SetMeasures, config: TableConfig | None, first: np.ndarray, second: np.ndarray
-) -> dict[str, float]:
-    return compare(real.take(first), real.take(second), config)
+def _colours(ours: Measured, theirs: Measured, config: TableConfig) -> Group:
+    row = colour_distances(ours, theirs, min_samples=config.min_samples)
+    return row, list(row.values())

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from models.evaluation.distances import split_floor
 from models.evaluation.frechet import frechet_distance
-from models.evaluation.intervals import bootstrap
-from models.evaluation.neighbours import precision_recall
-from models.evaluation.table import SetMeasures, TableConfig, compare
+from models.evaluation.intervals import bootstrap, by_halves
+from models.evaluation.neighbours import copying, precision_recall
+from models.evaluation.table import SetMeasures, TableConfig, compare, compare_draw
 
 UNITS: dict[str, str] = {
     "precision": "share",
@@ -19,6 +20,8 @@ UNITS: dict[str, str] = {
     "frechet_pooled": "variance of pooled pixels",
 }
 """What is no Wasserstein distance."""
+NEARER = "nearer"
+SHARES = ("precision", "recall", NEARER)
 
 
 class Value(NamedTuple):
@@ -56,7 +59,8 @@ def verdict(
     Returns
     -------
     dict
-        Names of `models.evaluation.table.compare`, then those of `UNITS`.
+        Names of `models.evaluation.table.compare`, then those of `UNITS`. Intervals of a group are NaN where a draw of
+        the bootstrap cannot be measured though the sets can: too few of its images are defined, or within the histograms.
 
     Raises
     ------
@@ -68,10 +72,70 @@ def verdict(
     found = {name: Value(value, *ends.get(name, ())) for name, value in row.items()}
     if features is None:
         return found
-    precision, recall = precision_recall(*features)
-    distance = frechet_distance(*features)
-    values = (precision, recall, distance)
-    return found | {name: Value(value) for name, value in zip(UNITS, values, strict=True)}
+    return found | coverage(features, repeats, seed)
+
+
+def coverage(features: tuple[np.ndarray, np.ndarray], repeats: int = 200, seed: int = 1) -> dict[str, Value]:
+    """Precision, recall and `frechet_pooled` of features [N, F] and [M, F]; intervals by halves of both sets."""
+
+    def covered(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+        return _covered(features[0][first], features[1][second])
+
+    sizes = len(features[0]), len(features[1])
+    ends = by_halves(covered, *sizes, repeats=repeats, seed=seed) if repeats else {}
+    return {
+        name: _value(name, value, ends) for name, value in covered(*(np.arange(n) for n in sizes)).items()
+    }
+
+
+def nearness(generated: np.ndarray, held_out: np.ndarray, repeats: int = 200, seed: int = 1) -> Value:
+    """Probability that an image is nearer to a training image than a held-out one is; see `copying`.
+
+    Parameters
+    ----------
+    generated, held_out
+        Distances from the nearest training image.
+    repeats, seed
+        Of the bootstrap; 0: no interval. Training images stay the same.
+    """
+
+    def nearer(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+        return {NEARER: copying(generated[second], held_out[first]).nearer}
+
+    sizes = len(held_out), len(generated)
+    ends = bootstrap(nearer, *sizes, repeats=repeats, seed=seed) if repeats else {}
+    return _value(NEARER, copying(generated, held_out).nearer, ends)
+
+
+def floor(
+    real: SetMeasures,
+    features: np.ndarray | None = None,
+    config: TableConfig | None = None,
+    repeats: int = 5,
+    seed: int = 1,
+) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of a verdict between halves of the real set; see `split_floor`.
+
+    For want of a second real set: halves are smaller than the sets that are compared, so distances are larger, and
+    coverage less, than between sets of their size.
+    """
+
+    def halves(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+        row = compare(real.take(first), real.take(second), config)
+        return row if features is None else row | _covered(features[first], features[second])
+
+    return split_floor(halves, len(real), repeats, seed)
+
+
+def _covered(real: np.ndarray, generated: np.ndarray) -> dict[str, float]:
+    values = (*precision_recall(real, generated), frechet_distance(real, generated))
+    return dict(zip(UNITS, values, strict=True))
+
+
+def _value(name: str, value: float, ends: Mapping[str, tuple[float, float]]) -> Value:
+    """Return a value with its interval; shares are not above 1."""
+    low, high = ends.get(name, (np.nan, np.nan))
+    return Value(value, low, min(high, 1.0) if name in SHARES and np.isfinite(high) else high)
 
 
 def _ends(
@@ -89,7 +153,7 @@ def _drawn(
     first: np.ndarray,
     second: np.ndarray,
 ) -> dict[str, float]:
-    return compare(real.take(first), generated.take(second), config)
+    return compare_draw(real.take(first), generated.take(second), config)
 
 
 def shown(value: Value, factor: float = 100.0, digits: int = 2) -> str:

@@ -2,6 +2,7 @@
 
 # B images, C channels, S pixels a side, K conditions
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,8 @@ from engine.column import Column
 from models.generators.config import GeneratorConfig
 from models.spec import Batch
 from models.symmetry import NUM_SYMMETRIES, turned
+
+log = logging.getLogger(__name__)
 
 BRIGHTEST = 5.0
 """Standard deviations above the mean from which on weights grow no more."""
@@ -84,14 +87,15 @@ def measured_stretch(
 
 
 def training_rows(config: GeneratorConfig, batch: Batch, device: torch.device) -> Seen:
-    """Images and conditions of a batch of which every row must be good.
+    """Images and conditions of a batch of which every row must be good; rows without a condition are left out.
 
     Raises
     ------
     ValueError
         If an image has NaN or infinite values or is constant, or a condition is outside of its range; the
-        message names the row.
+        message names the row, of those that are left. If no row has all conditions.
     """
+    batch = with_conditions(config, batch)
     images = _pixels(config, batch)
     faults = {"holds NaN or infinite values": _has_nan(images), "is constant": _is_constant(images)}
     for what, rows in faults.items():
@@ -101,9 +105,32 @@ def training_rows(config: GeneratorConfig, batch: Batch, device: torch.device) -
                 f"image of row {row} {what} ({int(rows.sum())} of {len(rows)} rows), must be finite and vary: "
                 "leave such images out of the training set"
             )
-    condition = np.stack([batch[name] for name in config.conditions], 1) if config.conditions else None
+    condition = _table(config, batch) if config.conditions else None
     check_condition(config, condition, len(images))
     return _seen(config, images, condition, np.ones(len(images), bool), device)
+
+
+def with_conditions(config: GeneratorConfig, batch: Batch) -> Batch:
+    """Leave out rows of which a condition is null, and say how many: they cannot be learned from under it.
+
+    Raises
+    ------
+    ValueError
+        If no row is left.
+    """
+    if not config.conditions:
+        return batch
+    is_known = ~np.isnan(_table(config, batch)).any(1)
+    if is_known.all():
+        return batch
+    num = int((~is_known).sum())
+    if num == len(is_known):
+        names = ", ".join(config.conditions)
+        raise ValueError(
+            f"none of {num} rows has all of {names}: take conditions that are known of more rows, or larger batches"
+        )
+    log.info("left out %d of %d rows of a batch: a condition is null", num, len(is_known))
+    return {name: np.asarray(values)[is_known] for name, values in batch.items()}
 
 
 def predicted_rows(config: GeneratorConfig, batch: Batch, device: torch.device) -> Seen:

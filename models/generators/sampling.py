@@ -23,6 +23,7 @@ from models.generators.images import (
     check_condition,
     scaled_condition,
     training_rows,
+    with_conditions,
 )
 from models.spec import Batch
 
@@ -168,7 +169,8 @@ def fit_conditions(config: GeneratorConfig, reference: Iterable[Batch]) -> dict[
     if not config.conditions:
         return {}
     parts, rows = list[np.ndarray](), 0
-    for batch in reference:
+    for rows_of_all in reference:
+        batch = with_conditions(config, rows_of_all)
         parts.append(np.stack([np.asarray(batch[name], np.float32) for name in config.conditions], 1))
         rows += len(parts[-1])
         if rows >= MAX_CONDITIONS:

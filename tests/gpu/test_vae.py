@@ -81,7 +81,7 @@ def test_scores_are_those_of_the_cpu(precision: str, tolerance: float) -> None:
     fitted = SPEC.fit(CONFIG, module, [make_batch(120, 1)], [make_batch(120, 2)])
     batch = make_batch(90, 3)
     wanted = SPEC.predictor(CONFIG, module, fitted, CPU)(batch)
-    on_gpu, in_precision = tuned(module.to(CUDA), precision)
+    on_gpu, in_precision = tuned(module.to(CUDA), CUDA, precision)
     found = in_precision(SPEC.predictor(CONFIG, on_gpu, fitted, CUDA))(batch)
     for name in ("reduced_chi2", "log_likelihood", "latent_distance", "latent_mean"):
         np.testing.assert_allclose(found[name], wanted[name], rtol=tolerance, atol=tolerance, err_msg=name)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from photutils.aperture import CircularAperture, aperture_photometry
+from scipy.stats import ks_2samp
 
 from engine.errors import SourceError
 from engine.storage import Storage
@@ -350,3 +351,26 @@ def test_stars_have_stellar_colours():
     assert (mag[:, 5] - mag[:, 3] > 0).all()  # beyond the peak of all of them
     assert 18 <= mag[:, 2].min() < 20
     assert mag[:, 2].max() <= 28
+
+
+def test_redshifts_of_a_range_follow_the_law_of_all_cut_off_at_its_ends() -> None:
+    mag = np.full(20_000, 26.0)
+    every = galaxies.draw_redshifts(mag, np.random.default_rng(1))
+    some = galaxies.draw_redshifts(mag, np.random.default_rng(2), (0.5, 3.0))
+    assert some.min() >= 0.5
+    assert some.max() <= 3.0
+    inside = every[(every > 0.5) & (every < 3.0)]
+    assert ks_2samp(some, inside).pvalue > 1e-3
+    far = galaxies.draw_redshifts(np.full(100, 20.0), np.random.default_rng(3), (9.0, 11.0))
+    assert np.isfinite(far).all()
+    assert ((far >= 9.0) & (far <= 11.0)).all()
+
+
+def test_galaxies_of_a_field_are_in_its_range_of_redshifts() -> None:
+    config = FieldConfig(z_min=0.5, z_max=2.0, anomaly_fraction=0.0)
+    found = draw_sources(config, np.zeros((200, 2)), 0, np.random.default_rng(1), 0)
+    z = [source.z for source in found]
+    assert 0.5 <= min(z) < 0.7
+    assert 1.8 < max(z) <= 2.0
+    with pytest.raises(ValueError, match="z_min is 2, must be below z_max, which is 1"):
+        FieldConfig(z_min=2.0, z_max=1.0)

@@ -68,6 +68,26 @@ def test_what_is_no_picture_is_rejected(tmp_path):
     assert reasons == {2: "unreadable_file", 3: "unreadable_file", 4: "constant_image"}
 
 
+def test_damaged_pictures_are_rejected_whatever_the_decoder_raises_of_them(tmp_path):
+    """Pillow calls a chunk of no name a SyntaxError, a header that is cut short a ValueError."""
+    whole = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    Image.fromarray(noise).save(whole, "PNG")
+    whole = whole.getvalue()
+    last = whole.rindex(b"IDAT")
+    assert last > whole.index(b"IDAT"), "the first chunk of pixels stays"
+    (tmp_path / "1.png").write_bytes(whole)
+    (tmp_path / "2.png").write_bytes(whole[:last] + b"A\x10\xe5," + whole[last + 4 :])
+    (tmp_path / "3.png").write_bytes(whole[:8] + (5).to_bytes(4) + whole[12:])
+    table = read(tmp_path, ending=".png")
+    assert table.rows["object_id"].to_pylist() == [1]
+    assert table.rejected["object_id"].to_pylist() == [2, 3]
+    assert table.rejected["reason"].to_pylist() == ["unreadable_file"] * 2
+    first, second = table.rejected["detail"].to_pylist()
+    assert "broken PNG file" in first
+    assert "Truncated IHDR" in second
+
+
 def test_realisations_of_pictures_are_what_the_published_denoiser_learns_from(tmp_path):
     for seed in range(3):
         picture(seed=seed).save(tmp_path / f"{seed}.png")

@@ -18,11 +18,12 @@ from engine.stage import UnitTable, rejected_table
 from engine.storage import Storage
 from engine.train.epochs import module_weights, run_epoch
 from engine.train.plan import EpochPlan
+from models.disk_augment import examples
 from models.disk_classifier import SPEC
 from models.disk_classifier_config import PRESETS, DiskClassifierConfig
-from models.disk_images import DISK, NO_DISK, UNKNOWN, classes, turned_at_random, views
+from models.disk_images import DISK, NO_DISK, UNKNOWN, centre, classes, turned_at_random, views, whole_views
 from models.scoring.cutouts import BANDS, Cutouts
-from models.scoring.probabilities import sigmoid
+from models.scoring.probabilities import calibration_error, reliability, sigmoid
 from tests.cutouts import by_band, hide_band
 from tests.disks import make_disks
 
@@ -95,10 +96,23 @@ def test_columns_are_what_they_say(trained) -> None:
 
 
 def test_calibration_makes_held_out_objects_more_likely_and_says_how_good_it_is(trained) -> None:
-    _, _, fitted = trained
+    _, module, fitted = trained
+    held_out = make_disks(300, S, 1000, unknown=0.2)
+    out = SPEC.predictor(CONFIG, module, fitted, CPU)(held_out)
+    label, is_known = held_out["label"], held_out["label"] != UNKNOWN
+    before, after = (
+        float(np.log(np.where(label == DISK, out[name], 1 - out[name])[is_known]).mean())
+        for name in ("prob_disk_raw", "prob_disk")
+    )
+    assert after > before + 1e-4
+    assert fitted["temperature"][0] != pytest.approx(1, abs=0.01)
     assert all(values.dtype == np.float32 for values in fitted.values())
     assert fitted["reliability_raw"][:, 0].sum() == fitted["reliability_calibrated"][:, 0].sum() < 300
-    assert (fitted["calibration_error"] >= 0).all()
+    right = (label == DISK)[is_known].astype(float)
+    for index, name in enumerate(("prob_disk_raw", "prob_disk")):
+        table = reliability(out[name][is_known], right, CONFIG.num_bins)
+        assert fitted["calibration_error"][index] == pytest.approx(calibration_error(table), abs=1e-4)
+        assert fitted["brier"][index] == pytest.approx(np.mean((out[name][is_known] - right) ** 2), abs=1e-4)
     assert fitted["brier"][1] < 0.1
 
 
@@ -151,6 +165,17 @@ def test_training_takes_both_kinds_of_images() -> None:
     other = started(DENOISED).step(batch | {"denoised": batch["science"]}, 0)["loss"]
     assert both != other
     assert np.isfinite(task.evaluate(batch)["loss"])
+
+
+def test_training_on_denoised_images_alone_never_sees_the_others() -> None:
+    config = dataclasses.replace(DENOISED, denoised_share=1.0)
+    batch = with_denoised(make_disks(16, S, 3))
+    whole = whole_views(config, batch, CPU)
+    assert whole.denoised is not None
+    for share, wanted in ((0.0, whole.science), (1.0, whole.denoised)):
+        plain = dataclasses.replace(config, augment=False, denoised_share=share)
+        found = examples(plain, whole, np.random.default_rng(0))
+        torch.testing.assert_close(found.science, centre(plain, wanted).science)
 
 
 def test_objects_of_unknown_class_teach_nothing() -> None:
@@ -238,6 +263,7 @@ def test_classes_are_unknown_where_the_object_was_not_observed() -> None:
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+        ({"denoised_share": 1.5}, "denoised_share is 1.5"),
         ({"min_aperture_fraction": 0.0}, "min_aperture_fraction is 0.0"),
         ({"centre_pixels": 0.5}, "centre_pixels is 0.5"),
         ({"num_bins": 0}, "num_bins is 0"),

@@ -7,7 +7,8 @@ from scipy.stats import wasserstein_distance
 from engine.images.power import radial_amplitude
 from models.evaluation import distances, wasserstein
 from models.evaluation.distances import PROPERTIES
-from models.evaluation.table import SetMeasures, TableConfig, compare, floor
+from models.evaluation.table import SetMeasures, TableConfig, compare
+from models.evaluation.verdict import floor
 
 
 def normal(num: int, seed: int, shift: float = 0.0, sigma: float = 1.0) -> np.ndarray:
@@ -75,6 +76,20 @@ def test_averages_are_the_published_ones() -> None:
         distances.average([1.0], [])
 
 
+def test_averages_follow_from_the_published_cells() -> None:
+    """Of StyleGAN: asymmetry, smoothness, concentration, Gini, half-light radius, and the sum of the other three."""
+    cells = {
+        "Sersic": ([57.93, 4.83, 5.09, 3.05, 8.08], 16.1, 11.89, 2.50, [], 7.19),
+        "COSMOS": ([11.41, 5.06, 8.31, 3.26, 2.75], 23.0, 6.72, 5.24, [], 5.98),
+        "SKIRT": ([17.09, 4.85, 3.92, 14.76, 5.87], 25.8, 9.04, 4.83, [1.15, 1.39, 1.63], 5.08),
+    }
+    for five, others, morphology, power, colours, wanted in cells.values():
+        eight = [*five, *[others / 3] * 3]
+        assert np.mean(eight) == pytest.approx(morphology, abs=0.006)
+        groups = [eight, [power], *([colours] if colours else [])]
+        assert distances.average(*groups) == pytest.approx(wanted, abs=0.012)
+
+
 def test_outliers_and_undefined_values_are_left_out_and_counted() -> None:
     measured = sample(30, 1)
     measured["sersic_n"][:2], measured["asymmetry"][1], measured["gini"][5] = 11.0, -1.5, np.nan
@@ -82,9 +97,23 @@ def test_outliers_and_undefined_values_are_left_out_and_counted() -> None:
     assert (kept.num, kept.num_kept, kept.undefined) == (30, 27, 1)
     assert kept.outliers == {"sersic_n": 2, "asymmetry": 1, "smoothness": 0, "rhalf_circ": 0}
     assert all(len(values) == 27 for values in kept.values.values())
+    assert kept.told == "27 of 30 kept (1 undefined; outside of the cuts 2 by sersic_n, 1 by asymmetry)"
+    assert distances.keep(sample(30, 1)).told == "30 of 30 kept"
     assert distances.cuts_for(64)["rhalf_circ"][1] == 15
     with pytest.raises(ValueError, match="gini were not measured"):
         distances.keep({name: values for name, values in measured.items() if name != "gini"})
+
+
+def test_images_without_a_colour_are_left_out_of_multi_band_sets_and_counted() -> None:
+    measured = sample(30, 1) | {"gini_m20_bulge": normal(30, 2)}
+    measured["gini_m20_bulge"][4] = np.nan
+    assert distances.keep(measured).num_kept == 30, "one band has no colours"
+    measured["g_minus_i"] = normal(30, 3)
+    measured["g_minus_i"][:2], measured["gini"][0] = np.nan, np.nan
+    kept = distances.keep(measured)
+    assert (kept.num, kept.num_kept, kept.undefined, kept.no_colour) == (30, 27, 1, 2)
+    assert np.isfinite(kept.values["g_minus_i"]).all()
+    assert np.isfinite(kept.values["gini_m20_bulge"]).all()
 
 
 def test_orientation_is_on_a_line_as_published_unless_asked_for() -> None:
@@ -175,6 +204,7 @@ def test_table_has_each_distance_and_averages_the_groups() -> None:
 
 def test_table_of_several_bands_has_a_third_group() -> None:
     colours = {"g_minus_i": normal(80, 1), "gini_m20_bulge": normal(80, 2)}
+    colours["g_minus_i"][3], colours["gini_m20_bulge"][5] = np.nan, np.nan
     one = measures(80, 1)
     real = SetMeasures({**one.morphology, **colours}, one.spectra)
     row = compare(real, real.take(np.arange(60)), TableConfig(min_samples=10))

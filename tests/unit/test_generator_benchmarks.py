@@ -1,16 +1,26 @@
 """What benchmarks of generators share: weights kept by the measured distance, tables, sets measured in pieces."""
 
+import argparse
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
 from benchmarks import generator_metrics, generators, mixed_classifier, mixing
-from benchmarks.measuring import measures_of
+from benchmarks.keeping import content_of, kept_arrays, kept_numbers
+from benchmarks.measuring import at_own_size, cut_size, measures_of
 from benchmarks.sersic_generators import NUM_CHECKS, batches_of, pieces, sersic_images, settings_for, trained
 from engine.images.morphology import PUBLISHED
+from engine.images.power import radial_amplitude
+from engine.sources.galaxy_files import size_channel
 from engine.train.epochs import module_weights
 from models import MODELS
+from models.evaluation.distances import PROPERTIES
+from models.evaluation.table import SetMeasures
 from models.evaluation.verdict import Value
 from models.spec import Batch, TrainTask
 
@@ -56,7 +66,7 @@ def test_failures_of_a_set_are_counted_and_told(capsys: pytest.CaptureFixture[st
     assert len(found) == 5
     printed = capsys.readouterr().out
     assert "'not_detected': 2" in printed or "'failed': 2" in printed
-    assert "kept 3; undefined 2" in printed
+    assert "3 of 5 kept (2 undefined)" in printed
     with pytest.raises(SystemExit, match="nothing: no image in it"):
         measures_of([], PUBLISHED["sersic"], map, "nothing", 64)
 
@@ -67,8 +77,10 @@ def test_tables_show_what_a_family_lacks_and_hundredths() -> None:
     assert head.split() == ["x", "0.01", "floor", "vae"]
     assert average.split() == ["average", "1.20", "[1.00,", "2.00]", "-"]
     assert precision.split() == ["precision", "0.90", "-"]
-    text = generator_metrics.lines({"average": Value(0.0719), "fid": Value(0.55)}, {"average": (0.01, 0.002)})
-    assert text[1].split() == ["average", "7.19", "1.00", "+-", "0.20"]
+    text = generator_metrics.lines(
+        {"average": Value(0.0719), "fid": Value(0.55)}, {"average": Value(0.01, 0.008, 0.012)}
+    )
+    assert text[1].split() == ["average", "7.19", "1.00", "[0.80,", "1.20]"]
     assert text[2].split() == ["fid", "0.55"]
     assert generator_metrics.by_inception("", np.zeros((1, 1, 4, 4)), np.zeros((1, 1, 4, 4))) == {}
 
@@ -92,3 +104,131 @@ def test_accuracies_are_compared_seed_by_seed() -> None:
     lines = mixed_classifier.table(found)
     assert lines[1].split() == ["noise", "x1", "0.600", "+0.100", "+-", "0.000"]
     assert lines[2].split() == ["noise", "x5", "0.500", "-0.100", "+-", "0.000"]
+
+
+def test_a_result_is_read_again_with_its_own_settings_only(tmp_path: Path) -> None:
+    made: list[float] = []
+
+    def make(value: float) -> dict[str, np.ndarray]:
+        made.append(value)
+        return {"x": np.full(3, value)}
+
+    for value in (1.0, 2.0, 1.0, 2.0):
+        found = kept_arrays(tmp_path, "set", {"core_s": value, "size": 8}, lambda value=value: make(value))
+        np.testing.assert_array_equal(found["x"], np.full(3, value))
+    assert made == [1.0, 2.0]
+    assert kept_numbers(tmp_path, "run", {"b": 1, "a": 2}, lambda: [1.5]) == [1.5]
+    assert kept_numbers(tmp_path, "run", {"a": 2, "b": 1}, lambda: [2.5]) == [1.5], "order does not matter"
+    assert not [*tmp_path.glob("*.part*")]
+
+
+def test_arrays_are_known_by_their_values_type_and_shape() -> None:
+    values = np.arange(6, dtype=np.float32)
+    others = (values + 1, values.astype(np.float64), values.reshape(2, 3))
+    assert content_of(values) == content_of(values.copy())
+    assert len({content_of(one) for one in (values, *others)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("core_s", 60.0), ("size", 32), ("num", 50), ("num_train", 0), ("preset", "cpu64"), ("device", "cuda")],
+)
+def test_samples_of_another_run_are_not_taken_for_those_asked_for(name: str, value: Any) -> None:
+    told: dict[str, Any] = {
+        "core_s": 30.0, "size": 16, "batch_rows": 8, "num_train": 64, "num": 20, "preset": "tiny", "device": "cpu",
+    }  # fmt: skip
+    before, after = (
+        generators.settings_of(argparse.Namespace(**one), "image_vae") for one in (told, told | {name: value})
+    )
+    assert before != after
+
+
+def test_a_set_is_measured_anew_when_its_images_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def measured(parts: Any, *_: Any) -> SetMeasures:
+        images = np.concatenate([images for _, images in parts])
+        seen.append(len(images))
+        return SetMeasures({"gini": images.mean((1, 2, 3))}, images[:, 0, 0])
+
+    monkeypatch.setattr(generators, "measures_of", measured)
+    args = argparse.Namespace(folder=tmp_path, size=16, num=4)
+    first, second = (sersic_images(4, 16, seed) for seed in (1, 2))
+    for images in (first, second, first):
+        found = generators.measures(args, map, "set", images)
+        np.testing.assert_allclose(found.morphology["gini"], images.mean(1), rtol=1e-5)
+    assert seen == [4, 4]
+
+
+def noise_images(rows: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(100, 10, (rows, 64 * 64)).astype(np.float32)
+
+
+def metrics_arguments(**settings: Any) -> argparse.Namespace:
+    told = {"size": 64, "workers": 1, "pool": True, "circular": False, "exact": True, "softening": 100.0, "inception": "",
+            "repeats": 2, "bootstrap": 0, "scaling": [1]}  # fmt: skip
+    return argparse.Namespace(**(told | settings))
+
+
+@pytest.fixture
+def measured_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sets are measured in this process, by numbers of their images: statmorph is not what is tested."""
+    sizes: list[int] = []
+
+    def measure_piece(settings: Any, piece: Any) -> Any:
+        images = piece[1][:, 0]
+        sizes.append(len(images))
+        rng = np.random.default_rng(int(images.sum()))
+        values = {name: rng.uniform(0.01, 0.1, len(images)) for name in PROPERTIES}
+        return values | dict.fromkeys(("flag", "flag_sersic"), np.zeros(len(images), int)), radial_amplitude(
+            images
+        )
+
+    monkeypatch.setattr("benchmarks.measuring.measure_piece", measure_piece)
+    monkeypatch.setattr("benchmarks.measuring.failures", lambda _: {})
+    monkeypatch.setattr(generator_metrics, "mapper", lambda *_: nullcontext(map))
+    return sizes
+
+
+@pytest.mark.usefixtures("measured_here")
+def test_copies_of_training_images_are_told_beside_a_floor_of_as_many(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real, training = (list(pieces(noise_images(n, seed), 64)) for n, seed in ((40, 1), (100, 2)))
+    copies = generator_metrics.first_of(training, 30)
+    found = generator_metrics.compared(metrics_arguments(), PUBLISHED["sersic"], real, copies, training)
+    assert found["distances"]["nearer"].value == 1
+    assert found["floor"]["precision"] == found["distances"]["precision"], "the same 30 images are its floor"
+    assert {*found["floor"]} == {*found["distances"]} - {"nearer"}
+    assert "training: 30 images" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("measured_here")
+def test_without_training_images_the_floor_is_between_halves(capsys: pytest.CaptureFixture[str]) -> None:
+    real, made = (list(pieces(noise_images(48, seed), 64)) for seed in (1, 2))
+    found = generator_metrics.compared(metrics_arguments(), PUBLISHED["sersic"], real, made, [])
+    assert "nearer" not in found["distances"]
+    assert {*found["floor"]} == {*found["distances"]}
+    assert "floor, of halves" in capsys.readouterr().out
+
+
+def test_scaling_measures_all_images_with_each_number_of_workers(measured_here: list[int]) -> None:
+    real = list(pieces(noise_images(20, 1), 64))
+    head, *rows = generator_metrics.scaling(metrics_arguments(scaling=[1, 2]), real, PUBLISHED["sersic"])
+    assert head.split()[:2] == ["workers", "images/s"]
+    assert [row.split()[0] for row in rows] == ["1", "2"]
+    assert rows[0].split()[2] == "1.00"
+    assert measured_here == [8, 8, 8, 4, 8, 8, 8, 8, 4], "a piece a worker to start, then all"
+
+
+def test_skirt_images_are_measured_at_the_size_that_their_fifth_channel_says() -> None:
+    images = np.random.default_rng(1).normal(1, 0.1, (2, 5, 64, 64))
+    images[0, 4], images[1, 4] = size_channel(96.5), size_channel(256.5)
+    first, second = at_own_size(images, 2)
+    assert (first.shape, second.shape) == ((48, 48), (128, 128))
+    assert first.mean() == pytest.approx(images[0, 2].mean(), rel=1e-2)
+    (plain,) = at_own_size(images[:1, :1], 0)
+    np.testing.assert_array_equal(plain, images[0, 0])
+    assert (cut_size(5, 64), cut_size(1, 64)) == (256, 64)

@@ -60,6 +60,25 @@ def test_bad_images_are_refused_in_training_and_flagged_after(name: str) -> None
         np.testing.assert_allclose(out[next(iter(out))][good], wanted[next(iter(out))][good], 1e-4, 1e-4)
 
 
+@families
+def test_rows_without_a_condition_are_left_out_of_training(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    config, spec = told(name), MODELS[name]
+    batch, condition = blobs(config, 12), config.conditions[0]
+    some = {key: values[2:] for key, values in batch.items()}
+    null = {**batch, condition: np.array([None, None, *batch[condition][2:].tolist()], object)}
+    assert started(name, config).step(null, 0) == started(name, config).step(some, 0)
+    assert "left out 2 of 12 rows of a batch: a condition is null" in caplog.text
+    fitted, wanted = (spec.fit(config, built(name, config), [one], []) for one in (null, some))
+    for key, values in wanted.items():
+        np.testing.assert_array_equal(fitted[key], values)
+    none = {**batch, condition: np.full(12, np.nan)}
+    with pytest.raises(ValueError, match="none of 12 rows has all of"):
+        started(name, config).step(none, 0)
+
+
 def test_images_of_another_size_are_refused() -> None:
     config = tiny("image_flow")
     with pytest.raises(

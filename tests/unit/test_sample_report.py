@@ -14,7 +14,7 @@ from catalogs.sample_report import sample_report
 from catalogs.sample_robustness import Robustness
 from catalogs.sample_sets import Findings, ImageSet
 from engine.images.galaxies import image_column
-from engine.images.morphology import MEASURES, MORPHOLOGY
+from engine.images.morphology import MEASURES, MORPHOLOGY, MorphologyConfig
 from engine.schema import column_array, matrix, set_column
 from jobs import sample_report as job
 from jobs.config import AugmentConfig, JobConfig, Place
@@ -103,7 +103,7 @@ def test_samples_are_compared_with_training_rows_beside_held_out_ones(
 
 def test_a_report_is_written_beside_the_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what the files hold given by hand: all that lies between reading and HTML."""
-    monkeypatch.setattr(job, "rows_of", lambda place, *_: measured_rows(80, len(place.uri)))
+    monkeypatch.setattr(job, "tables_of", lambda place, *_: [measured_rows(80, len(place.uri))])
     monkeypatch.setattr(job.cluster, "connect", lambda _: nullcontext())
     monkeypatch.setattr(job, "path_of", lambda *_: str(tmp_path / "report.html"))
     place = Place(uri=str(tmp_path / "generated"))
@@ -111,8 +111,42 @@ def test_a_report_is_written_beside_the_catalogue(tmp_path: Path, monkeypatch: p
     path = job.write(config(tmp_path, 0.5), place, MANIFEST, settings)  # pyright: ignore[reportArgumentType]
     html = Path(path).read_text()
     assert re.search(r"<td>average</td><td class=.n.>0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]</td>", html)
-    assert re.search(r"<td>recall</td><td class=.n.>[01]\.\d{4}</td>", html)
+    assert re.search(r"<td>recall</td><td class=.n.>[01]\.\d{4} \[0\.\d{4}, [01]\.\d{4}\]</td>", html)
     assert "The median sample is" in html
+    assert "40 were not trained on, the others were: there are no more." in html
+    assert "Real images: 80 of 80 kept; generated ones: 80 of 80 kept." in html
+
+
+@pytest.mark.parametrize(("num", "expected"), [(4, [0, 1, 5, 6]), (8, [0, 1, 5, 6, 10, 11, 2, 3])])
+def test_samples_are_compared_with_rows_that_were_not_trained_on_first(
+    num: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged = table(15, 1, "science").set_column(0, "split_hash", pa.array([0.0, 0.1, 0.5, 0.7, 0.9] * 3))
+    staged = staged.append_column("object_id", pa.array(range(15)))
+    monkeypatch.setattr(job, "tables_of", lambda *_: [staged[:5], staged[5:10], staged[10:]])
+    rows, num_held_out = job.held_out_first(Place(uri="x"), "science", num, 0.3)
+    assert rows["object_id"].to_pylist() == expected
+    assert num_held_out == min(num, 6)
+    np.testing.assert_array_equal(matrix(rows, "image")[0], matrix(staged, "science")[0])
+
+
+def test_images_of_the_bands_of_skirt_have_a_colour() -> None:
+    rng = np.random.default_rng(1)
+    settings = replace(SETTINGS, num_channels=5, stretched_mean=(0.0,) * 5, stretched_std=(1.0,) * 5)
+    column, measured = image_column(16, 5), measured_rows(20, 1)
+    images = rng.uniform(1, 2, (20, 5, 16 * 16)).astype(np.float32)
+    images[:, 2] = 10 * images[:, 0]
+    rows = set_column(measured, column, column_array(column, images.reshape(20, -1)))
+    found = job._measured_set(rows, settings, MorphologyConfig())
+    np.testing.assert_allclose(found.morphology["g_minus_i"], 2.5, rtol=1e-4)
+    assert (
+        "g_minus_i" not in job._measured_set(table_of_one(measured), SETTINGS, MorphologyConfig()).morphology
+    )
+
+
+def table_of_one(measured: pa.Table) -> pa.Table:
+    column = image_column(16)
+    return set_column(measured, column, column_array(column, make_blobs(measured.num_rows, 16, 1)["image"]))
 
 
 def measured_rows(rows: int, seed: int) -> pa.Table:

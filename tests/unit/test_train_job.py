@@ -16,6 +16,7 @@ from jobs.train import _check_columns, _checkpoint, _fitted, training_data
 from models import MODELS
 from models.disk_classifier import SPEC as DISKS
 from models.disk_classifier_config import PRESETS
+from models.generators.vae import SPEC as GENERATOR
 from models.scoring import density
 from tests.smallmodels import SMALL, small_config
 from tests.stagedspectra import stage_spectra
@@ -40,6 +41,18 @@ def test_objects_staged_without_a_label_are_refused_before_a_training_starts() -
     _check_columns(DISKS.learns_from(small), manifest(DISKS.learns_from(small)), "here")
     with pytest.raises(CheckpointError, match=r"learns from column 'label' .* expected int8"):
         _check_columns(DISKS.learns_from(small), manifest(DISKS.reads(small)), "here")
+
+
+def test_whole_numbers_may_be_conditions_of_a_generator() -> None:
+    config = GENERATOR.config(conditions=("label",), condition_low=(-1.0,), condition_high=(1.0,))
+    columns = GENERATOR.learns_from(config)
+    for dtype in ("int8", "int64", "float64"):
+        staged = (columns[0], dataclasses.replace(columns[1], dtype=dtype))
+        _check_columns(columns, manifest(staged), "here")
+    for other in ({"dtype": "string"}, {"dtype": "int8", "length": 3}):
+        staged = (columns[0], dataclasses.replace(columns[1], **other))
+        with pytest.raises(CheckpointError, match="learns from column 'label'"):
+            _check_columns(columns, manifest(staged), "here")
 
 
 def test_a_checkpoint_holds_the_weights_of_the_network_that_predicts() -> None:

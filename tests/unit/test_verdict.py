@@ -9,9 +9,9 @@ from scipy.stats import mannwhitneyu
 from torch import Tensor, nn
 
 from models.evaluation.frechet import frechet_distance, inception, kernel_distance, pictures
-from models.evaluation.intervals import bootstrap
+from models.evaluation.intervals import bootstrap, by_halves
 from models.evaluation.neighbours import copying, precision_recall
-from models.evaluation.verdict import UNITS, Value, shown, verdict
+from models.evaluation.verdict import UNITS, Value, coverage, floor, nearness, shown, verdict
 from models.evaluation.wasserstein import wasserstein
 from tests.unit.test_evaluation import measures
 
@@ -47,6 +47,75 @@ def test_intervals_are_the_same_again_and_not_below_0() -> None:
 def test_intervals_of_nothing_are_refused(sizes: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="are needed"):
         bootstrap(lambda a, b: {"x": 0.0}, *sizes)
+
+
+def test_a_draw_that_cannot_be_measured_leaves_its_interval_open_not_the_value() -> None:
+    real, made = measures(60, 1), measures(50, 2)
+    made.morphology["gini"][22:] = np.nan  # 22 are left: many draws have fewer than 20
+    with_few = verdict(real, made, repeats=60)
+    assert np.isfinite([value.value for value in with_few.values()]).all()
+    assert np.isnan([with_few["gini"].low, with_few["average"].high]).all()
+    assert np.isfinite([with_few["power"].low, with_few["power_partitions"].high]).all()
+
+
+def test_an_amplitude_outside_of_the_histograms_leaves_intervals_of_power_open() -> None:
+    real, made = measures(150, 1), measures(150, 2)
+    made.spectra[7] *= 1e9  # below a hundredth of the set, but not of each draw
+    found = verdict(real, made, repeats=60)
+    assert np.isfinite(found["power"].value)
+    assert np.isnan([found["power"].low, found["power"].high, found["average"].low]).all()
+    assert np.isfinite([found["morphology"].low, found["morphology"].high]).all()
+
+
+def test_a_draw_without_any_distance_leaves_all_intervals_open() -> None:
+    def distance(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+        if len(np.unique(a)) < len(a):
+            raise ValueError("a draw has rows twice")
+        return {"x": 1.0}
+
+    assert np.isnan(bootstrap(distance, 10, 10, 5)["x"]).all()
+
+
+def test_intervals_by_halves_are_as_wide_as_draws_of_new_sets_say() -> None:
+    """Of the mean, whose standard error is known, and of precision, by sets drawn anew."""
+    values = normal((200,), 1)
+    low, high = by_halves(lambda a, b: {"x": 5 + values[a].mean()}, 200, 200, 400)["x"]
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 200**0.5, rel=0.15)
+
+    drawn = [precision_recall(normal((80, 2), 2 * n), normal((80, 2), 2 * n + 1, 1.5))[0] for n in range(80)]
+    widths = [
+        value.high - value.low
+        for n in range(8)
+        for value in [coverage((normal((80, 2), 2 * n), normal((80, 2), 2 * n + 1, 1.5)), 60)["precision"]]
+    ]
+    assert np.mean(widths) == pytest.approx(2 * 1.96 * np.std(drawn), rel=0.35)
+    with pytest.raises(ValueError, match="at least 2 of each"):
+        by_halves(lambda a, b: {"x": 0.0}, 1, 5)
+
+
+def test_halves_too_small_to_measure_leave_intervals_open() -> None:
+    found = coverage((normal((30, 2), 1), normal((30, 2), 2)), repeats=5)
+    assert np.isfinite([value.value for value in found.values()]).all()
+    assert np.isnan([value.low for value in found.values()]).all()
+
+
+def test_nearness_has_an_interval_about_a_half_for_images_alike() -> None:
+    alike = nearness(normal((60,), 1), normal((60,), 2))
+    assert alike.low < 0.5 < alike.high
+    assert alike.high - alike.low == pytest.approx(
+        2 * 1.96 * copying(normal((60,), 1), normal((60,), 2)).error, rel=0.3
+    )
+    assert nearness(np.zeros(30), np.ones(30)) == Value(1.0, 1.0, 1.0)
+    assert np.isnan(nearness(np.zeros(30), np.ones(30), repeats=0).low)
+
+
+def test_the_floor_has_what_the_verdict_has() -> None:
+    real, features = measures(80, 1), normal((80, 3), 1)
+    beside = floor(real, features, repeats=2)
+    assert [*beside] == [*verdict(real, real, (features, features), repeats=0)]
+    assert 0.3 < beside["precision"][0] <= 1
+    assert beside["frechet_pooled"][0] > 0
+    assert [*floor(real, repeats=1)] == [name for name in beside if name not in UNITS]
 
 
 def test_a_set_covers_itself_and_not_what_is_far() -> None:
@@ -154,7 +223,10 @@ def test_a_verdict_has_intervals_and_coverage_beside_distances() -> None:
     assert [*found][-3:] == [*UNITS]
     assert found["power"].low < found["power"].value < found["power"].high
     assert found["power"].low > 0.9
-    assert np.isnan(found["precision"].low)
+    for name in UNITS:
+        assert found[name].low <= found[name].value <= found[name].high or name == "frechet_pooled"
+        assert 0 <= found[name].low < found[name].high
+    assert found["recall"].high <= 1
     assert 0.3 < found["precision"].value <= 1
     assert [*verdict(real, made, repeats=0)] == [name for name in found if name not in UNITS]
 

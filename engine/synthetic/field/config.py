@@ -18,6 +18,8 @@ ARTEFACTS: tuple[str, ...] = ("snowball", "wisp", "bad_column")
 PIXEL_ARCSEC: dict[str, tuple[float, float]] = {"stsci": (0.03, 0.03), "dja": (0.02, 0.04)}
 """Pixel scales of short and long wavelengths by layout."""
 MAX_DISK_BULGE, MIN_SPHEROID_BULGE = 0.4, 0.6
+Z_RANGE = (0.05, 11.0)
+"""Redshifts that galaxies may have."""
 MAX_FIELDS = 1 << 16
 STRIP_PIXELS = 3 << 20
 """Pixels of a strip, so that memory does not depend on the width of the mosaic."""
@@ -84,6 +86,10 @@ class FieldConfig(Config):
     """Stars a square arcminute, magnitudes 18 to 28 in F200W."""
     faintest_mag: float = Field(default=29.5, gt=20, le=32)
     """Faintest galaxies in F200W (AB)."""
+    z_min: float = Field(default=Z_RANGE[0], ge=Z_RANGE[0], le=Z_RANGE[1])
+    """Least redshift of normal galaxies; anomalies have redshifts of their own."""
+    z_max: float = Field(default=Z_RANGE[1], ge=Z_RANGE[0], le=Z_RANGE[1])
+    """Largest redshift of normal galaxies."""
     anomaly_fraction: float = Field(default=0.03, ge=0, le=1)
     """Share of the objects that are made into anomalies, bright enough to be found; kinds are equally likely."""
     anomaly_kinds: tuple[Anomaly, ...] = KINDS  # pyright: ignore[reportAssignmentType]
@@ -120,6 +126,8 @@ class FieldConfig(Config):
     def _check_size(self) -> "FieldConfig":
         if self.layout == "dja" and (self.width_px % 2 or self.height_px % 2 or self.strip_rows % 2):
             raise ValueError("layout 'dja' needs even width_px, height_px and strip_rows")
+        if not self.z_min < self.z_max:
+            raise ValueError(f"z_min is {self.z_min:g}, must be below z_max, which is {self.z_max:g}")
         if 2 * self.uncovered_px >= min(self.width_px, self.height_px):
             raise ValueError("uncovered_px leaves nothing of the mosaic")
         return self

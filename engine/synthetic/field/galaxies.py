@@ -8,8 +8,10 @@ None of this is fitted; each relation says what it follows. Flux is nJy, sizes a
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import gammaincc, gammainccinv
 
 from engine.synthetic.field.bands import COUNT_SLOPE, FloatArray, fluxes
+from engine.synthetic.field.config import Z_RANGE
 from engine.synthetic.field.seds import SedParams, galaxy_colours
 from engine.synthetic.field.sources import Blobs, Profile, Source
 
@@ -45,16 +47,31 @@ def draw_magnitudes(num: int, faintest: float, rng: np.random.Generator) -> Floa
     return faintest + np.log10(rng.uniform(low, high, num)) / COUNT_SLOPE
 
 
-def draw_redshifts(mag: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Redshifts [B] from p(z) ~ z^2 exp(-(z / z0)^1.5) (Smail et al. 1994); medians 0.7 at 22 mag, 2.4 at 28."""
+def draw_redshifts(
+    mag: FloatArray, rng: np.random.Generator, z_range: tuple[float, float] = Z_RANGE
+) -> FloatArray:
+    """Redshifts [B] from p(z) ~ z^2 exp(-(z / z0)^1.5) (Smail et al. 1994); medians 0.7 at 22 mag, 2.4 at 28.
+
+    Within a narrower range than `Z_RANGE` they follow the same law, cut off at its ends.
+    """
     z0 = np.clip(0.5 + 0.2 * (mag - 22.0), 0.15, None)
-    return np.clip(z0 * rng.gamma(2.0, 1.0, len(mag)) ** (1.0 / 1.5), 0.05, 11.0)
+    if z_range == Z_RANGE:
+        return np.clip(z0 * rng.gamma(2.0, 1.0, len(mag)) ** (1.0 / 1.5), *Z_RANGE)
+    # (z / z0)^1.5 is of a gamma distribution: drawn by its upper tail, which keeps its digits far out.
+    nearest, farthest = (gammaincc(2.0, (end / z0) ** 1.5) for end in z_range)
+    tail = rng.uniform(farthest, nearest)
+    return np.clip(z0 * gammainccinv(2.0, tail) ** (1.0 / 1.5), *z_range)
 
 
-def draw(mag: FloatArray, rng: np.random.Generator, old_fraction: float | None = None) -> Galaxies:
+def draw(
+    mag: FloatArray,
+    rng: np.random.Generator,
+    old_fraction: float | None = None,
+    z_range: tuple[float, float] = Z_RANGE,
+) -> Galaxies:
     """Draw galaxies of magnitudes [B] in F200W; `old_fraction` of them old, by default fewer among faint ones."""
     num = len(mag)
-    z = draw_redshifts(mag, rng)
+    z = draw_redshifts(mag, rng, z_range)
     share = 0.28 * 10.0 ** (-0.2 * np.clip(mag - 21.0, 0.0, None)) if old_fraction is None else old_fraction
     is_old = rng.uniform(size=num) < share
     bulge_share = np.where(is_old, rng.uniform(0.4, 1.0, num), rng.beta(1.2, 4.0, num))

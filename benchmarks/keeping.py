@@ -1,0 +1,65 @@
+"""What a long benchmark keeps between its runs: arrays and numbers, each with the settings that it came from."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+Settings = Mapping[str, Any]
+"""All that changes a result, as JSON can write it."""
+
+
+def key_of(settings: Settings) -> str:
+    """Return 12 hex digits of settings, whatever their order."""
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def content_of(values: np.ndarray) -> str:
+    """Return 12 hex digits of an array: its type, its shape and its values."""
+    head = f"{values.dtype} {values.shape}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(values).tobytes()).hexdigest()[:12]
+
+
+def kept_arrays(folder: Path, name: str, settings: Settings, make: Callable[[], Arrays]) -> Arrays:
+    """Read what an earlier run with the same settings has kept, or make and keep it.
+
+    Parameters
+    ----------
+    folder
+        It is there.
+    name
+        Of the file, before the key of the settings: results of other settings stay beside it.
+    settings
+        All that changes the arrays; they are written beside them as JSON.
+    make
+        Called where nothing is kept.
+    """
+    path = _path(folder, name, settings, ".npz")
+    if not path.exists():
+        part = path.with_suffix(".part.npz")
+        np.savez(part, allow_pickle=False, **make())
+        part.rename(path)
+    with np.load(path, allow_pickle=False) as found:
+        return {one: found[one] for one in found.files}
+
+
+def kept_numbers(folder: Path, name: str, settings: Settings, make: Callable[[], Any]) -> Any:
+    """Do the same as `kept_arrays` for what JSON can write."""
+    path = _path(folder, name, settings, ".numbers.json")
+    if not path.exists():
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(make(), indent=1) + "\n")
+        part.rename(path)
+    return json.loads(path.read_text())
+
+
+def _path(folder: Path, name: str, settings: Settings, suffix: str) -> Path:
+    """Return where a result lies; its settings are written beside it, for people."""
+    stem = f"{name}-{key_of(settings)}"
+    (folder / f"{stem}.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    return folder / f"{stem}{suffix}"
