@@ -31,6 +31,11 @@ EXAMPLES = (
         "WHERE flux_f277w > 0 AND flux_f444w > 3.98 * flux_f277w ORDER BY colour DESC LIMIT 20",
     ),
     (
+        "Pixels that less than one normal object in a thousand has, where fluxes are as predicted",
+        "SELECT field, object_id, reduced_chi2_p_value, aperture_chi2_p_value, worst_wave FROM catalog\n"
+        "WHERE reduced_chi2_p_value < 0.001 AND aperture_chi2_p_value > 0.05 ORDER BY reduced_chi2_p_value LIMIT 20",
+    ),
+    (
         "Anomalies with all bands whole",
         "SELECT field, object_id, anomaly_score FROM catalog WHERE NOT has_flag(flags, 'MISSING_BAND')\n"
         "AND NOT has_flag(flags, 'PARTIAL_BAND') AND isfinite(anomaly_score)\n"

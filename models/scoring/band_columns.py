@@ -93,6 +93,11 @@ def columns(config: BandScoringConfig, size: int) -> tuple[Column, ...]:
                f"Percentile of {c.name} among normal objects of like signal to noise; 100 = most anomalous", "%")
         for c in COMBINED
     )  # fmt: skip
+    p_values = (
+        Column(f"{c.name}_p_value", "float32",
+               f"Probability that a normal object of like signal to noise is as odd in {c.name}", ucd="stat.probability")
+        for c in COMBINED
+    )  # fmt: skip
     return (
         Column("latent_mean", "float32", "Principal components of the generator's innermost features",
                length=config.num_latent),
@@ -101,6 +106,7 @@ def columns(config: BandScoringConfig, size: int) -> tuple[Column, ...]:
         Column("input_snr", "float32", "Signal to noise of the SW aperture fluxes together", ucd="stat.snr"),
         *COMBINED,
         *percentiles,
+        *p_values,
         Column("on_manifold_score", "float32", "-log10 tail probability of the latent position"),
         Column("off_manifold_score", "float32", "-log10 tail probability of the measured bands given the prediction"),
         Column("anomaly_score", "float32", "Larger of on_manifold_score and off_manifold_score"),

@@ -285,6 +285,7 @@ def _publish(
     log10_p = {name: judgement.log10_p for name, judgement in judged.items()}
     out: dict[str, Any] = dict(scores)
     out |= {f"{column.name}_percentile": judged[column.name].percentile for column in COMBINED}
+    out |= {f"{column.name}_p_value": 10.0 ** -log10_p[column.name] for column in COMBINED}
     out |= rank(log10_p, config.on_manifold, config.off_manifold)
     of_band = {band: union(log10_p, [n for n in BAND_SCORES if n.endswith(band)]) for band in LW_BANDS}
     out |= {f"score_{band}": score for band, score in of_band.items()}

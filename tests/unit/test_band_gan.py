@@ -87,6 +87,7 @@ def test_p_values_of_normal_objects_are_uniform_at_every_signal_to_noise(normals
             rows = (normals["input_snr"] >= low) & (normals["input_snr"] < high)
             assert rows.sum() > 150
             uniform = normals[f"{name}_percentile"][rows] / 100
+            np.testing.assert_allclose(normals[f"{name}_p_value"][rows], 1 - uniform, atol=0.005)
             # Of two samples of one size (the other was calibrated with): exceeded with a probability of 1e-3.
             limit = 1.95 * np.sqrt(2 / rows.sum())
             assert stats.kstest(uniform, "uniform").statistic < limit, (name, low)
