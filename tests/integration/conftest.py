@@ -105,10 +105,11 @@ def published(site: Site, ray_session: None) -> Path:
     return site.folder / "published"
 
 
-def spilled_bytes() -> int:
-    """Bytes that the session's Ray has written to disk because its object store was full."""
+def stored_and_spilled() -> tuple[int, int]:
+    """Bytes that went into the object store of the session's Ray, and those that it wrote to disk for want of room."""
     state = get_state_from_address(ray.get_runtime_context().gcs_address)
-    return get_memory_info_reply(state).store_stats.spilled_bytes_total
+    stats = get_memory_info_reply(state).store_stats
+    return stats.cumulative_created_bytes, stats.spilled_bytes_total
 
 
 def manifest_of(root: Path, version: int = 0) -> dict:

@@ -13,7 +13,7 @@ from jobs import demo, report
 from jobs.__main__ import main
 from jobs.config import Place
 from jobs.job import JobResult
-from tests.integration.conftest import Site, manifest_of, spilled_bytes
+from tests.integration.conftest import Site, manifest_of, stored_and_spilled
 
 pytestmark = [
     pytest.mark.ray,
@@ -55,6 +55,9 @@ CONFIG = f"""
     workers = 1
 """
 
+PIXELS = 7781
+"""Of a prepared spectrum, 4 bytes each."""
+
 NO_UMAP = ("-o", "report.options.umap=false")
 """numba compiles UMAP anew in each process, half a minute; `tests/unit/test_catalogs_figures.py` draws it."""
 
@@ -84,8 +87,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_synthesize_to_report_job_by_job(config: Path, say: Say) -> None:
-    """One file of five is cut in the middle: whatever reads the release finishes with code 3."""
+    """One file of five is cut in the middle: whatever reads the release finishes with code 3.
+
+    Scoring has its readers apart from its workers, so that all spectra pass through the object store.
+    """
     folder, name = config.parent, str(config)
+    stored, spilled = stored_and_spilled()
 
     assert json.loads(say("synthesize", name, "--plan", "--limit", "2", "--json"))["spectra"] == 120
     assert not (folder / "release").exists()
@@ -110,7 +117,13 @@ def test_synthesize_to_report_job_by_job(config: Path, say: Say) -> None:
     assert sum(sum(row.values()) for row in confusion.values()) == 50, "what is injected judges too"
 
     assert json.loads(say("reprocess", name, "--plan", "--json"))["pending"] == 5
-    assert json.loads(say("infer", name, "--json", code=3))["computed"] == 5
+    before, _ = stored_and_spilled()
+    apart = ("-o", "pipeline.placement=split")
+    assert json.loads(say("infer", name, "--json", *apart, code=3))["computed"] == 5
+    after, spilled_since = stored_and_spilled()
+    assert after - before > staged["rows"] * PIXELS * 4, "spectra go through the object store"
+    assert before > stored, "so do the rows that are trained on"
+    assert spilled_since == spilled, "the object store was full"
     plan = json.loads(say("publish", name, "--plan", "--json"))
     assert (plan["version"], plan["new"], plan["pending"]) == (1, True, 0)
     assert not (folder / "catalogue" / "versions").exists()
@@ -137,9 +150,7 @@ def test_demo_plans_and_prints_the_ten_strangest(
     assert f"ingest: not to be planned yet: {config.parent}/demo-release" in plan
     # Training is tested above; here a checkpoint is there.
     monkeypatch.setitem(demo.STEPS, "train", lambda *_: JobResult({}))
-    before = spilled_bytes()
     lines = say("demo", str(config), *somewhere, code=3).splitlines()
-    assert spilled_bytes() == before, "the object store was full"
     assert sum(bool(re.match(r"\s*\d+\s+\d{8,}", line)) for line in lines) == 10
     assert lines[-2].startswith(f"report: {config.parent}/demo-output/reports/")
     assert lines[-1] == f"catalogue: {config.parent}/demo-output"

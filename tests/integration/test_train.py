@@ -195,3 +195,31 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_as_if_it_had_not_been(tmp_pa
 
     again = train(never_called, *arguments)
     assert (again.history, again.step_losses) == (result.history, result.step_losses)
+
+
+@pytest.mark.timeout(600)  # starts workers twice
+def test_a_worker_that_dies_is_replaced_and_the_same_run_goes_on(tmp_path):
+    """In the middle of the third epoch, of which nothing is kept: the second is the newest state."""
+    data = toy_data(str(tmp_path), Storage())
+    config = TrainConfig(
+        epochs=4, global_batch_rows=32, validation_fraction=0.2, max_failures=1, shuffle_buffer_rows=64
+    )
+    plain = toymodel.ToyConfig()
+    bare = bare_losses(partial(toymodel.ToyTask, plain, 0), data, config, Storage())
+    steps = len(bare) // config.epochs
+    marker = tmp_path / "killed"
+    deadly = dataclasses.replace(plain, kill_at_step=2 * steps + steps // 2, kill_marker=str(marker))
+    seen = []
+    result = train(
+        partial(toymodel.ToyTask, deadly, 0),
+        data,
+        config,
+        str(tmp_path / "runs"),
+        Storage(),
+        {"model": "toy"},
+        seen.append,
+    )
+    assert marker.exists(), "no worker died"
+    assert [message["epoch"] for message in seen if "epoch" in message] == [1, 2, 3, 4]
+    assert [epoch["step"] for epoch in result.history] == [steps * epoch for epoch in (1, 2, 3, 4)]
+    np.testing.assert_allclose(result.step_losses, bare, rtol=1e-6)
