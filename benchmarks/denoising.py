@@ -30,6 +30,7 @@ import torch
 from scipy.signal import wiener
 from skimage.metrics import structural_similarity
 
+from benchmarks.latents import latent_use
 from benchmarks.training_cutouts import Batch, Pool
 from engine.checkpoint import load
 from engine.images.bands import BANDS
@@ -87,13 +88,13 @@ def main() -> None:
     methods |= {
         name: cleaner(args, configs(args)[name], task.modules["unet_vae"]) for name, task in tasks.items()
     }
-    latents = {name: latent_use(task, test) for name, task in tasks.items()}
+    latents = {name: latent_use(task, configs(args)[name], test) for name, task in tasks.items()}
     if args.checkpoint:
         config, module = open_model(SPEC, load(args.checkpoint, Storage()), args.checkpoint)
         methods["checkpoint"] = cleaner(args, config, module)
         task = UNetVAETask(config, 0)
         task.modules["unet_vae"] = module
-        latents["checkpoint"] = latent_use(task, test)
+        latents["checkpoint"] = latent_use(task, config, test)
     table = {name: measured(args, clean, test) for name, clean in methods.items()}
     noise = {name: from_noise(args, clean) for name, clean in methods.items()}
     shapes = shape_table(args, methods, test) if args.statmorph else {}
@@ -337,14 +338,6 @@ def from_noise(args: argparse.Namespace, clean: Clean, num: int = 64) -> dict[st
     }
 
 
-def latent_use(task: UNetVAETask, test: list[Batch]) -> dict[str, float]:
-    """KL [nat an image] and active latents on the test images."""
-    found = [task.evaluate(batch) for batch in test]
-    return {
-        name: float(np.mean([m[name] for m in found])) for name in ("kl", "active_latents", "reconstruction")
-    }
-
-
 def report(table: dict, noise: dict, latents: dict, seconds: dict[str, float]) -> None:
     """Print everything."""
     print(
@@ -358,9 +351,12 @@ def report(table: dict, noise: dict, latents: dict, seconds: dict[str, float]) -
     print(f"\n{'pure noise':16}{'flux mean':>12}{'std (sigma)':>13}{'peaks > 3 sigma a band':>25}")
     for name, row in noise.items():
         print(f"{name:16}{row['flux_mean']:+12.3f}{row['flux_std']:13.3f}{row['peaks']:25.2f}")
-    print(f"\n{'latent':16}{'KL (nat)':>12}{'active':>10}{'reconstruction':>17}")
+    print(f"\n{'latent':16}{'KL (nat)':>12}{'each, from':>12}{'median':>8}{'to':>8}{'active':>10}"
+          f"{'reconstruction':>17}{'swapped (dB)':>14}")  # fmt: skip
     for name, row in latents.items():
-        print(f"{name:16}{row['kl']:12.2f}{row['active_latents']:10.1f}{row['reconstruction']:17.4f}")
+        least, middle, most = (row.get(f"kl_latent_{which}", np.nan) for which in ("min", "median", "max"))
+        print(f"{name:16}{row['kl']:12.2f}{least:12.2f}{middle:8.2f}{most:8.2f}{row['active_latents']:10.1f}"
+              f"{row['reconstruction']:17.4f}{-row.get('swap_db', np.nan):+14.2f}")  # fmt: skip
     print("\nseconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()))
 
 

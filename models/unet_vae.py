@@ -110,7 +110,8 @@ class UNetVAETask:
         """Metrics at the latent mean with all skips open, without augmentation and with full beta.
 
         `loss` and `reconstruction` are in nats a pixel, `kl` is in nats an image, `psnr` in dB and left out
-        where no image has light; `active_latents` counts those above 0.01 nat.
+        where no image has light; `active_latents` counts those above 0.01 nat, and
+        `kl_latent_min`, `_median` and `_max` say how it is shared among them.
         """
         images, target = self._tensors(batch)
         noise = torch.zeros(len(target.clean), self._config.num_latent, device=self._device)
@@ -165,7 +166,7 @@ class UNetVAETask:
             "kl": kl.sum(1).mean(),
             "active_latents": (kl.mean(0) > ACTIVE_NAT).sum(),
             "psnr": quality,
-        }
+        } | _spread(kl.mean(0))
 
     def _reconstruction(self, network: UNetVAE, output: Output, target: Target) -> Tensor:
         config = self._config
@@ -211,6 +212,13 @@ def _finite(metrics: Mapping[str, Tensor]) -> dict[str, float]:
     return {
         name: value for name, value in to_floats(metrics).items() if name != "psnr" or math.isfinite(value)
     }
+
+
+def _spread(kl: Tensor) -> dict[str, Tensor]:
+    """KL of the least, the median and the most telling latent [nat], of those [D] of all; nothing without a latent."""
+    if not len(kl):
+        return {}
+    return {"kl_latent_min": kl.min(), "kl_latent_median": kl.median(), "kl_latent_max": kl.max()}
 
 
 def _network(module: nn.Module) -> UNetVAE:

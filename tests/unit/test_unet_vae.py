@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.latents import latent_use
 from engine.flags import BLENDED, NOT_SCORED
 from models.scoring.cutouts import Cutouts, cutouts
 from models.unet_vae import SPEC, UNetVAETask
@@ -146,6 +147,12 @@ def test_after_a_little_training_the_latent_says_something_and_swapping_it_chang
     metrics = task.evaluate(train)
     assert metrics["active_latents"] >= 2
     assert metrics["kl"] > 1
+    shares = [metrics[f"kl_latent_{which}"] for which in ("min", "median", "max")]
+    assert shares == sorted(shares)
+    assert shares[0] < metrics["kl"] / small().num_latent < shares[-1] <= metrics["kl"]
+    use = latent_use(task, small(), [train])
+    assert use["kl"] == metrics["kl"]
+    assert np.isfinite(use["swap_db"])
     model = task.modules["unet_vae"].eval()
     assert isinstance(model, UNetVAE)
     images = seen(train)
