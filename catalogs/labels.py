@@ -67,7 +67,7 @@ def read_labels(release: Release, spec: CatalogSpec, storage: Storage) -> pa.Tab
 
 def labels_of(labels: pa.Table, key: Sequence[str], who: str) -> list[dict[str, Any]]:
     """Return the labels of a person that are in force, given all labels, oldest first."""
-    mine = labels.filter(pc.equal(labels["labelled_by"], who)).to_pylist()
+    mine = labels.filter(pc.call_function("equal", [labels["labelled_by"], who])).to_pylist()
     last = {tuple(row[name] for name in key): row for row in mine}
     return [row for row in last.values() if row["human_label"] != UNLABELLED]
 

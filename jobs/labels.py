@@ -105,8 +105,11 @@ def overview(place: Place, options: Options) -> JobResult:
 def submissions(labels: pa.Table) -> Sequence[dict[str, Any]]:
     """One row a submission, oldest first."""
     names = ["label_version", "labelled_by", "labelled_at", "reason"]
-    is_back = pc.equal(labels["human_label"], UNLABELLED)
-    counts = {"labels": pc.cast(pc.invert(is_back), pa.int64()), "taken_back": pc.cast(is_back, pa.int64())}
+    is_back = pc.call_function("equal", [labels["human_label"], UNLABELLED])
+    counts = {
+        "labels": pc.cast(pc.call_function("invert", [is_back]), pa.int64()),
+        "taken_back": pc.cast(is_back, pa.int64()),
+    }
     table = pa.table({**{name: labels[name] for name in names}, **counts})
     counted = table.group_by(names).aggregate([(name, "sum") for name in counts]).sort_by("label_version")
     return counted.rename_columns([*names, *counts]).to_pylist()

@@ -106,8 +106,8 @@ def held_out_first(place: Place, column: str, num: int, fraction: float) -> tupl
     """
     held_out, others = list[pa.Table](), list[pa.Table]()
     for table in tables_of(place, None, {column, SPLIT_COLUMN, *SHOWN}):
-        is_held_out = pc.less(table[SPLIT_COLUMN], fraction)
-        for parts, mine in ((held_out, is_held_out), (others, pc.invert(is_held_out))):
+        is_held_out = pc.call_function("less", [table[SPLIT_COLUMN], fraction])
+        for parts, mine in ((held_out, is_held_out), (others, pc.call_function("invert", [is_held_out]))):
             parts.append(table.filter(mine)[: num - sum(part.num_rows for part in parts)])
         if sum(part.num_rows for part in held_out) == num:
             break

@@ -124,7 +124,8 @@ def keep(measured: Measured, cuts: Mapping[str, tuple[float, float]] = CUTS) -> 
 
 def _finite(measured: Measured, names: Sequence[str]) -> np.ndarray:
     """Images of which all these are finite: bool [N]."""
-    return np.isfinite(np.stack([np.asarray(measured[name], np.float64) for name in names])).all(axis=0)
+    table = np.stack([np.asarray(measured[name], np.float64) for name in names])
+    return np.asarray(np.isfinite(table).all(axis=0))
 
 
 def morphology_distances(

@@ -120,7 +120,7 @@ def with_conditions(config: GeneratorConfig, batch: Batch) -> Batch:
     """
     if not config.conditions:
         return batch
-    is_known = ~np.isnan(_table(config, batch)).any(1)
+    is_known = np.asarray(~np.isnan(_table(config, batch)).any(1))
     if is_known.all():
         return batch
     num = int((~is_known).sum())

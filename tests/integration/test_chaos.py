@@ -19,6 +19,7 @@ def test_a_killed_worker_and_a_killed_node_leave_the_catalogue_as_it_would_have_
     hits = {
         cells[1]: int(cells[3])
         for line in ran.stdout.splitlines()
-        if line.startswith(("| actor |", "| node |")) and (cells := [cell.strip() for cell in line.split("|")])
+        if line.startswith(("| actor |", "| node |"))
+        and (cells := [cell.strip() for cell in line.split("|")])
     }
     assert hits == {"actor": 1, "node": 1}, ran.stdout

@@ -152,7 +152,7 @@ def test_after_a_little_training_the_latent_says_something_and_swapping_it_chang
     assert shares[0] < metrics["kl"] / small().num_latent < shares[-1] <= metrics["kl"]
     use = latent_use(task, small(), [train])
     assert use["kl"] == metrics["kl"]
-    assert np.isfinite(use["swap_db"])
+    assert use["swap_db"] > 0.1
     model = task.modules["unet_vae"].eval()
     assert isinstance(model, UNetVAE)
     images = seen(train)
