@@ -35,6 +35,8 @@ from benchmarks.faults.watching import Watcher
 MAX_RERUNS = 5
 MAX_TRIES = 4
 """Moments drawn for a fault until one comes before the run's end."""
+PLAIN = {"own": "plain", "nodes": "plain-nodes", "s3": "plain"}
+"""Catalogue of the undisturbed run of each place."""
 LONGEST = 20
 """A run that takes so many times as long as an undisturbed one, and two minutes, hangs."""
 
@@ -95,6 +97,7 @@ class _Stage:
     def __init__(self, stack: ExitStack, folder: Path, num_files: int, endpoint: str) -> None:
         self._stack, self._folder, self._num_files, self._endpoint = stack, folder, num_files, endpoint
         self._sites: dict[str, tuple[Site, float]] = {}
+        self._disk: Site | None = None
         self._nodes: Nodes | None = None
         self._proxy: FaultProxy | None = None
         self._server: Rgw | None = None
@@ -139,7 +142,7 @@ class _Stage:
             watcher.looks,
             watcher.blind,
             tuple(watcher.partial),
-            compare(site, name),
+            compare(site, name, PLAIN[fault.place]),
         )
         told = ", ".join(scene.told)
         print(f"{fault.name} ({told}) after {after_s:.1f} of {usual:.1f} s: {outcome}", flush=True)
@@ -163,23 +166,24 @@ class _Stage:
     def _site(self, place: str) -> tuple[Site, float]:
         """Return a site, and how long an undisturbed run takes there [s]."""
         if place not in self._sites:
-            site = {"own": self._own, "nodes": self._on_nodes, "s3": self._on_s3}[place]()
+            site = {"own": self._on_disk, "nodes": self._on_nodes, "s3": self._on_s3}[place]()
             began = time.monotonic()
-            name = "plain" if place != "nodes" else "plain-nodes"
-            if site.start(name).wait():
-                raise SystemExit(f"the undisturbed run failed:\n{site.log(name)}")
+            if site.start(PLAIN[place]).wait():
+                raise SystemExit(f"the undisturbed run failed:\n{site.log(PLAIN[place])}")
             self._sites[place] = site, time.monotonic() - began
             print(f"undisturbed, {place}: {self._sites[place][1]:.1f} s", flush=True)
         return self._sites[place]
 
-    def _own(self) -> Site:
-        return Site(self._folder, str(self._folder)).prepare(self._num_files)
+    def _on_disk(self) -> Site:
+        """Site of the release on local disk, made when it is first needed."""
+        if self._disk is None:
+            self._disk = Site(self._folder, str(self._folder)).prepare(self._num_files)
+        return self._disk
 
     def _on_nodes(self) -> Site:
-        site, _ = self._site("own")
         clock = self._clock if has_faketime() else None
         self._nodes = self._stack.enter_context(Nodes(2, num_cpus=2, clock=clock))
-        return replace(site, address=self._nodes.address)
+        return replace(self._on_disk(), address=self._nodes.address)
 
     def _on_s3(self) -> Site:
         set_keys()
