@@ -124,6 +124,7 @@ class _Stage:
             scene = Scene(driver, rng, nodes, self._proxy, self._clock, self._server)
             with suppress(subprocess.TimeoutExpired):
                 driver.wait(after_s)
+            scene.strikes()
             hit = fault.inflict(scene)
             after_s = scene.struck - began
             code, reruns = _wait(driver, limit_s), 0

@@ -110,8 +110,10 @@ def current_labels_sql(key: Sequence[str]) -> str:
     A person whose last label is -1 has taken it back.
     """
     keys = ", ".join(key)
-    last = f"row_number() OVER (PARTITION BY {keys}, labelled_by ORDER BY label_version DESC) = 1"
-    return (
-        f"SELECT {keys}, avg(human_label) AS human_label FROM "  # noqa: S608 - names of our own
-        f"(SELECT * FROM labels QUALIFY {last}) WHERE human_label <> {UNLABELLED} GROUP BY {keys}"
-    )
+    return f"SELECT {keys}, avg(human_label) AS human_label FROM ({each_label_sql(key)}) GROUP BY {keys}"  # noqa: S608 - names of our own
+
+
+def each_label_sql(key: Sequence[str]) -> str:
+    """Return SQL of the rows of a view `labels` that are in force: of each person and object the last, unless it takes back."""
+    last = f"row_number() OVER (PARTITION BY {', '.join(key)}, labelled_by ORDER BY label_version DESC) = 1"
+    return f"SELECT * FROM (SELECT * FROM labels QUALIFY {last}) WHERE human_label <> {UNLABELLED}"  # noqa: S608 - names of our own

@@ -6,7 +6,7 @@ from typing import Any
 import duckdb
 
 from catalogs import statistics
-from catalogs.labels import UNLABELLED, current_labels_sql
+from catalogs.labels import current_labels_sql, each_label_sql
 from catalogs.release import Release
 from catalogs.reranks import newest_rerank
 from catalogs.spec import CatalogSpec, Choice
@@ -49,14 +49,10 @@ def people(
 
 def _people(con: duckdb.DuckDBPyConnection, spec: CatalogSpec) -> list[dict[str, Any]]:
     """Labels in force of each person, most first."""
-    last = (
-        f"row_number() OVER (PARTITION BY {', '.join(spec.key)}, labelled_by ORDER BY label_version DESC) = 1"
-    )
     return (
         con.sql(
             "SELECT labelled_by AS who, count(*) AS labels, count(*) FILTER (human_label >= 4) AS interesting, "
-            f"max(labelled_at) AS latest FROM (SELECT * FROM labels QUALIFY {last}) "
-            f"WHERE human_label <> {UNLABELLED} GROUP BY ALL ORDER BY labels DESC, who"
+            f"max(labelled_at) AS latest FROM ({each_label_sql(spec.key)}) GROUP BY ALL ORDER BY labels DESC, who"
         )
         .to_arrow_table()
         .to_pylist()

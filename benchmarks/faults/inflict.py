@@ -40,7 +40,7 @@ class Scene:
     told: list[str] = field(default_factory=list)
 
     def strikes(self) -> None:
-        """Note when the fault happens (`struck`, of the monotonic clock): what it has to wait for comes before or after."""
+        """Note when the fault happens (`struck`, of the monotonic clock); one that waits for its victim notes it again."""
         self.struck = time.monotonic()
 
     def workers(self, title: str = "ray::") -> list[psutil.Process]:
@@ -88,7 +88,6 @@ def kill_driver(scene: Scene) -> bool:
     """Kill the driver, and the Ray that it has started, at one moment."""
     if scene.driver.poll() is not None:
         return False
-    scene.strikes()
     doomed = [] if scene.nodes else _children(scene.driver.pid)
     os.kill(scene.driver.pid, signal.SIGKILL)
     for process in doomed:
@@ -113,7 +112,6 @@ def kill_node(scene: Scene) -> bool:
     """Kill a node: its raylet by SIGKILL, and with it all that runs there; another takes its place."""
     assert scene.nodes is not None
     is_running = scene.driver.poll() is None
-    scene.strikes()
     scene.nodes.replace_one(scene.rng)
     return is_running
 
@@ -139,7 +137,6 @@ def restart_server(scene: Scene) -> bool:
     """Kill the server by SIGKILL and start it again after some seconds; the emulator, which would forget all, only refuses."""
     assert scene.proxy is not None
     is_running = scene.driver.poll() is None
-    scene.strikes()
     if scene.server is not None:
         scene.server.kill()
         scene.told.append("SIGKILL")
@@ -155,7 +152,6 @@ def jump(scene: Scene) -> bool:
     """Set the clock of the last node an hour or a day on, or back, while it works."""
     assert scene.clock is not None
     offset = scene.rng.choice(CLOCK_JUMPS)
-    scene.strikes()
     set_clock(scene.clock, offset)
     scene.told.append(f"{offset:+d} s")
     return scene.driver.poll() is None
@@ -163,7 +159,6 @@ def jump(scene: Scene) -> bool:
 
 def nothing_more(scene: Scene) -> bool:
     """Leave it alone: what goes wrong does so all the while."""
-    scene.strikes()
     return scene.driver.poll() is None
 
 
