@@ -13,15 +13,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from catalogs.numbered import append, numbered
 from catalogs.release import Release
 from catalogs.spec import CatalogSpec
 from engine.column import Column
 from engine.commit import parquet
-from engine.errors import CommitError
 from engine.schema import arrow_schema
 from engine.storage import Storage, canonical
 
-FOLDER = "labels"
+FOLDER, SUFFIX = "labels", ".parquet"
 MIN_LABEL, MAX_LABEL = 0.0, 5.0
 """Of a label: 0 is of no interest, 5 is what is looked for."""
 UNLABELLED = -1.0
@@ -53,9 +53,8 @@ def label_columns(release: Release, spec: CatalogSpec) -> tuple[Column, ...]:
 
 def label_versions(root: str, storage: Storage) -> list[LabelVersion]:
     """Submissions, oldest first."""
-    found = storage.list(storage.join(canonical(root), FOLDER), ".parquet")
-    numbered = [(file.uri.rpartition("/")[2].removesuffix(".parquet"), file.uri) for file in found]
-    return [LabelVersion(int(name), uri) for name, uri in numbered if name.isdigit()]
+    folder = storage.join(canonical(root), FOLDER)
+    return [LabelVersion(number, uri) for number, uri in numbered(folder, SUFFIX, storage)]
 
 
 def read_labels(release: Release, spec: CatalogSpec, storage: Storage) -> pa.Table:
@@ -93,15 +92,14 @@ def append_labels(release: Release, spec: CatalogSpec, storage: Storage, rows: p
         If a hundred others were quicker each time.
     """
     columns = label_columns(release, spec)
-    number = max((version.number for version in label_versions(release.root, storage)), default=0)
-    for _ in range(100):
-        number += 1
+
+    def content(number: int) -> bytes:
         numbers = pa.array([number] * rows.num_rows, pa.int32())
         table = rows.append_column("label_version", numbers).select([column.name for column in columns])
-        uri = storage.join(release.root, FOLDER, f"{number:06d}.parquet")
-        if storage.put_if_absent(uri, parquet.to_bytes(table.cast(arrow_schema(columns)))):
-            return number
-    raise CommitError("labels could not be added: others were quicker each time", release.root)
+        return parquet.to_bytes(table.cast(arrow_schema(columns)))
+
+    folder = storage.join(release.root, FOLDER)
+    return append(folder, SUFFIX, storage, content, "labels could not be added")
 
 
 def current_labels_sql(key: Sequence[str]) -> str:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from catalogs.numbered import append, numbered
 from catalogs.release import Release
 from catalogs.spec import CatalogSpec
 from engine.column import Column
 from engine.errors import CommitError
 from engine.storage import Storage, canonical
 
-FOLDER = "reranks"
+FOLDER, SUFFIX = "reranks", ".json"
 
 SCORE_COLUMNS: dict[str, tuple[Column, ...]] = {
     "astronomaly": (
@@ -108,12 +109,8 @@ def write_rerank(release: Release, storage: Storage, rerank: Rerank) -> int:
         If a hundred others were quicker each time.
     """
     data = json.dumps(asdict(rerank), sort_keys=True).encode()
-    number = max((number for number, _ in _records(release.root, storage)), default=0)
-    for _ in range(100):
-        number += 1
-        if storage.put_if_absent(storage.join(release.root, FOLDER, f"{number:06d}.json"), data):
-            return number
-    raise CommitError("ranks could not be recorded: others were quicker each time", release.root)
+    folder = storage.join(release.root, FOLDER)
+    return append(folder, SUFFIX, storage, lambda _: data, "ranks could not be recorded")
 
 
 def rerank_uris(release: Release, rerank: Rerank | None) -> list[str]:
@@ -122,9 +119,7 @@ def rerank_uris(release: Release, rerank: Rerank | None) -> list[str]:
 
 
 def _records(root: str, storage: Storage) -> list[tuple[int, str]]:
-    found = storage.list(storage.join(canonical(root), FOLDER), ".json")
-    numbered = [(file.uri.rpartition("/")[2].removesuffix(".json"), file.uri) for file in found]
-    return [(int(name), uri) for name, uri in numbered if name.isdigit()]
+    return numbered(storage.join(canonical(root), FOLDER), SUFFIX, storage)
 
 
 def _read(uri: str, storage: Storage) -> Rerank:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from catalogs.latent_space import Track
+from catalogs.numbered import append, numbered
 from catalogs.release import Release
 from engine.column import Column
 from engine.commit import parquet
@@ -21,6 +22,7 @@ from engine.errors import CommitError
 from engine.schema import arrow_schema
 from engine.storage import Storage
 
+SUFFIX = ".json"
 COLUMNS = (
     Column("track", "string", "Property that the path is along"),
     Column("step", "int32", "Step of the path, from 0"),
@@ -75,12 +77,9 @@ def write_tracks(
     path = f"{_folder(release)}/{secrets.token_hex(6)}.parquet"
     storage.put(storage.join(release.root, path), parquet.to_bytes(_table(tracks)))
     record = json.dumps({"path": path, "settings": dict(settings)}, sort_keys=True).encode()
-    number = before[-1][0] if before else 0
-    for _ in range(100):
-        number += 1
-        if storage.put_if_absent(storage.join(release.root, _folder(release), f"{number:06d}.json"), record):
-            return track_uris(release, storage)
-    raise CommitError("tracks could not be recorded: others were quicker each time", release.root)
+    folder = storage.join(release.root, _folder(release))
+    append(folder, SUFFIX, storage, lambda _: record, "tracks could not be recorded")
+    return track_uris(release, storage)
 
 
 def track_uris(release: Release, storage: Storage) -> list[str]:
@@ -101,9 +100,7 @@ def _folder(release: Release) -> str:
 
 def _records(release: Release, storage: Storage) -> list[tuple[int, str]]:
     """Numbers and places of the records, oldest first."""
-    found = storage.list(storage.join(release.root, _folder(release)), ".json")
-    numbered = [(file.uri.rpartition("/")[2].removesuffix(".json"), file.uri) for file in found]
-    return sorted((int(name), uri) for name, uri in numbered if name.isdigit())
+    return numbered(storage.join(release.root, _folder(release)), SUFFIX, storage)
 
 
 def _read(uri: str, storage: Storage) -> dict[str, Any]:
