@@ -25,9 +25,6 @@ os.environ.setdefault(
 )  # instead of 15, with which the process below would go first
 os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
 
-if os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
-    os.nice(10)  # the first process has the tests with Ray, which are the longest: others take what it leaves
-
 pytest_plugins = ["tests.servers"]
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -55,6 +52,19 @@ def _files_with_ray() -> frozenset[str]:
         for path in root.glob("tests/**/test_*.py")
         if "mark.ray" in path.read_text()
     )
+
+
+@cache
+def _take_what_is_left() -> None:
+    """Lower this process's priority, once."""
+    os.nice(10)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let the process with the tests with Ray go first: they are the longest."""
+    beside_others = "PYTEST_XDIST_WORKER" in os.environ
+    if beside_others and item.nodeid.partition("::")[0] not in _files_with_ray():
+        _take_what_is_left()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneRay:

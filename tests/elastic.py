@@ -1,9 +1,10 @@
 """A node comes while units are computed, then the one that was there first is killed; `python -m tests.elastic FOLDER`.
 
-In a process of its own, for it makes clusters. Prints the nodes that computed units before and after the second came,
-the records, and how many of them are of different units.
+In a process of its own, for it makes clusters. Writes to `counts.json` (Ray prints as it likes) the nodes that computed
+units before and after the second came, the records, and how many of them are of different units.
 """
 
+import json
 import os
 import sys
 import threading
@@ -95,7 +96,8 @@ def main(folder: Path) -> None:
     cluster.remove_node(first, allow_graceful=False)
     (notes / KILLED).touch()
     run.join()
-    print(len(before), len(nodes_that_worked(notes)), len(records), len(set(records)))
+    counts = [len(before), len(nodes_that_worked(notes)), len(records), len(set(records))]
+    (folder / "counts.json").write_text(json.dumps(counts))
     ray.shutdown()
     cluster.shutdown()
 

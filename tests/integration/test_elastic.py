@@ -1,5 +1,6 @@
 """Nodes join and leave while a job runs."""
 
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +21,6 @@ def test_node_joins_the_first_one_dies_and_nothing_is_lost_or_doubled(tmp_path: 
     command = [sys.executable, "-m", "tests.elastic", str(tmp_path)]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=360)
     assert done.returncode == 0, done.stderr[-2000:]
-    before, after, records, distinct = map(int, done.stdout.split()[-4:])
+    before, after, records, distinct = json.loads((tmp_path / "counts.json").read_text())
     assert (before, after) == (1, 2)
     assert records == distinct == 100
