@@ -2,10 +2,11 @@
 
     python -m benchmarks.rerank [--rows 2000000 10000000] [--latents 10] [--labels 50] [--method astronomaly] [--folder DIR]
 
-Catalogues of random latent coordinates with some clusters in them are written as partitions, as `publish` leaves them
-(not timed). Each is ranked as `jobs rerank` does it: both passes over the partitions, scores written as Parquet. The
-smallest comes first, and peaks are of the process so far: a larger one that adds nothing to the peak needs no more memory.
-The first also pays for imports and compilation.
+Catalogues of random latent coordinates with some clusters in them are published as partitions (not timed), and the
+objects with the highest scores are labelled in a CSV file. Timed is the command that an astronomer gives,
+`python -m jobs rerank CATALOGUE --labels FILE`, in a process of its own: start-up, looking up the objects of the labels,
+learning, both passes over the partitions, scores written as Parquet. The smallest catalogue comes first, and peaks are of
+the largest process so far: a catalogue that adds nothing to the peak needs no more memory.
 
 Beside it, on `--compare` rows of the last, the method taken straight. Astronomaly: scikit-learn's forest row by row of
 the whole matrix and a k-d tree, with the sums of these rows alone, labels as predicted. Protege: scikit-learn's
@@ -16,9 +17,12 @@ on the same rows. Times of this comparison are without the fit, which both need.
 import argparse
 import json
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -27,19 +31,20 @@ import pyarrow.parquet as pq
 from scipy.spatial import KDTree
 from scipy.stats import norm, spearmanr
 
-from catalogs.release import Release
+from catalogs.release import Release, load_release
 from catalogs.spectral_anomaly import SPEC
 from engine.column import Column
-from engine.commit.manifest import DataFile, Manifest
+from engine.commit.manifest import DataFile, Manifest, Version
 from engine.rows import DEC, FLAGS, RA
 from engine.schema import list_array
 from engine.storage import Storage
 from jobs.catalogue import RerankConfig
-from jobs.rerank import learned, rerank_files
+from jobs.rerank import learned
 from models.reranking.labelled import Labelled
 
 PARTITION_ROWS = 500_000
 NUM_CLUSTERS = 20
+CREATED = "2026-01-01T00:00:00+00:00"
 
 
 def main() -> None:
@@ -81,22 +86,34 @@ def shown(value: float | str) -> str:
 
 
 def measure(args: argparse.Namespace, release: Release) -> dict[str, float | int | str]:
-    config = RerankConfig(method=args.method, num_threads=args.threads)
-    labelled = judge(args, release)
-    before = peak_gib()
-    start, start_cpu = time.perf_counter(), time.process_time()
-    reranker = learned(labelled, config)
-    files = rerank_files(release, SPEC, Storage(), reranker, config)
-    seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+    """Run the job on one catalogue."""
+    labels = write_labels(args, release)
+    settings = (f"-orerank.method={args.method}", f"-orerank.num_threads={args.threads}")
+    line = [
+        sys.executable,
+        "-m",
+        "jobs",
+        "rerank",
+        release.root,
+        "--labels",
+        str(labels),
+        "--who",
+        "benchmark",
+    ]
+    before, start = spent(), time.perf_counter()
+    done = subprocess.run([*line, *settings, "--json"], check=True, stdout=subprocess.PIPE, text=True)
+    seconds, after = time.perf_counter() - start, spent()
+    said = json.loads(done.stdout)
+    written = sum(path.stat().st_size for path in Path(release.root, "reranks").rglob("*.parquet"))
     return {
-        "rows": sum(file.rows for file in files), "latents": args.latents, "labels": args.labels, "method": args.method,
-        "seconds": seconds, "CPU seconds": cpu, "peak memory before [GiB]": before, "peak memory [GiB]": peak_gib(),
-        "written [MB]": sum(file.num_bytes for file in files) / 1e6,
+        "rows": said["rows"], "latents": args.latents, "labels": said["labels"], "method": said["method"],
+        "seconds": seconds, "CPU seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "peak memory so far [GiB]": after.ru_maxrss / 2**20, "written [MB]": written / 1e6,
     }  # fmt: skip
 
 
-def peak_gib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def spent() -> resource.struct_rusage:
+    return resource.getrusage(resource.RUSAGE_CHILDREN)
 
 
 def draw(num_rows: int, num_latents: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -122,30 +139,44 @@ def write_catalogue(args: argparse.Namespace, rows: int, folder: str) -> Release
         table = pa.table({
             "targetid": np.arange(num_rows) + first + 2**60, "survey": pa.array(["main"] * num_rows),
             "program": pa.array(["dark"] * num_rows), "latent_mean": list_array(latent), "anomaly_score": score,
-            "flags": np.zeros(num_rows, np.int32),
+            "ra": np.full(num_rows, 150.0), "dec": np.zeros(num_rows), "flags": np.zeros(num_rows, np.int32),
         })  # fmt: skip
         path = f"{number:06d}.parquet"
         pq.write_table(table, f"{folder}/{path}", row_group_size=50_000, compression="zstd")
         files.append(DataFile(path=path, role="data", rows=num_rows, num_bytes=0, sha256=""))
-    return Release(folder, manifest_of_files(files), columns, SPEC)
+    publish(folder, files, columns)
+    return load_release(folder, Storage())
 
 
-def manifest_of_files(files: list[DataFile]) -> Manifest:
-    """Make a manifest that names the files; nothing else of it is read here."""
-    rows = sum(file.rows for file in files)
-    return Manifest("0", "spectral_anomaly", "hats", "", "", (), 0, tuple(files), rows, rows, {}, 0)
+def publish(folder: str, files: list[DataFile], columns: tuple[Column, ...]) -> None:
+    """Write a manifest that names the files, and the version that names it; nothing else is read here."""
+    rows, declared = sum(file.rows for file in files), tuple(asdict(column) for column in columns)
+    manifest = Manifest("0", SPEC.name, "hats", "v1", CREATED, declared, 0, tuple(files), rows, rows, {}, 0)
+    Path(folder, "manifest.json").write_text(manifest.to_json())
+    version = Version(1, 0, "0", "manifest.json", CREATED, rows, 0)
+    Path(folder, "versions").mkdir()
+    Path(folder, "versions", "000001.json").write_text(json.dumps(asdict(version)))
+
+
+def write_labels(args: argparse.Namespace, release: Release) -> Path:
+    """Write the labels of `judge` as a person would hand them in."""
+    _, score = next(rows_of(release))
+    top = np.argsort(-score)[: args.labels]
+    lines = [
+        f"main/dark/{row + 2**60},0,{label:g}"
+        for row, label in zip(top, judge(args, release).labels, strict=True)
+    ]
+    path = Path(release.root).with_suffix(".csv")
+    path.write_text("\n".join([",score,human_label", *lines]) + "\n")
+    return path
 
 
 def judge(args: argparse.Namespace, release: Release) -> Labelled:
     """Labels of the rows with the highest scores of the first partition: interesting in some clusters only."""
     latent, score = next(rows_of(release))
     top = np.argsort(-score)[: args.labels]
-    cluster = np.argmin(
-        ((latent[top, None] - np.random.default_rng(0).normal(size=(NUM_CLUSTERS, args.latents))) ** 2).sum(
-            2
-        ),
-        1,
-    )
+    centres = np.random.default_rng(0).normal(size=(NUM_CLUSTERS, args.latents))
+    cluster = np.argmin(((latent[top, None] - centres) ** 2).sum(2), 1)
     return Labelled(latent[top], np.where(cluster % 3 == 0, 5.0, cluster % 2).astype(float))
 
 
