@@ -30,6 +30,8 @@ NUM_UNITS = 100
 JOINING, KILLED = "joining", "killed"
 """Marks that tell workers how far it is."""
 ONE_CPU = Resources(num_cpus=1)
+DEATH_IS_NOTICED = {"RAY_health_check_period_ms": "500"}
+"""Five times this after it, by default 15 s."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 150) -> None:
 def main(folder: Path) -> None:
     notes = folder / "notes"
     notes.mkdir()
+    os.environ.update(DEATH_IS_NOTICED)
     memory = {"object_store_memory": 100 << 20}
     head = {"num_cpus": 0, "include_dashboard": False, **memory}
     cluster = Cluster(initialize_head=True, head_node_args=head)

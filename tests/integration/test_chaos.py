@@ -1,10 +1,13 @@
 """`make chaos` in short: a node is killed at a random moment. Workers, drivers and servers that fail have tests of their own here."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.elastic import DEATH_IS_NOTICED
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -14,6 +17,7 @@ def test_a_killed_node_leaves_the_catalogue_as_it_would_have_been() -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "benchmarks.chaos", *options],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
+        env=os.environ | DEATH_IS_NOTICED,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
     cells = [line.split("|") for line in ran.stdout.splitlines() if line.startswith("| node |")]
