@@ -137,9 +137,13 @@ class MixConfig(Config):
     """Another staged set, such as an augmentation catalogue, that takes the place of some batches in training."""
 
     staged: Place
-    """What `ingest` or `augment` wrote; it must have the columns that the model learns from."""
+    """What `ingest` or `augment` wrote; it must have the columns that the model learns from, or `columns` says what is
+    taken instead."""
     alpha: float = Field(default=0.5, ge=0, le=1)
     """Probability that a batch is of it, not of `staged`; validation rows are those of `staged` alone."""
+    columns: dict[str, str | float] = Field(default_factory=dict)
+    """Columns that it lacks or calls otherwise: what the model reads -> a column of it, or a value for all its rows and
+    pixels, such as `{ science = "image", error = 20.0, mask = 0 }`."""
 
 
 class NearestRealConfig(NearestConfig):

@@ -12,7 +12,7 @@ from engine import cluster
 from engine.checkpoint import Checkpoint, save
 from engine.column import Column
 from engine.commit import Manifest, read_manifest
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, ConfigError
 from engine.infer import open_model
 from engine.schema import arrow_type
 from engine.spectra.prepare import SpectrumPrep
@@ -23,6 +23,7 @@ from engine.train.fit import check_held_out, fit_scoring, samples
 from engine.train.kinds import fit_kinds
 from engine.train.loop import TrainData, TrainResult
 from engine.train.plan import Mix
+from engine.train.standins import StandIns
 from engine.units import FileRef
 from jobs.config import JobConfig, MixConfig, Place, load, model_of
 from jobs.job import JobResult, Options
@@ -103,7 +104,31 @@ def _mix(config: MixConfig, columns: tuple[Column, ...], realisations: Realisati
     """Find the files of the set that is mixed in."""
     storage = Storage(config.staged.storage)
     manifest = read_manifest(config.staged.uri, storage)
-    return Mix(_data(config.staged, manifest, columns, realisations, None), config.alpha, storage)
+    if not config.columns:
+        return Mix(_data(config.staged, manifest, columns, realisations, None), config.alpha, storage)
+    _check_stand_ins(config, [column.name for column in columns], realisations)
+    given = [(column, config.columns.get(column.name, column.name)) for column in columns]
+    read = tuple(
+        _as_staged(replace(column, name=name), manifest) for column, name in given if isinstance(name, str)
+    )
+    data = _data(config.staged, manifest, read, None, None)
+    stand_ins = StandIns(columns, config.columns)
+    return Mix(replace(data, columns=stand_ins.names, stand_ins=stand_ins), config.alpha, storage)
+
+
+def _check_stand_ins(config: MixConfig, names: Sequence[str], realisations: Realisations | None) -> None:
+    if unread := sorted(set(config.columns) - set(names)):
+        raise ConfigError("the model does not read these", "mix.columns", ", ".join(unread), ", ".join(names))
+    if realisations:
+        hint = "Leave it out: what is mixed in must have all columns."
+        raise ConfigError("nothing can stand in where realisations are made", "mix.columns", hint=hint)
+
+
+def _as_staged(column: Column, manifest: Manifest) -> Column:
+    """Take a number as it was staged for any number: it is cast when it is read."""
+    found = {fields["name"]: Column(**fields) for fields in manifest.columns}.get(column.name, column)
+    are_numbers = not (column.length or found.length) and "string" not in (column.dtype, found.dtype)
+    return found if are_numbers else column
 
 
 def _train(

@@ -14,6 +14,7 @@ from engine.errors import ConfigError
 from engine.infer import Device
 from engine.locations import canonical
 from engine.storage import Storage
+from engine.train.standins import StandIns
 from engine.units import FileRef, content_hash
 
 MIX_SIGMAS = 4.0
@@ -138,6 +139,8 @@ class TrainData:
         Columns that the task reads.
     realisations
         What makes them of the staged ones; None: they are staged as they are.
+    stand_ins
+        What takes the place of columns that the set lacks or calls otherwise; None: it has them all.
     mix
         Another set that is mixed in; None: there is none.
     """
@@ -146,6 +149,7 @@ class TrainData:
     num_rows: int
     columns: tuple[str, ...]
     realisations: Realisations | None = None
+    stand_ins: StandIns | None = None
     mix: "Mix | None" = None
 
 
@@ -156,7 +160,7 @@ class Mix:
     Parameters
     ----------
     data
-        Its rows, of the same columns.
+        Its rows, of the same columns or with something that stands in for them.
     alpha
         Probability that a batch is of it.
     storage
@@ -280,4 +284,5 @@ def run_name(data: TrainData, config: TrainConfig, identity: Mapping[str, Any]) 
     facts: list[Any] = [settings, sorted(map(asdict, data.files), key=str), data.columns, identity]
     if data.mix:
         facts += [data.mix.alpha, sorted(map(asdict, data.mix.data.files), key=str)]
+        facts += [sorted(data.mix.data.stand_ins.given.items())] if data.mix.data.stand_ins else []
     return content_hash(facts, size=10)

@@ -15,6 +15,7 @@ from ray.data.block import BlockMetadata
 from engine.storage import Storage
 from engine.train.batches import SPLIT_COLUMN, read_tables
 from engine.train.plan import Realisations, TrainConfig, TrainData, ordered_files
+from engine.train.standins import StandIns
 from engine.units import FileRef
 
 
@@ -30,9 +31,11 @@ class StagedDatasource(Datasource):
         columns: Sequence[str],
         storage: Storage,
         realisations: Realisations | None = None,
+        stand_ins: StandIns | None = None,
     ) -> None:
         super().__init__()
-        self._parts, self._storage, self._realisations = list(parts), storage, realisations
+        self._parts, self._storage = list(parts), storage
+        self._realisations, self._stand_ins = realisations, stand_ins
         self._columns = list(columns)
 
     def estimate_inmemory_data_size(self) -> int:
@@ -53,6 +56,8 @@ class StagedDatasource(Datasource):
         read = partial(read_tables, [file.uri], self._columns, self._storage)
         if self._realisations:
             read = partial(realised, self._realisations, number, file.uri, self._columns, self._storage)
+        elif self._stand_ins:
+            read = partial(stood_in, self._stand_ins, file.uri, self._storage)
         return ReadTask(read, metadata, per_task_row_limit=row_limit)
 
 
@@ -63,6 +68,12 @@ def realised(
     own = [name for name in columns if name != SPLIT_COLUMN]
     for table in read_tables([uri], [*realisations.reads(own), SPLIT_COLUMN], storage):
         yield realisations(table, number).select(list(columns))
+
+
+def stood_in(stand_ins: StandIns, uri: str, storage: Storage) -> Iterator[pa.Table]:
+    """Yield the rows of a staged file with the columns that the model reads."""
+    for table in read_tables([uri], [*stand_ins.reads(), SPLIT_COLUMN], storage):
+        yield stand_ins(table, [SPLIT_COLUMN])
 
 
 def dataset(data: TrainData, config: TrainConfig, storage: Storage, passes: int = 1) -> Dataset:
@@ -83,6 +94,7 @@ def dataset(data: TrainData, config: TrainConfig, storage: Storage, passes: int 
         for turn in range(passes * count)
         for file in ordered_files(data, config.seed + turn)
     ]
-    source = StagedDatasource(parts, [*data.columns, SPLIT_COLUMN], storage, data.realisations)
+    columns = [*data.columns, SPLIT_COLUMN]
+    source = StagedDatasource(parts, columns, storage, data.realisations, data.stand_ins)
     with DataContext.current(context):  # a dataset keeps the context that it was made in
         return ray.data.read_datasource(source, num_cpus=config.read_cpus, override_num_blocks=len(parts))

@@ -5,14 +5,22 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from engine.column import Column
 from engine.commit import read_manifest
-from engine.errors import CheckpointError
+from engine.commit.manifest import DataFile
+from engine.errors import CheckpointError, EngineError, SchemaError
+from engine.schema import arrow_schema, column_array, to_arrays
 from engine.storage import Storage
 from engine.train.loop import TrainResult
-from jobs.config import JobConfig
-from jobs.train import _check_columns, _checkpoint, _fitted, training_data
+from engine.train.plan import TrainConfig, TrainData, run_name
+from engine.train.stream import StagedDatasource
+from engine.units import FileRef
+from jobs.config import JobConfig, MixConfig
+from jobs.train import _check_columns, _checkpoint, _fitted, _mix, training_data
 from models import MODELS
 from models.disk_classifier import SPEC as DISKS
 from models.disk_classifier_config import PRESETS
@@ -84,3 +92,79 @@ def test_a_training_stores_how_artefacts_look_unless_it_is_told_not_to(
     assert fitted.metrics["val_loss"] == 1.0
     confusion = fitted.metrics.get("artefact_confusion", {})
     assert sum(sum(row.values()) for row in confusion.values()) == injected_rows // 4
+
+
+GENERATED = (
+    Column("image", "float32", "Samples", "nJy", length=4, packed=True),
+    Column("class", "float64", "Condition"),
+    Column("note", "string", "Text"),
+)
+READ = (
+    Column("science", "float32", "Flux", "nJy", length=4, packed=True),
+    Column("mask", "bool", "Not usable", length=4, packed=True),
+    Column("dx", "float32", "Offset", "pixel"),
+    Column("label", "int8", "Class"),
+)
+GIVEN = {"science": "image", "label": "class", "mask": 0, "dx": 0.25}
+
+
+def mixed_in(monkeypatch: pytest.MonkeyPatch, columns: dict, realisations: object = None):
+    facts = manifest(GENERATED)
+    facts.files = [DataFile("part.parquet", 3, 1, "a")]
+    monkeypatch.setattr("jobs.train.read_manifest", lambda *_: facts)
+    config = MixConfig.model_validate({"staged": {"uri": "samples"}, "columns": columns})
+    return _mix(config, READ, realisations)
+
+
+def test_generated_images_stand_in_for_what_a_classifier_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = mixed_in(monkeypatch, GIVEN).data
+    assert data.columns == ("science", "mask", "dx", "label")
+    assert data.stand_ins is not None
+    assert data.stand_ins.reads() == ["image", "class"]
+    image = np.arange(12, dtype=np.float32).reshape(3, 4)
+    values = {"image": image, "class": np.array([1.0, 0.0, 1.0]), "note": np.array(["", "", ""])}
+    table = pa.table({c.name: column_array(c, values[c.name]) for c in GENERATED}, arrow_schema(GENERATED))
+    path = tmp_path / "part.parquet"
+    pq.write_table(table.append_column("split_hash", pa.array([0.1, 0.2, 0.3])), path)
+
+    source = StagedDatasource([(FileRef(str(path), 1, "a"), 0)], [], Storage(), stand_ins=data.stand_ins)
+    (read,) = source.get_read_tasks(1)
+    (found,) = read()
+    assert found.column_names == [*data.columns, "split_hash"]
+    arrays = to_arrays(found, data.columns)
+    np.testing.assert_array_equal(arrays["science"], image)
+    np.testing.assert_array_equal(arrays["mask"], np.zeros((3, 4), bool))
+    assert arrays["dx"].tolist() == [0.25] * 3
+    assert (arrays["label"].dtype, arrays["label"].tolist()) == (np.int8, [1, 0, 1])
+    half = table.set_column(1, "class", pa.array([0.5, 0.0, 1.0]))
+    with pytest.raises(SchemaError, match="column 'label' cannot be cast"):
+        data.stand_ins(half)
+
+
+def test_what_stands_in_names_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = TrainData((FileRef("b", 1, "b"),), 9, ("science",))
+    names = {
+        run_name(dataclasses.replace(data, mix=mixed_in(monkeypatch, {**GIVEN, "dx": dx})), TrainConfig(), {})
+        for dx in (0.0, 0.5)
+    }
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "realisations", "message"),
+    [
+        ({**GIVEN, "sciense": 1}, None, "the model does not read these; got sciense; expected science"),
+        (GIVEN, object(), "nothing can stand in where realisations are made"),
+        ({**GIVEN, "label": "kind"}, None, "learns from column 'kind'"),
+        ({**GIVEN, "label": "note"}, None, "learns from column 'note'"),
+        ({**GIVEN, "science": "class"}, None, "learns from column 'class'"),
+        ({"science": "image", "label": "class", "mask": 0}, None, "learns from column 'dx'"),
+    ],
+)
+def test_what_cannot_stand_in_is_refused(
+    columns: dict, realisations: object, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(EngineError, match=message):
+        mixed_in(monkeypatch, columns, realisations)
