@@ -173,7 +173,7 @@ def show(args: argparse.Namespace, curves: dict[str, np.ndarray]) -> None:
 def draw(args: argparse.Namespace, curves: dict[str, np.ndarray]) -> str:
     """Draw the curves as SVG."""
     with style():
-        figure = new_figure(5.6, 3.6)
+        figure = new_figure(7.4, 3.6)
         axes = figure.subplots()
         for name, curve in curves.items():
             _draw_curve(axes, name, curve)
@@ -182,7 +182,7 @@ def draw(args: argparse.Namespace, curves: dict[str, np.ndarray]) -> str:
         axes.set_xlim(0, args.labels)
         highest = max(curve.mean(0).max() for name, curve in curves.items() if name != "best possible")
         axes.set_ylim(0, 1.25 * highest)
-        axes.legend(loc=(0.6, 0.13))
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
         return to_svg(figure)
 
 
