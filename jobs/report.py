@@ -87,7 +87,9 @@ def facts_of(checkpoint: Checkpoint) -> CheckpointFacts:
         if index < len(CLASSES) - 1
     }  # fmt: skip
     scoring = checkpoint.config.get("scoring", {})
-    parts = {f"{name}_score": len(scoring[name]) for name in ("off_manifold", "on_manifold") if name in scoring}
+    parts = {
+        f"{name}_score": len(scoring[name]) for name in ("off_manifold", "on_manifold") if name in scoring
+    }
     return CheckpointFacts(checkpoint.metrics.get("artefact_confusion", {}), known, parts)
 
 

@@ -190,7 +190,9 @@ def inject(batch: Arrays, prep: SpectrumPrep, rng: np.random.Generator) -> Array
     batch = {name: np.asarray(values)[rows] for name, values in batch.items()}
     z = np.asarray(batch.get("z", np.full(len(rows), np.nan)), np.float64)
     kinds = [_drawn(batch["spectype"][row], z[row], rng) for row in range(len(rows))]
-    able = np.array([row for row, kind in enumerate(kinds) if kind and (kind != "blend" or len(rows) > 1)], int)
+    able = np.array(
+        [row for row, kind in enumerate(kinds) if kind and (kind != "blend" or len(rows) > 1)], int
+    )
     changed = [_changed(batch, z, row, kinds[row], prep, rng) for row in able]
     chosen = {name: values[able] for name, values in batch.items()}
     pairs = (np.array([getattr(one, name) for one in changed]) for name in ("flux", "ivar"))

@@ -57,10 +57,20 @@ def columns(num_latent: int, scoring: ScoringConfig | None = None) -> tuple[Colu
         *raw,
         *(_percentile(column) for column in raw),
         *(_p_value(column) for column in raw),
-        Column("on_manifold_score", "float32", "Highest -log10 p of the single scores of the latent position"),
-        Column("off_manifold_score", "float32", "Highest -log10 p of the single scores of the reconstruction; the highest of n is exceeded "
-               "up to n times as often as 10^-score"),
-        Column("anomaly_score", "float32", "Larger of on_manifold_score and off_manifold_score; a rank, no probability"),
+        Column(
+            "on_manifold_score", "float32", "Highest -log10 p of the single scores of the latent position"
+        ),
+        Column(
+            "off_manifold_score",
+            "float32",
+            "Highest -log10 p of the single scores of the reconstruction; the highest of n is exceeded "
+            "up to n times as often as 10^-score",
+        ),
+        Column(
+            "anomaly_score",
+            "float32",
+            "Larger of on_manifold_score and off_manifold_score; a rank, no probability",
+        ),
         *_explanation(scoring.num_explained),
     )
 
