@@ -20,7 +20,7 @@ import torch
 from benchmarks.training_spectra import Augment, Recipe, chunks
 from catalogs.figures import style, to_svg
 from catalogs.latent_map import principal_components
-from catalogs.latent_space import Evidence
+from catalogs.latent_space import Evidence, Track
 from catalogs.spectral_properties import PROPERTIES
 from catalogs.track_charts import track_figure
 from engine.checkpoint import load
@@ -49,7 +49,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS, help="what is simulated")
     parser.add_argument("--min-snr", type=float, default=0.0, help="median signal-to-noise of a pixel")
     parser.add_argument("--num-workers", type=int, default=0)
-    parser.add_argument("--figure", type=Path, default=Path("docs/track_h_alpha.svg"))
+    parser.add_argument("--figure", type=Path, help="SVG; without it only what is found is printed")
     args = parser.parse_args(words)
     torch.set_num_threads(1)
     checkpoint = load(args.checkpoint, Storage(), SPEC.name, SPEC.version)
@@ -68,15 +68,22 @@ def main(words: list[str] | None = None) -> None:
     if not found.tracks:
         raise SystemExit(f"{found.notes[0]} Raise --num-spectra.")
     (track,) = found.tracks
+    print(f"track along {track.title}: {track.num_objects} objects")
+    if args.figure:
+        draw(sample, track, args.figure)
+
+
+def draw(sample: Sample, track: Track, path: Path) -> None:
+    """Draw the track over the first two principal components of the sample."""
     points, steps, _ = principal_components(sample.latent, track.latent)
     with style():
-        args.figure.write_text(rounded(to_svg(track_figure(track, points[:NUM_POINTS], steps))) + "\n")
-    print(f"{args.figure}: {track.num_objects} objects, {args.figure.stat().st_size / 1000:.0f} kB")
+        path.write_text(rounded(to_svg(track_figure(track, points[:NUM_POINTS], steps))) + "\n")
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
 def rounded(svg: str) -> str:
-    """Round the coordinates of paths to a tenth of a point: spectra have thousands of them."""
-    return re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d)\d+", r"\1", path[0]), svg)
+    """Round coordinates to a tenth of a point: spectra have thousands of them."""
+    return re.sub(r' (?:d|x|y)="[^"]*"', lambda path: re.sub(r"(\.\d)\d+", r"\1", path[0]), svg)
 
 
 def mix(targets: Sequence[str]) -> SimulateConfig:

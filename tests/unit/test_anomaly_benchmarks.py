@@ -151,6 +151,12 @@ def test_a_track_is_drawn_without_a_release(
         track_figure.main([*line, "--num-spectra", "128"])
 
 
+def test_coordinates_of_a_figure_are_rounded_and_nothing_else() -> None:
+    svg = '<path d="M 1.2345 6.7\nL 8 9.0001" style="opacity: 0.123"/><use x="3.999" y="5"/>'
+    short = '<path d="M 1.2 6.7\nL 8 9.0" style="opacity: 0.123"/><use x="3.9" y="5"/>'
+    assert track_figure.rounded(svg) == short
+
+
 def test_only_what_is_asked_for_is_simulated_and_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     shares = dict(zip(population.TARGETS, track_figure.mix(("QSO", "STAR")).target_fractions(), strict=True))
     assert shares == pytest.approx({"BGS": 0, "LRG": 0, "ELG": 0, "QSO": 13 / 30, "STAR": 17 / 30})
