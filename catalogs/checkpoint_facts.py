@@ -20,10 +20,13 @@ class CheckpointFacts:
         Kind of injected anomaly to how many were taken for `artefact` and for `physical`; empty if nobody counted.
     reference_class
         Class of each object that can be a nearest neighbour, by id.
+    score_parts
+        Of how many calibrated scores `off_manifold_score` and `on_manifold_score` are the highest; empty if it does not say.
     """
 
     confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     reference_class: Mapping[int, str] = field(default_factory=dict)
+    score_parts: Mapping[str, int] = field(default_factory=dict)
 
     def kinds(self) -> list[dict[str, Any]]:
         """Rows of the confusion table: artefacts first, in each family the best recognised first."""

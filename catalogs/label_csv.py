@@ -2,7 +2,8 @@
 
 The index of ours is the key with slashes (`main/dark/39627835576420141`), which no spreadsheet takes for a number. A
 bare TARGETID or object id does as well, and so do columns of the key instead of an index. An empty `human_label` says
-nothing; -1 takes a label of the same person back, if there is one.
+nothing; -1 takes a label of the same person back, if there is one. `label_before` is what stood in `human_label` when we
+wrote the file: who leaves a label as it was says nothing, it may be another's or a mean over people.
 """
 
 import csv
@@ -18,6 +19,8 @@ from engine.errors import ConfigError
 SEPARATOR = "/"
 MAX_PROBLEMS = 5
 """Problems that are told at once."""
+BEFORE = "label_before"
+"""Column of what `human_label` was when the file was written."""
 INTEGERS = ("targetid", "object_id")
 """Columns of keys that are integers; the others are text."""
 
@@ -34,11 +37,14 @@ class GivenLabel:
         Column to value; only the last column of the key where the index is a bare number.
     label
         0 to 5, or -1: none.
+    before
+        The same when the file was written; None where it does not say.
     """
 
     line: int
     key: dict[str, Any]
     label: float
+    before: float | None = None
 
 
 def read_csv(text: str, key: Sequence[str], where: str) -> list[GivenLabel]:
@@ -74,9 +80,9 @@ def _read(reader: "csv.DictReader[str]", key: Sequence[str], where: str) -> list
     problems: list[str] = []
     for row in reader:
         try:
-            label = _label(row["human_label"])
+            label, before = _label(row, "human_label"), _label(row, BEFORE)
             if label is not None:
-                given.append(GivenLabel(reader.line_num, _key(row, key, names[0]), label))
+                given.append(GivenLabel(reader.line_num, _key(row, key, names[0]), label, before))
         except ValueError as problem:
             problems.append(f"line {reader.line_num}: {problem}")
     problems = problems or _duplicates(given)
@@ -92,24 +98,25 @@ def _read(reader: "csv.DictReader[str]", key: Sequence[str], where: str) -> list
 
 def write_csv(rows: Iterable[Mapping[str, Any]], key: Sequence[str]) -> Iterator[str]:
     """Yield lines of rows with the columns of the key, `score` and `human_label` (None: there is none)."""
-    yield ",score,human_label\n"
+    yield f",score,human_label,{BEFORE}\n"
     for row in rows:
-        label = UNLABELLED if row["human_label"] is None else row["human_label"]
+        label = f"{UNLABELLED if row['human_label'] is None else row['human_label']:g}"
         line = io.StringIO()
         index = SEPARATOR.join(str(row[name]) for name in key)
-        csv.writer(line, lineterminator="\n").writerow([index, repr(float(row["score"])), f"{label:g}"])
+        csv.writer(line, lineterminator="\n").writerow([index, repr(float(row["score"])), label, label])
         yield line.getvalue()
 
 
-def _label(text: str | None) -> float | None:
+def _label(row: Mapping[str, str | None], name: str) -> float | None:
+    text = row.get(name)
     if text is None or not text.strip():
         return None
     try:
         label = float(text)
     except ValueError:
-        raise ValueError(f"human_label is {text!r}, no number") from None
+        raise ValueError(f"{name} is {text!r}, no number") from None
     if label != UNLABELLED and not (math.isfinite(label) and MIN_LABEL <= label <= MAX_LABEL):
-        raise ValueError(f"human_label is {text}, expected {MIN_LABEL:g} to {MAX_LABEL:g}, or -1 for none")
+        raise ValueError(f"{name} is {text}, expected {MIN_LABEL:g} to {MAX_LABEL:g}, or -1 for none")
     return label
 
 

@@ -71,6 +71,13 @@ def label_rows(
     return rows.cast(arrow_schema(columns[:-1]))
 
 
+def new_rows(rows: pa.Table, mine: Sequence[Mapping[str, Any]], key: Sequence[str]) -> pa.Table:
+    """Leave out rows of `label_rows` that say again what the same person's labels in force (`mine`) say."""
+    said = {tuple(row[name] for name in key): row["human_label"] for row in mine}
+    is_new = [said.get(tuple(row[name] for name in key)) != row["human_label"] for row in rows.to_pylist()]
+    return rows.filter(pa.array(is_new, pa.bool_()))
+
+
 def withdrawn_rows(
     mine: Sequence[Mapping[str, Any]], given: Sequence[GivenLabel], reason: str, where: str
 ) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Outlier rates by fibre, petal, tile and night as SQL: the list that tells an instrument's fault from a discovery.
 
 `outlier_rates(fraction)` is a table macro, computed when it is read; the view `outlier_rates` is the top 1 %.
+A coadd has several exposures: tile and fibre are those of the first, the night is that of the last.
 Intervals and probabilities are exact (`catalogs.binomial`), by functions that the connection registers.
 """
 # ruff: noqa: S608 - names come from declared columns
@@ -26,7 +27,7 @@ SIGNIFICANT = 0.01
 
 COLUMNS = {
     "grouped_by": ("VARCHAR", "What the rows are grouped by: fiber, petal, tileid or night"),
-    "member": ("BIGINT", "Number of the fibre, petal, tile or night"),
+    "member": ("BIGINT", "Number of the fibre, petal or tile of the first exposure, or night of the last"),
     "num_rows": ("BIGINT", "Rows of the member with a score"),
     "num_outliers": ("BIGINT", "Rows of them among the highest scores of the catalogue"),
     "rate": ("DOUBLE", "num_outliers / num_rows"),

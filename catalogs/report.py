@@ -151,7 +151,7 @@ def _context(
         "details": _details(manifest.provenance),
         "reasons": _reasons(inputs.release),
         "flags": _flags(inputs),
-        "scores": _scores(inputs),
+        "scores": _scores(inputs, checkpoint),
         "predictions": _predictions(inputs),
         "classes": _classes(inputs, reliability),
         "has_latent": bool(inputs.spec.latent),
@@ -241,7 +241,7 @@ def _flags(inputs: _Inputs) -> list[dict[str, Any]]:
     return [row for row in rows if row["count"]]
 
 
-def _scores(inputs: _Inputs) -> dict[str, Any]:
+def _scores(inputs: _Inputs, checkpoint: CheckpointFacts) -> dict[str, Any]:
     """Distributions; empty where the catalogue has no row with a score, or it is no probability by chance."""
     if not inputs.spec.score_parts:
         return {}
@@ -250,7 +250,11 @@ def _scores(inputs: _Inputs) -> dict[str, Any]:
     if highest is None:
         return {}
     upper = float(np.clip(np.ceil(highest + 1e-9), 2.0, MAX_SCORE_SHOWN))
-    parts = {name: num for name, num in inputs.spec.score_parts.items() if inputs.has(name)}
+    parts = {
+        name: checkpoint.score_parts.get(name, num)
+        for name, num in inputs.spec.score_parts.items()
+        if inputs.has(name)
+    }
     parts |= {score: max(1, sum(parts.values()))}
     histograms = {name: statistics.histogram(inputs.con, name, 0.0, upper, SCORE_BINS) for name in parts}
     names = [c.name for c in inputs.release.columns if c.name.endswith(inputs.spec.percentile_suffix)]
@@ -261,6 +265,7 @@ def _scores(inputs: _Inputs) -> dict[str, Any]:
         "chart": Markup(charts.score_chart(histograms, parts)),  # noqa: S704 - our own SVG
         "percentiles": Markup(charts.percentile_chart(percentiles)) if percentiles else "",  # noqa: S704
         "highest": highest,
+        "num_parts": parts[score],
         "is_cut": highest > upper,
         "upper": upper,
     }

@@ -91,8 +91,8 @@ class CatalogSpec:
     ranking
         What the first ranks are called, e.g. "Most anomalous".
     score_parts
-        Columns that `score`, then -log10 of a probability, is the highest of, and of how many calibrated scores each
-        is the highest by default; empty if it is something else.
+        Columns that `score` is the highest of, and of how many -log10 p of single scores each is the highest itself where
+        the checkpoint does not say (`CheckpointFacts.score_parts`); empty if it is something else.
     latent
         Column with the coordinates in latent space; empty if there is none.
     colour_by

@@ -55,7 +55,7 @@ def residual(item: Spectrum) -> np.ndarray:
 
 
 def spectrum_png(item: Spectrum, row: Mapping[str, Any]) -> str:
-    """Draw one object: whole spectrum and the window that contributed most, each with residuals.
+    """Draw one object: whole spectrum and the window with the most excess chi2, each with residuals.
 
     Parameters
     ----------

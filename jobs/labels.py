@@ -2,13 +2,13 @@
 
 import getpass
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalogs.label_csv import read_csv, write_csv
-from catalogs.label_rows import label_rows, withdrawn_rows
+from catalogs.label_rows import label_rows, new_rows, withdrawn_rows
 from catalogs.labels import UNLABELLED, append_labels, current_labels_sql, labels_of, read_labels
 from catalogs.query import open_catalog
 from catalogs.release import Release, load_release
@@ -41,33 +41,48 @@ def opened(place: Place, version: int | None) -> tuple[Release, CatalogSpec]:
 
 
 def add(place: Place, options: Options) -> JobResult:
-    """Add the labels of a file; all of them or, if one cannot be used, none."""
+    """Add what is new in the labels of a file; all of it or, if a line cannot be used, nothing."""
     release, spec = opened(place, options.version)
     storage = Storage(place.storage)
     who = options.who or _user()
-    rows, num_back = _submission(release, spec, storage, options, who)
-    number = append_labels(release, spec, storage, rows)
-    num_labels = rows.num_rows - num_back
-    summary = {"catalogue": place.uri, "labels": num_labels, "taken_back": num_back, "label_version": number}
-    back = f", {num_back} taken back" if num_back else ""
-    return JobResult(summary, [f"labels: {num_labels} of {who}{back}, submission {number}"])
+    found = _submission(release, spec, storage, options, who)
+    number = append_labels(release, spec, storage, found.rows) if found.rows.num_rows else None
+    num_labels = found.rows.num_rows - found.num_back
+    summary = {"catalogue": place.uri, "labels": num_labels, "taken_back": found.num_back,
+               "unchanged": found.num_unchanged, "label_version": number}  # fmt: skip
+    said = f"{num_labels} of {who}" + (f", {found.num_back} taken back" if found.num_back else "")
+    said += f", {found.num_unchanged} unchanged" if found.num_unchanged else ""
+    return JobResult(summary, [f"labels: {said}, {f'submission {number}' if number else 'nothing new'}"])
+
+
+class _Submission(NamedTuple):
+    """Rows to be added, the last of them labels that are taken back, how many these are, and lines that say nothing new."""
+
+    rows: pa.Table
+    num_back: int
+    num_unchanged: int
 
 
 def _submission(
     release: Release, spec: CatalogSpec, storage: Storage, options: Options, who: str
-) -> tuple[pa.Table, int]:
-    """Rows of a file that say something, the last of them labels that are taken back, and how many these are."""
+) -> _Submission:
     where = options.labels
     given = read_csv(_text(where, storage), spec.key, where)
-    none = [one for one in given if one.label == UNLABELLED]
-    some = [one for one in given if one.label != UNLABELLED]
-    mine = labels_of(read_labels(release, spec, storage), spec.key, who) if none else []
+    told = [one for one in given if one.label != one.before]
+    none = [one for one in told if one.label == UNLABELLED]
+    some = [one for one in told if one.label != UNLABELLED]
+    mine = labels_of(read_labels(release, spec, storage), spec.key, who)
     back = withdrawn_rows(mine, none, options.why, where)
-    if not some and not back:
+    if not back and all(one.label == UNLABELLED for one in given):
         expected = f"human_label of 0 to 5 in some rows, or -1 where {who} gave one before"
         raise ConfigError("holds no labels", where, expected=expected)
-    rows = label_rows(release, spec, storage, some, who, options.why, where)
-    return pa.concat_tables([rows, pa.Table.from_pylist(back, rows.schema)]), len(back)
+    found = label_rows(release, spec, storage, some, who, options.why, where)
+    rows = new_rows(found, mine, spec.key)
+    kept = [one for one in given if one.label == one.before != UNLABELLED]
+    num_unchanged = len(kept) + found.num_rows - rows.num_rows
+    return _Submission(
+        pa.concat_tables([rows, pa.Table.from_pylist(back, rows.schema)]), len(back), num_unchanged
+    )
 
 
 def export(place: Place, options: Options) -> JobResult:

@@ -86,7 +86,11 @@ def facts_of(checkpoint: Checkpoint) -> CheckpointFacts:
         int(number): CLASSES[int(index)] for number, index in zip(numbers, classes, strict=True)
         if index < len(CLASSES) - 1
     }  # fmt: skip
-    return CheckpointFacts(checkpoint.metrics.get("artefact_confusion", {}), known)
+    scoring = checkpoint.config.get("scoring", {})
+    parts = {
+        f"{name}_score": len(scoring[name]) for name in ("off_manifold", "on_manifold") if name in scoring
+    }
+    return CheckpointFacts(checkpoint.metrics.get("artefact_confusion", {}), known, parts)
 
 
 def _made_with(manifest: Manifest, *sections: str) -> JobConfig:

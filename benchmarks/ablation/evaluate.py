@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from benchmarks.ablation.methods import Trained
-from benchmarks.ablation.metrics import Values, measure
+from benchmarks.ablation.metrics import Values, deviations, measure
 from benchmarks.ablation.reduction import Reduction, chi2_per_pixel
 from benchmarks.ablation.sample import Batch, Sample
 from models.scoring import spectral
@@ -54,6 +54,28 @@ def stacked(parts: list[Batch]) -> Batch:
 def told(reduction: Reduction, sample: Sample, frame: str) -> Iterator[Batch]:
     """Batches, each announced before it is used."""
     return (reduction.tell(batch) for batch in sample.batches(frame))
+
+
+def spread(scores: Batch, truth: Batch, num_resamples: int, seed: int = 0) -> dict[str, Values]:
+    """Compute the standard deviation of each metric of `results` over bootstrap samples of the test spectra.
+
+    For a checkpoint that is trained once: what another test set would change. Kinds are drawn with the rest, so that a
+    bin that has too few objects in half of the samples has none.
+
+    References
+    ----------
+    Efron (1979), Ann. Statist. 7, 1: the bootstrap.
+    """
+    rng, num = np.random.default_rng(seed), len(truth["anomaly"])
+    draws = [rng.integers(num, size=num) for _ in range(num_resamples)]
+    return {
+        name: deviations([_measured(scores[name], truth, rows) for rows in draws])
+        for name in (*RANKED, *PLAIN)
+    }
+
+
+def _measured(score: np.ndarray, truth: Batch, rows: np.ndarray) -> Values:
+    return measure(score[rows], {name: truth[name][rows] for name in ("anomaly", "target", "snr")})
 
 
 def results(scores: Batch, truth: Batch) -> dict[str, Values | dict[str, float]]:

@@ -88,6 +88,22 @@ def measure(score: np.ndarray, truth: Mapping[str, np.ndarray]) -> Values:
     return values
 
 
+def deviations(samples: Sequence[Values]) -> Values:
+    """Compute the standard deviation of each value over samples; NaN where half of them or fewer have one."""
+
+    def deviation(metric: str, kind: str, name: str) -> float:
+        found = np.array([one[metric][kind][name] for one in samples if kind in one[metric]])
+        known = found[np.isfinite(found)]
+        return float(known.std(ddof=1)) if len(known) > max(len(samples) / 2, 1) else float("nan")
+
+    return {
+        metric: {
+            kind: {name: deviation(metric, kind, name) for name in bins} for kind, bins in by_kind.items()
+        }
+        for metric, by_kind in samples[0].items()
+    }
+
+
 def _mean(values: Sequence[float]) -> float:
     known = [value for value in values if np.isfinite(value)]
     return float(np.mean(known)) if known else float("nan")

@@ -38,7 +38,12 @@ WHOLE = (
     "redshift VAE, bases",
     "PCA of the real",
 )
-DETAILED = ("shipped, reduced_chi2", "shipped, residual_log_density")
+DETAILED = (
+    "shipped, reduced_chi2",
+    "shipped, residual_log_density",
+    "shipped, rest frame, reduced_chi2",
+    "shipped, rest frame, worst_window_sigma",
+)
 """Ranks, and the single scores that are shown by transformation."""
 
 

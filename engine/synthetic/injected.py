@@ -190,7 +190,9 @@ def inject(batch: Arrays, prep: SpectrumPrep, rng: np.random.Generator) -> Array
     batch = {name: np.asarray(values)[rows] for name, values in batch.items()}
     z = np.asarray(batch.get("z", np.full(len(rows), np.nan)), np.float64)
     kinds = [_drawn(batch["spectype"][row], z[row], rng) for row in range(len(rows))]
-    able = np.array([row for row, kind in enumerate(kinds) if kind], int)
+    able = np.array(
+        [row for row, kind in enumerate(kinds) if kind and (kind != "blend" or len(rows) > 1)], int
+    )
     changed = [_changed(batch, z, row, kinds[row], prep, rng) for row in able]
     chosen = {name: values[able] for name, values in batch.items()}
     pairs = (np.array([getattr(one, name) for one in changed]) for name in ("flux", "ivar"))
@@ -221,7 +223,9 @@ def _changed(
     batch: Arrays, z: np.ndarray, row: int, kind: str, prep: SpectrumPrep, rng: np.random.Generator
 ) -> One:
     """Return one row with the anomaly, on the model's grid."""
-    one, other = (_one(batch, z, number, prep) for number in (row, int(rng.integers(len(z)))))
+    number = int(rng.integers(len(z)))
+    number = (number + 1) % len(z) if number == row else number  # with itself it would be no blend
+    one, other = (_one(batch, z, index, prep) for index in (row, number))
     strength = float(rng.uniform(KINDS[kind].low, KINDS[kind].high))
     odd = CHANGES[kind](one, other, strength, rng)
     return _moved(odd, one.z, prep) if prep.frame == "rest" and kind == "wrong_redshift" else odd

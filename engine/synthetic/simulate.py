@@ -143,11 +143,11 @@ def emit(objects: Population, bases: Bases | None, rng: np.random.Generator) -> 
     if bases is not None and rows.size:
         chosen = objects.take(rows)
         flux[rows], subtype[rows] = bases.draw(chosen.target, chosen.z, rng)
-    flux *= _brightness(flux, objects.rmag)
+    flux *= brightness(flux, objects.rmag)
     return flux, subtype
 
 
-def _brightness(flux: FloatArray, rmag: FloatArray) -> FloatArray:
+def brightness(flux: FloatArray, rmag: FloatArray) -> FloatArray:
     """Factor [B, 1] that gives spectra their magnitude."""
     mean = np.maximum(flux[:, R_BAND].mean(axis=1), 1e-6)
     return (R_ZERO_POINT_FLAM * 10.0 ** (-0.4 * rmag) / mean)[:, None].astype(np.float32)
@@ -176,13 +176,17 @@ def render_galaxies(params: galaxies.GalaxyParams, z: FloatArray) -> FloatArray:
 
 def _emit_qsos(objects: Population, rng: np.random.Generator) -> tuple[FloatArray, np.ndarray]:
     params = qsos.draw(rng, objects.z, objects.rmag)
-    rest, line_flux = qsos.spectra(anomalies.alter_qsos(params, objects.anomaly, objects.strength), objects.z)
-    flux = to_observed(rest, qsos.GRID, objects.z)
-    add_observed_lines(
-        flux, lines.WAVES, line_flux * (1.0 + objects.z)[:, None], np.full(len(flux), 220.0), objects.z
-    )
-    qsos.absorb_forest(flux, objects.z, rng)
-    return flux, np.where(objects.z < 1.6, "LOZ", "HIZ")
+    params = anomalies.alter_qsos(params, objects.anomaly, objects.strength)
+    return render_qsos(params, objects.z, rng), np.where(objects.z < 1.6, "LOZ", "HIZ")
+
+
+def render_qsos(params: qsos.QsoParams, z: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Observed-frame spectra [B, L] of quasars at redshifts [B], of arbitrary brightness; `rng` is for the forest."""
+    rest, line_flux = qsos.spectra(params, z)
+    flux = to_observed(rest, qsos.GRID, z)
+    add_observed_lines(flux, lines.WAVES, line_flux * (1.0 + z)[:, None], np.full(len(flux), 220.0), z)
+    qsos.absorb_forest(flux, z, rng)
+    return flux
 
 
 def _emit_stars(objects: Population, rng: np.random.Generator) -> tuple[FloatArray, np.ndarray]:

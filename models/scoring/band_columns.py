@@ -108,8 +108,8 @@ def columns(config: BandScoringConfig, size: int) -> tuple[Column, ...]:
         *percentiles,
         *p_values,
         Column("on_manifold_score", "float32", "-log10 tail probability of the latent position"),
-        Column("off_manifold_score", "float32", "-log10 tail probability of the measured bands given the prediction"),
-        Column("anomaly_score", "float32", "Larger of on_manifold_score and off_manifold_score"),
+        Column("off_manifold_score", "float32", "Highest -log10 p of the single scores of the measured bands given the prediction"),
+        Column("anomaly_score", "float32", "Larger of on_manifold_score and off_manifold_score; a rank, no probability"),
         Column("worst_wave", "float32", "Pivot wavelength of the LW band with the largest score", "um", ucd="em.wl"),
         *_images(config, size),
     )  # fmt: skip
@@ -141,7 +141,7 @@ def _predicted(band: str) -> tuple[Column, ...]:
         Column(f"m_residual_{band}", "float32",
                f"Sum of absolute {name} pixel residuals between the pixel percentiles of the band",
                ucd="stat.fit.residual"),
-        Column(f"score_{band}", "float32", f"-log10 tail probability of {name}: of its flux or its pixels"),
+        Column(f"score_{band}", "float32", f"Higher of the -log10 p of the flux and of the pixels of {name}; itself without percentile or p-value"),
     )  # fmt: skip
 
 

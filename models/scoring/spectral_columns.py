@@ -57,9 +57,20 @@ def columns(num_latent: int, scoring: ScoringConfig | None = None) -> tuple[Colu
         *raw,
         *(_percentile(column) for column in raw),
         *(_p_value(column) for column in raw),
-        Column("on_manifold_score", "float32", "Highest -log10 tail probability of the latent position"),
-        Column("off_manifold_score", "float32", "Highest -log10 tail probability of the reconstruction"),
-        Column("anomaly_score", "float32", "Larger of on_manifold_score and off_manifold_score"),
+        Column(
+            "on_manifold_score", "float32", "Highest -log10 p of the single scores of the latent position"
+        ),
+        Column(
+            "off_manifold_score",
+            "float32",
+            "Highest -log10 p of the single scores of the reconstruction; the highest of n is exceeded "
+            "up to n times as often as 10^-score",
+        ),
+        Column(
+            "anomaly_score",
+            "float32",
+            "Larger of on_manifold_score and off_manifold_score; a rank, no probability",
+        ),
         *_explanation(scoring.num_explained),
     )
 
@@ -80,12 +91,12 @@ def _p_value(column: Column) -> Column:
 
 def _explanation(num: int) -> tuple[Column, ...]:
     return (
-        Column("worst_wave_min", "float32", "Start of the window with the most excess chi2, in the model's frame",
+        Column("worst_wave_min", "float32", "Start of the window with the most excess chi2, in the model's frame, whatever score made the rank",
                "Angstrom", ucd="em.wl;stat.min"),
         Column("worst_wave_max", "float32", "End of the window with the most excess chi2, in the model's frame",
                "Angstrom", ucd="em.wl;stat.max"),
-        Column("window_wave_min", "float32", "Starts of the windows with the most excess chi2, worst first; NaN where "
-               "fewer have a usable pixel", "Angstrom", length=num, ucd="em.wl;stat.min"),
+        Column("window_wave_min", "float32", "Starts of the windows with the most excess chi2, worst first, whatever "
+               "score made the rank; NaN where fewer have a usable pixel", "Angstrom", length=num, ucd="em.wl;stat.min"),
         Column("window_wave_max", "float32", "Ends of these windows", "Angstrom", length=num, ucd="em.wl;stat.max"),
         Column("window_sigma", "float32", "Excess chi2 of these windows, in standard deviations of chi2", length=num),
         Column("neighbour_id", "int64", "TARGETID of the nearest normal spectra; for a checkpoint that was fitted on "

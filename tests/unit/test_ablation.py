@@ -11,7 +11,8 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.ablation import __main__ as command
-from benchmarks.ablation import table
+from benchmarks.ablation import pages, table
+from benchmarks.ablation.evaluate import PLAIN, RANKED, spread
 from benchmarks.ablation.linear import (
     coefficients,
     fit_weighted_nmf,
@@ -306,6 +307,59 @@ def test_ratios_pair_what_had_the_same_seed() -> None:
     assert ratio({1: 2.0, 2: 4.0, 3: 9.0}, {3: 9.0, 2: 4.0}) == "1.00 ± 0.00", "by number, not by place"
     assert ratio({1: 2.0, 2: 4.0}, {1: 1.0, 3: 2.0}) == "2.00", "one pair has no interval"
     assert ratio({0: 3.0}, {1: 1.0, 2: 2.0}) == "2.00", "a shipped checkpoint has no seed"
+
+
+def made_up(recall: float, deviation: float | None = None) -> dict:
+    """Return a result of one seed with nothing but recall."""
+    values = {s: {table.HEADLINE: {"mean": {"all": recall}}} for s in ("anomaly_score", "chi2", "distance")}
+    if deviation is None:
+        return values
+    spreads = {s: {table.HEADLINE: {"mean": {"all": deviation}}} for s in values}
+    return values | {table.SPREAD: spreads}
+
+
+def test_a_checkpoint_that_is_trained_once_has_the_interval_over_test_spectra() -> None:
+    args = ("anomaly_score", table.HEADLINE)
+    assert table.shown(table.estimate({0: made_up(0.5, 0.01)}, *args)) == "0.500 ± 0.020"
+    assert table.shown(table.estimate({0: made_up(0.5)}, *args)) == "0.500", "kept before there was one"
+    seeds = {1: made_up(0.4, 0.01), 2: made_up(0.6, 0.01)}
+    assert table.estimate(seeds, *args) == interval([0.4, 0.6]), "seeds, where there are some"
+
+
+def test_ratio_of_a_checkpoint_that_is_trained_once_knows_both_widths() -> None:
+    baseline = {1: 0.2, 2: 0.21, 3: 0.19}
+    text = table.ratios({"ours": {0: made_up(0.5, 0.01)}}, baseline, "anomaly_score")
+    half = 2.5 * np.hypot(0.0196 / 0.5, interval([0.2, 0.21, 0.19])[1] / 0.2)
+    assert text.splitlines()[-1] == f"| ours | 2.50 ± {half:.2f} | yes |"
+    wide = table.ratios({"ours": {0: made_up(0.3, 0.05)}}, baseline, "anomaly_score")
+    assert "not shown" in wide
+
+
+def test_both_comparisons_are_printed_the_harder_against_our_scores() -> None:
+    def both(plain: float, ours: float) -> dict:
+        return made_up(ours) | {"chi2": made_up(plain)["chi2"], "distance": made_up(plain)["distance"]}
+
+    found = {
+        "pca": {s: both(0.05, 0.2 + 0.01 * s) for s in (1, 2)},
+        "vae_rest": {s: both(0.1, 0.4) for s in (1, 2)},
+    }
+    goal, harder = pages._goal(found)
+    assert goal.splitlines()[-1] == "| vae_rest | 8.00 ± 0.00 | yes |"
+    assert "by `anomaly_score`, recall at 1 % 0.215" in harder
+    assert harder.splitlines()[-2] == "| pca | 1.00 ± 0.00 | no |"
+    assert harder.splitlines()[-1].startswith("| vae_rest | 1.86 ±")
+
+
+def test_spread_is_that_of_other_test_spectra(rng: np.random.Generator) -> None:
+    """Recall of 200 independent anomalies at a threshold of many normal ones is binomial."""
+    num = 1200
+    truth = {"anomaly": np.where(np.arange(num) < 200, "sky_residual", ""), "target": np.full(num, "BGS"),
+             "snr": np.ones(num)}  # fmt: skip
+    score = np.where(np.arange(num) < 200, 10.0 * (rng.random(num) < 0.3), rng.random(num))
+    found = spread(dict.fromkeys((*RANKED, *PLAIN), score), truth, 25)
+    deviation = found["anomaly_score"][table.HEADLINE]["sky_residual"]["all"]
+    assert deviation == pytest.approx(np.sqrt(0.3 * 0.7 / 200), rel=0.45)  # of 25 samples: to 14 %
+    assert np.isnan(found["anomaly_score"][table.HEADLINE]["sky_residual"]["S/N above 10"]), "nobody is there"
 
 
 def test_table_by_kind_and_snr_has_a_line_for_each_bin_that_someone_has_a_value_in() -> None:

@@ -3,13 +3,24 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import injected_anomalies, labelling_curves, latent_detectors, rank_choice, track_figure
+from benchmarks import (
+    broad_lines,
+    injected_anomalies,
+    labelling_curves,
+    latent_detectors,
+    rank_choice,
+    track_figure,
+)
 from benchmarks.labelling_curves import labels_of
 from engine.checkpoint import Checkpoint
+from engine.spectra.prepare import SpectrumPrep
+from engine.synthetic import population
 from models.scoring import density
 from tests.cutouts import make_cutouts
 from tests.smallmodels import predictor
@@ -121,7 +132,9 @@ def test_latent_detectors_are_compared(
     assert said.count("| merger |") == 2
 
 
-def test_a_track_is_drawn_without_a_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_track_is_drawn_without_a_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(track_figure, "CHUNK_ROWS", 128)
     monkeypatch.setattr("jobs.tracks.MIN_OBJECTS", 5)
     svg = tmp_path / "track.svg"
@@ -130,6 +143,66 @@ def test_a_track_is_drawn_without_a_release(tmp_path: Path, monkeypatch: pytest.
     text = svg.read_text()
     assert text.startswith("<svg")
     assert "[O II] equivalent width" in text
+    assert re.search(
+        r"\[O II\] equivalent width.*: \d+ objects, R2 -?\d\.\d\d \(plane\)", capsys.readouterr().out
+    )
     monkeypatch.setattr("jobs.tracks.MIN_OBJECTS", 1000)
     with pytest.raises(SystemExit, match="Too few objects"):
         track_figure.main([*line, "--num-spectra", "128"])
+
+
+def test_coordinates_of_a_figure_are_rounded_and_nothing_else() -> None:
+    svg = '<path d="M 1.2345 6.7\nL 8 9.0001" style="opacity: 0.123"/><use x="3.999" y="5"/>'
+    short = '<path d="M 1.2 6.7\nL 8 9.0" style="opacity: 0.123"/><use x="3.9" y="5"/>'
+    assert track_figure.rounded(svg) == short
+
+
+def test_only_what_is_asked_for_is_simulated_and_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = dict(zip(population.TARGETS, track_figure.mix(("QSO", "STAR")).target_fractions(), strict=True))
+    assert shares == pytest.approx({"BGS": 0, "LRG": 0, "ELG": 0, "QSO": 13 / 30, "STAR": 17 / 30})
+    assert track_figure.mix(population.TARGETS) == population.SimulateConfig()
+    seen = []
+
+    def follow(one: Any, sample: Any, reader: Any, found: Any) -> None:
+        seen.append(sample)
+        found.notes.append("Not today.")
+
+    monkeypatch.setattr(track_figure, "CHUNK_ROWS", 64)
+    monkeypatch.setattr(track_figure, "follow", follow)
+    with pytest.raises(SystemExit, match="Not today"):
+        track_figure.main(["--targets", "QSO", "--min-snr", "3", "--num-spectra", "64"])
+    assert set(seen[0].spectype) == {"QSO"}
+    assert 0 < len(seen[0].snr) < 64
+    assert seen[0].snr.min() >= 3
+
+
+def test_widths_that_were_drawn_are_compared_with_latents_beside_those_measured() -> None:
+    rng = np.random.default_rng(0)
+    latent = rng.normal(size=(300, 2))
+    drawn = 4500 + 1000 * latent[:, 0]
+    measured = np.where(np.arange(300) < 250, drawn + rng.normal(0, 3000, 300), np.nan)
+    snr = np.where(np.arange(300) % 2 == 0, 3.0, 10.0)
+    lines = broad_lines.report(broad_lines.Quasars(drawn, measured, snr, latent)).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:6]]
+    assert [cell[:3] for cell in cells] == [
+        ["2", "drawn", "250"], ["2", "measured", "250"], ["8", "drawn", "125"], ["8", "measured", "125"],
+    ]  # fmt: skip
+    assert float(cells[0][3]) == pytest.approx(1, abs=0.01), "the latents hold it"
+    assert float(cells[1][3]) < 0.3
+    assert "above S/N 8: 0.1" in lines[-1]
+
+
+def test_quasars_have_h_beta_in_view_and_the_width_that_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broad_lines, "CHUNK_ROWS", 24)
+    objects = broad_lines.near_quasars(24, 0.9, np.random.default_rng(0))
+    assert (len(objects.z), set(objects.target)) == (24, {"QSO"})
+    assert objects.z.max() < 0.9
+    scorer = SimpleNamespace(latent_mean=lambda flux, ivar: flux[:, :2])
+    how = SpectrumPrep()
+    (found,) = broad_lines.encoded(SimpleNamespace(num_spectra=20, max_redshift=0.9), scorer, how)
+    assert found.drawn.shape == found.measured.shape == found.snr.shape == (24,)
+    assert found.latent.shape == (24, 2)
+    clear = np.isfinite(found.measured) & (found.snr > 4)
+    assert clear.sum() > 4
+    ratio = found.measured[clear] / found.drawn[clear]
+    assert 0.4 < np.median(ratio) < 1.6, "16 to 84 % of the flux is 0.85 FWHM of a Gaussian"

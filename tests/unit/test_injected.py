@@ -87,6 +87,20 @@ def test_who_can_have_what() -> None:
     assert not can_have("blend", "STAR", 0.0)
 
 
+def test_a_spectrum_is_not_blended_with_itself() -> None:
+    batch = flat(2, OBSERVED)
+    batch["flux"][1] += np.where(WAVE_OBS > 7000, 1, 0)
+    for seed in range(6):  # half of these would draw the row itself
+        one = _changed(batch, batch["z"], 0, "blend", OBSERVED, np.random.default_rng(seed))
+        ratio = one.flux[WAVE_OBS > 7100].mean() / one.flux[WAVE_OBS < 6900].mean()
+        assert ratio > 1.1, seed
+
+
+def test_one_spectrum_alone_is_no_blend() -> None:
+    for seed in range(40):
+        assert "blend" not in inject(flat(1, OBSERVED), OBSERVED, np.random.default_rng(seed))["anomaly"]
+
+
 def test_half_of_the_injected_are_artefacts_and_all_are_normalised_anew() -> None:
     batch = flat(400, PREP)
     batch["ivar"][7] = 0

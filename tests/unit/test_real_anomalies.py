@@ -18,7 +18,9 @@ from benchmarks.real_anomalies.ranks import (
     too_many,
 )
 from benchmarks.real_anomalies.spectra import as_sample, make_oddities, read_real
+from engine.checkpoint import read_header
 from engine.spectra.grid import NUM_PIXELS, WAVE_OBS
+from engine.storage import Storage
 
 RNG_SEED = 3
 
@@ -162,3 +164,10 @@ def test_the_list_can_be_made_of_the_real_spectra(shared_data: Path) -> None:
     for kind, one in odd:
         assert (one.z != by_name[one.name].z) == ODDITIES[kind].seen_by_redshift
         assert np.isfinite(one.flux).all(), kind
+
+
+@pytest.mark.parametrize(("judge", "name"), [("shipped", "desi"), ("shipped, rest frame", "rest")])
+def test_details_are_scores_that_make_the_rank_of_each_shipped_checkpoint(judge: str, name: str) -> None:
+    parts = read_header(f"checkpoints/spectral_vae_{name}", Storage()).config["scoring"]["off_manifold"]
+    shown = {f"{judge}, {part}" for part in parts if not part.startswith("-")}
+    assert shown == {one for one in command.DETAILED if one.rpartition(", ")[0] == judge}

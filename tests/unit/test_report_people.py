@@ -13,7 +13,7 @@ from catalogs.query import open_catalog
 from catalogs.report import ReportOptions, build_report
 from catalogs.spec import MOST_ANOMALOUS
 from catalogs.statistics import chosen_rows
-from engine.checkpoint import Checkpoint
+from engine.checkpoint import Checkpoint, load
 from engine.storage import Storage
 from jobs.job import Options
 from jobs.labels import run as label
@@ -108,6 +108,28 @@ def test_facts_are_those_of_the_checkpoint():
     checkpoint = Checkpoint("m", 1, {}, {}, {}, fitted, {"artefact_confusion": CONFUSION})
     assert facts_of(checkpoint) == CheckpointFacts(CONFUSION, {3: "QSO"})
     assert facts_of(Checkpoint("m", 1, {}, {}, {})) == CheckpointFacts()
+
+
+@pytest.mark.parametrize(("name", "off"), [("spectral_vae_rest", 2), ("spectral_vae_desi", 3)])
+def test_how_many_scores_make_the_rank_is_the_checkpoints(name, off):
+    checkpoint = load(f"checkpoints/{name}", Storage())
+    assert facts_of(checkpoint).score_parts == {"off_manifold_score": off, "on_manifold_score": 1}
+
+
+def test_what_chance_gives_follows_the_checkpoint(root, tmp_path, monkeypatch):
+    drawn = []
+
+    def chart(histograms: Any, parts: Any) -> str:
+        drawn.append(dict(parts))
+        return ""
+
+    monkeypatch.setattr("catalogs.charts.score_chart", chart)
+    report(root, tmp_path)
+    facts = CheckpointFacts(score_parts={"off_manifold_score": 2})
+    text = Page(report(root, tmp_path, checkpoint=facts)).plain
+    assert [one["anomaly_score"] for one in drawn] == [4, 3]
+    assert drawn[1]["off_manifold_score"] == 2
+    assert "of a thousand ordinary objects between one and 3 reach 3" in text
 
 
 def test_catalogs_stay_light():

@@ -61,11 +61,11 @@ def test_csv_goes_there_and_back():
         {"survey": "sv,1", "program": "dark", "targetid": -7, "score": 0.1, "human_label": None},
     ]
     text = "".join(write_csv(rows, KEY))
-    assert text.startswith(",score,human_label\nmain/dark/1152921504606846977,1.5,3\n")
-    assert text.endswith('"sv,1/dark/-7",0.1,-1\n')
+    assert text.startswith(",score,human_label,label_before\nmain/dark/1152921504606846977,1.5,3,3\n")
+    assert text.endswith('"sv,1/dark/-7",0.1,-1,-1\n')
     assert read_csv(text, KEY, "here") == [
-        GivenLabel(2, {"survey": "main", "program": "dark", "targetid": 2**60 + 1}, 3.0),
-        GivenLabel(3, {"survey": "sv,1", "program": "dark", "targetid": -7}, -1.0),
+        GivenLabel(2, {"survey": "main", "program": "dark", "targetid": 2**60 + 1}, 3.0, 3.0),
+        GivenLabel(3, {"survey": "sv,1", "program": "dark", "targetid": -7}, -1.0, -1.0),
     ]
 
 
@@ -223,7 +223,7 @@ def test_a_person_can_take_a_label_back(root, tmp_path):
     out = tmp_path / "out.csv"
     run("labels", root, "--out", str(out), "--limit", "1")
     assert f"{first['targetid']}," in out.read_text().splitlines()[2]
-    assert out.read_text().splitlines()[2].endswith(",-1")
+    assert out.read_text().splitlines()[2].endswith(",-1,-1")
 
 
 def test_a_label_that_was_taken_back_can_be_given_again(root, tmp_path):
@@ -314,8 +314,8 @@ def test_labels_and_objects_to_be_labelled_are_written(root, tmp_path):
     out = tmp_path / "out.csv"
     assert run("labels", root, "--out", str(out), "--limit", "3")["rows"] == 5
     lines = out.read_text().splitlines()
-    assert [line.rpartition(",")[2] for line in lines[1:]].count("-1") == 3
-    assert {line.split(",")[0] for line in lines if line.endswith("-1")} == {
+    assert [line.split(",")[2] for line in lines[1:]].count("-1") == 3
+    assert {line.split(",")[0] for line in lines if line.endswith(",-1,-1")} == {
         "/".join(str(row[name]) for name in KEY) for row in objects(root)[:3]
     }
     assert [one.label for one in read_csv(out.read_text(), KEY, "out")].count(-1) == 3

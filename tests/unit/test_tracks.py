@@ -10,11 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from catalogs.figures import style
 from catalogs.latent_space import Evidence, Regression, Track
 from catalogs.query import open_catalog, run_query
 from catalogs.release import load_release
 from catalogs.report import build_report
 from catalogs.spectral_anomaly import SPEC
+from catalogs.track_charts import track_figure
 from catalogs.tracks import track_uris, write_tracks
 from engine.commit import read_manifest
 from engine.errors import CommitError, SourceError
@@ -64,6 +66,18 @@ def test_tracks_are_stored_once_and_shown_as_a_view(root):
     ]  # fmt: skip
     assert len(rows[0]["wave"]) == len(rows[0]["flux"]) == len(WAVE_OBS)
     np.testing.assert_allclose(rows[2]["latent"], 1.0)
+
+
+def test_a_chart_keeps_the_line_and_every_third_pixel_of_what_it_smooths():
+    with style():
+        figure = track_figure(track(), np.zeros((5, 2)), np.zeros((3, 2)))
+        _, whole, zoom, *_ = figure.axes
+    wave, flux = whole.lines[-1].get_data()
+    assert len(WAVE_OBS) / 3.1 < len(wave) < len(WAVE_OBS) / 2.9
+    assert wave[np.argmax(flux)] == pytest.approx(7200 / 1.1, abs=3)
+    assert np.max(flux) == pytest.approx(2, abs=0.03)
+    inside = (WAVE_OBS / 1.1 >= 6300) & (WAVE_OBS / 1.1 <= 6800)
+    assert len(zoom.lines[0].get_xdata()) == inside.sum(), "where the line is looked at all pixels are drawn"
 
 
 def test_tracks_of_other_settings_take_the_place_of_those_before(root):
