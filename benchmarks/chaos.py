@@ -127,7 +127,9 @@ def choose(names: str, moments: int, lacks: Mapping[str, str]) -> tuple[list[Fau
     chosen = [known[name] for name in dict.fromkeys(wanted)]
     able = [fault for fault in chosen if fault.needs not in lacks]
     not_tried = [
-        f"not tried: {fault.name}: needs {fault.needs} ({lacks[fault.needs]})" for fault in chosen if fault not in able
+        f"not tried: {fault.name}: needs {fault.needs} ({lacks[fault.needs]})"
+        for fault in chosen
+        if fault not in able
     ]
     not_tried += [f"not tried: {fault.name}: needs more moments than {moments}" for fault in able[moments:]]
     if not_tried and (names or not able[:moments]):

@@ -102,6 +102,8 @@ def _add_catalog_arguments(job: argparse.ArgumentParser, name: str) -> None:
     if name == "query":
         job.add_argument("sql", help='one SELECT, e.g. "SELECT targetid, anomaly_score FROM catalog LIMIT 9"')
         job.add_argument("--limit", type=_positive, metavar="N", help="print at most N rows")
+        job.add_argument("--allow", action="append", metavar="PATH",
+                         help="a file or folder (here or s3://) that the SELECT may read besides; may be repeated")  # fmt: skip
     if name == "report":
         job.add_argument("--out", metavar="PATH", help="where to write the HTML file")
         job.add_argument("--limit", type=_positive, metavar="N", help="objects in the gallery")

@@ -27,6 +27,7 @@ class Options:
     radius_arcsec: float | None = None
     neighbors: int | None = None
     columns: str = ""
+    allow: tuple[str, ...] = ()
 
     @staticmethod
     def from_namespace(arguments: argparse.Namespace) -> "Options":
@@ -37,6 +38,8 @@ class Options:
             "other", "radius_arcsec", "neighbors", "columns", "run",
         )  # fmt: skip
         fields = {name: given[name] for name in names if given.get(name) is not None}
+        if given.get("allow"):
+            fields["allow"] = tuple(given["allow"])
         target = given.get("config") or given["uri"]
         return Options(target=target, overrides=tuple(given["overrides"]), **fields)
 
