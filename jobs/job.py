@@ -13,6 +13,7 @@ class Options:
     target: str
     overrides: tuple[str, ...] = ()
     plan: bool = False
+    repair: bool = False
     limit: int | None = None
     version: int | None = None
     keep: int | None = None
@@ -34,7 +35,7 @@ class Options:
         """Return the options of a parsed command line."""
         given = vars(arguments)
         names = (
-            "plan", "limit", "version", "keep", "sql", "out", "labels", "who", "why", "json",
+            "plan", "repair", "limit", "version", "keep", "sql", "out", "labels", "who", "why", "json",
             "other", "radius_arcsec", "neighbors", "columns", "run",
         )  # fmt: skip
         fields = {name: given[name] for name in names if given.get(name) is not None}
