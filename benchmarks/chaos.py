@@ -3,11 +3,12 @@
 `python -m benchmarks.chaos [--moments N] [--seed N] [--faults NAME,...]`: the faults take turns (those of
 `benchmarks.faults.inflict.FAULTS`), each until it has hit a run that was not over yet. After each the same line is run
 again until it ends with 0; then every row is compared, `check` is run, and a reader that has polled all the while
-says whether it saw a version that was not whole. Exit code 1 if anything was lost, doubled, wrong or partial.
+says whether it saw a version that was not whole. Exit code 1 if anything was lost, doubled, wrong or partial, or if a
+fault was never hit. Faults whose tool is not installed are listed as not tried; asked for by name they are refused.
 
 "recovery s" is how much later the catalogue was published than an undisturbed run would have been, reruns and the start of
 their Ray included: the time since the fault, less what an undisturbed run still had to do then. For a killed node alone:
-`--faults node`.
+`--faults node`. Moments before which a run had ended do not count in it.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,7 +64,7 @@ class Outcome:
 
 def main(argv: Sequence[str] | None = None) -> int:
     line = argparse.ArgumentParser("python -m benchmarks.chaos", description=__doc__)
-    line.add_argument("--moments", type=int, default=len(FAULTS))
+    line.add_argument("--moments", type=int, default=len(FAULTS), help="turns; each is of another fault")
     line.add_argument("--seed", type=int, default=1)
     line.add_argument("--files", type=int, default=12, help="coadds of the release, of 30 spectra each")
     line.add_argument("--faults", default="", help="only these, e.g. driver,node")
@@ -73,11 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="S3 server to use (keys: AWS_*); default: Ceph's gateway if it is installed, else an emulator",
     )
     arguments = line.parse_args(argv)
-    wanted = arguments.faults.split(",") if arguments.faults else [fault.name for fault in FAULTS]
-    faults = [fault for fault in FAULTS if fault.name in wanted]
-    if not has_faketime():
-        print("no fault 'clock jumps': libfaketime is not installed (apt-get install libfaketime)")
-        faults = [fault for fault in faults if fault.name != "clock jumps"]
+    try:
+        faults, not_tried = choose(arguments.faults, arguments.moments, missing(arguments.endpoint))
+    except ValueError as error:
+        line.error(str(error))
+    print("\n".join(not_tried))
     rng = random.Random(arguments.seed)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trawl-chaos-")))
@@ -87,8 +88,60 @@ def main(argv: Sequence[str] | None = None) -> int:
             for n in range(arguments.moments)
             for outcome in stage.hit(f"moment-{n}", faults[n % len(faults)], rng)
         ]
-    print("\n".join(["", *table(outcomes)]))
-    return 0 if all(outcome.ok for outcome in outcomes) else 1
+    spared = [f"never hit: {name}" for name in never_hit(outcomes)]
+    print("\n".join(["", *table(outcomes), *not_tried, *spared]))
+    return 0 if all(outcome.ok for outcome in outcomes) and not spared else 1
+
+
+def missing(endpoint: str) -> dict[str, str]:
+    """Return the tools of faults that are not here, with what would help."""
+    lacks = {} if has_faketime() else {"libfaketime": "apt-get install libfaketime"}
+    if endpoint:
+        lacks["radosgw"] = "a server of --endpoint is not killed"
+    elif missing_tools():
+        lacks["radosgw"] = "apt-get install radosgw ceph-mon ceph-osd ceph-common"
+    return lacks
+
+
+def choose(names: str, moments: int, lacks: Mapping[str, str]) -> tuple[list[Fault], list[str]]:
+    """Return the faults that take turns, and a line for each that is not tried.
+
+    Parameters
+    ----------
+    names
+        Names with commas between; all faults if empty.
+    moments
+        Turns that there are.
+    lacks
+        Tools that are not here, with what would help.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, a fault that is named cannot be tried, or none can.
+    """
+    wanted = [name.strip() for name in names.split(",")] if names else [fault.name for fault in FAULTS]
+    known = {fault.name: fault for fault in FAULTS}
+    if unknown := [name for name in wanted if name not in known]:
+        raise ValueError(f"no such fault: {', '.join(unknown)}; there are: {', '.join(known)}")
+    chosen = [known[name] for name in dict.fromkeys(wanted)]
+    able = [fault for fault in chosen if fault.needs not in lacks]
+    not_tried = [
+        f"not tried: {fault.name}: needs {fault.needs} ({lacks[fault.needs]})"
+        for fault in chosen
+        if fault not in able
+    ]
+    not_tried += [f"not tried: {fault.name}: needs more moments than {moments}" for fault in able[moments:]]
+    if not_tried and (names or not able[:moments]):
+        raise ValueError("; ".join(not_tried))
+    return able[:moments], not_tried
+
+
+def never_hit(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return the faults that struck at no moment, in the order of their turns."""
+    names = dict.fromkeys(outcome.fault for outcome in outcomes)
+    hit = {outcome.fault for outcome in outcomes if outcome.was_hit}
+    return [name for name in names if name not in hit]
 
 
 class _Stage:
@@ -195,10 +248,8 @@ class _Stage:
         return Site(folder, make_bucket(endpoint), endpoint).prepare(self._num_files)
 
     def _own_server(self) -> str:
-        if missing := missing_tools():
-            print(
-                f"S3 is an emulator, which is not killed: no {', '.join(missing)} (radosgw ceph-mon ceph-osd)"
-            )
+        if missing_tools():
+            print("S3 is an emulator: Ceph's gateway is not installed")
             return self._stack.enter_context(moto())
         self._server = self._stack.enter_context(rgw())
         return self._server.endpoint
@@ -233,13 +284,13 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
     ]
     for name in dict.fromkeys(outcome.fault for outcome in outcomes):
         mine = [outcome for outcome in outcomes if outcome.fault == name]
-        seconds = [outcome.recovery_s for outcome in mine]
+        seconds = [outcome.recovery_s for outcome in mine if outcome.was_hit]
         cells = [
             name, len(mine), sum(o.was_hit for o in mine), sum(o.reruns for o in mine),
             sum(o.comparison.lost for o in mine), sum(o.comparison.doubled for o in mine),
             sum(o.comparison.wrong for o in mine), sum(o.looks - o.blind for o in mine), sum(len(o.partial) for o in mine),
             sum(o.comparison.is_checked and o.comparison.is_balanced for o in mine),
-            f"{statistics.median(seconds):.0f}", f"{max(seconds):.0f}",
+            *([f"{statistics.median(seconds):.0f}", f"{max(seconds):.0f}"] if seconds else ["", ""]),
         ]  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines

@@ -34,7 +34,7 @@ MEASURED = {
     "cutouts": Constant(13_000 / 2, "cutouts/s, band and core, read, cut and written", "`python -m benchmarks.cutouts`: best that writes"),
     "galaxies": Constant(371 / 2, "galaxies/s and core, denoised and classified", "`python -m benchmarks.morphology_rate`: through the engine"),
     "merged": Constant(400_000 / 1.5, "rows/s and core, merged into partitions", "docs/log.md: 400,000 rows in 1.5 s; no command prints it"),
-    "driver": Constant(0.005, "s of the driver a unit, most of it Ray Data's", "`python -m benchmarks.overhead`: driver; 4.8 ms in docs/log.md"),
+    "driver": Constant(0.005, "s of the driver a unit, most of it Ray Data's", "`python -m benchmarks.overhead`: driver; 4.8 ms with AVX-512 (docs/log.md), 9.5 with AVX2 (docs/measured.md)"),
 }  # fmt: skip
 
 ASSUMED = {

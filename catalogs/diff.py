@@ -8,6 +8,7 @@ Not here: columns other than the score; why a row went (see `rejected`).
 """
 
 import json
+import logging
 import secrets
 import tempfile
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ from engine.errors import CommitError
 from engine.locations import NotFoundError, is_object
 from engine.schema import arrow_schema
 from engine.storage import Storage
+
+_log = logging.getLogger(__name__)
 
 CHANGE = Column("change", "string", "added, removed, or changed: the score moved by more than the tolerance")
 SCORES = (
@@ -90,8 +93,8 @@ def write_diff(root: str, storage: Storage, version: int, options: DiffOptions) 
     Returns
     -------
     diff
-        None if there is nothing to compare: the first version, one whose predecessor was pruned, or one of
-        another kind than it.
+        None if there is nothing to compare: the first version, one whose predecessor was pruned, is of another kind or
+        has a damaged file that the comparison needs (the log says so).
     """
     release = load_release(root, storage, version)
     if done := read_diff(release, storage):
@@ -102,7 +105,15 @@ def write_diff(root: str, storage: Storage, version: int, options: DiffOptions) 
     before = load_release(root, storage, previous)
     if before.spec is None or before.spec.name != release.spec.name:
         return None
-    table, facts = _compare(before, release, release.spec, storage, options)
+    if before.manifest.publish_id == release.manifest.publish_id:
+        before = release  # a repair: the content is the same, and the files before are damaged
+    try:
+        table, facts = _compare(before, release, release.spec, storage, options)
+    except (duckdb.IOException, duckdb.InvalidInputException) as error:  # missing; not Parquet
+        _log.warning(
+            "no diff: version %d or %d cannot be read: %s", previous, version, str(error).split("\n")[0]
+        )
+        return None
     path = f"{release.manifest.path}/diff-{secrets.token_hex(6)}.parquet"
     storage.put(storage.join(root, path), parquet.to_bytes(table))
     diff = Diff(

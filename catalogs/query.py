@@ -2,7 +2,7 @@
 
 A reader goes versions -> manifest -> list of files, never through a glob, so that files of other versions
 and of failed attempts cannot be seen. After the views are made the connection can read the files of this
-version and no others: no other file, no network, no extension, no settings.
+version, and what the caller has allowed by name, and no others: no other file, no network, no extension, no settings.
 
 Not here: joins between catalogues, writing.
 """
@@ -26,7 +26,7 @@ from catalogs.sql import sql_name, sql_text
 from catalogs.tracks import track_schema, track_uris
 from engine.errors import ConfigError
 from engine.flags import FLAGS
-from engine.locations import is_object
+from engine.locations import canonical, is_object
 from engine.schema import arrow_schema
 from engine.stage import REJECTED
 from engine.storage import Storage, StorageOptions
@@ -61,7 +61,10 @@ _READS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 
 
 def open_catalog(
-    uri: str, storage_options: StorageOptions | None = None, version: int | None = None
+    uri: str,
+    storage_options: StorageOptions | None = None,
+    version: int | None = None,
+    allow: Sequence[str] = (),
 ) -> duckdb.DuckDBPyConnection:
     """Open one version of a catalogue in DuckDB.
 
@@ -81,30 +84,38 @@ def open_catalog(
         How to reach object storage.
     version
         Number of the version; the newest if None.
+    allow
+        Files and folders besides, which SQL may read too: `read_parquet('/data/mine.parquet')`.
 
     Returns
     -------
     connection
-        In memory and locked: of all files it reads those of this version, it installs nothing and its
-        settings are fixed. It is for your own code; text of users goes through `run_query`.
+        In memory and locked: of all files it reads those of this version and those allowed, it installs nothing and
+        its settings are fixed. It is for your own code, which could write into an allowed folder; text of users goes
+        through `run_query`.
 
     Raises
     ------
     CommitError
         If there is no such catalogue or version.
+    ConfigError
+        If there is nothing at a place that is allowed.
+    StorageError
+        If such a place is neither a local path nor an `s3://` URI.
     """
     storage = Storage(storage_options or StorageOptions())
     release = load_release(uri, storage, version)
-    return connect_release(release, version_facts(uri, storage), storage)
+    return connect_release(release, version_facts(uri, storage), storage, allow)
 
 
 def connect_release(
-    release: Release, versions: Sequence[VersionFacts], storage: Storage
+    release: Release, versions: Sequence[VersionFacts], storage: Storage, allow: Sequence[str] = ()
 ) -> duckdb.DuckDBPyConnection:
     """Open a release that has been loaded; see `open_catalog`."""
+    files, folders = _allowed(allow, storage)
     con = duckdb.connect()
-    if is_object(release.root):
-        con.register_filesystem(storage.filesystem(release.root))
+    if objects := [uri for uri in (release.root, *files, *folders) if is_object(uri)]:
+        con.register_filesystem(storage.filesystem(objects[0]))
     data, rejected = release.uris("data"), release.uris("rejected")
     _create_view(con, "catalog", arrow_schema(release.columns), data)
     _create_view(con, "rejected", arrow_schema(REJECTED), rejected)
@@ -118,8 +129,22 @@ def connect_release(
         changed += _create_labels(con, release, release.spec, storage)
         changed += _create_tracks(con, release, storage)
     _create_macros(con)
-    _lock(con, [*data, *rejected, *changed])
+    _lock(con, [*data, *rejected, *changed, *files], folders)
     return con
+
+
+def _allowed(places: Sequence[str], storage: Storage) -> tuple[list[str], list[str]]:
+    """Return which of these places are files and which folders; `ConfigError` if one is neither."""
+    files, folders = list[str](), list[str]()
+    for uri in (canonical(place).rstrip("/") for place in places):
+        inside = next(storage.list(uri), None)
+        if inside and inside.uri != uri:
+            folders.append(uri)
+        elif inside or storage.exists(uri):
+            files.append(uri)
+        else:
+            raise ConfigError("nothing there that a query could read", "--allow", uri, "a file or a folder")
+    return files, folders
 
 
 def run_query(con: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
@@ -251,10 +276,11 @@ def _create_macros(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(f"CREATE MACRO flag_names(flags) AS list_filter([{names}], lambda name: name IS NOT NULL)")
 
 
-def _lock(con: duckdb.DuckDBPyConnection, uris: Sequence[str]) -> None:
+def _lock(con: duckdb.DuckDBPyConnection, uris: Sequence[str], folders: Sequence[str]) -> None:
     spill = Path(tempfile.gettempdir()) / f"trawl-query-{uuid.uuid4().hex}"
     con.execute(f"SET temp_directory = {sql_text(str(spill))}")  # made when needed, removed on close
-    con.execute(f"SET allowed_paths = [{', '.join(sql_text(uri) for uri in uris)}]")
+    for setting, allowed in (("allowed_paths", uris), ("allowed_directories", folders)):
+        con.execute(f"SET {setting} = [{', '.join(map(sql_text, allowed))}]")
     for setting in _SETTINGS:
         con.execute(setting)
 

@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     for name, entry in JOBS.items():
         job = jobs.add_parser(name, help=entry.summary, description=entry.summary)
         if entry.takes == "config":
-            _add_config_arguments(job)
+            _add_config_arguments(job, name)
         else:
             _add_catalog_arguments(job, name)
         job.add_argument("-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
@@ -86,10 +86,12 @@ def parser() -> argparse.ArgumentParser:
     return line
 
 
-def _add_config_arguments(job: argparse.ArgumentParser) -> None:
+def _add_config_arguments(job: argparse.ArgumentParser, name: str) -> None:
     job.add_argument("config", help="TOML file, here or s3://bucket/key; see jobs/configs")
     job.add_argument("--plan", action="store_true", help="say what would be done, and stop")
     job.add_argument("--limit", type=_positive, metavar="N", help="use only the first N units of work")
+    if name == "reprocess":
+        job.add_argument("--repair", action="store_true", help="make anew what is damaged in the catalogue")
 
 
 def _add_catalog_arguments(job: argparse.ArgumentParser, name: str) -> None:
@@ -102,6 +104,8 @@ def _add_catalog_arguments(job: argparse.ArgumentParser, name: str) -> None:
     if name == "query":
         job.add_argument("sql", help='one SELECT, e.g. "SELECT targetid, anomaly_score FROM catalog LIMIT 9"')
         job.add_argument("--limit", type=_positive, metavar="N", help="print at most N rows")
+        job.add_argument("--allow", action="append", metavar="PATH",
+                         help="a file or folder (here or s3://) that the SELECT may read besides; may be repeated")  # fmt: skip
     if name == "report":
         job.add_argument("--out", metavar="PATH", help="where to write the HTML file")
         job.add_argument("--limit", type=_positive, metavar="N", help="objects in the gallery")

@@ -13,6 +13,7 @@ class Options:
     target: str
     overrides: tuple[str, ...] = ()
     plan: bool = False
+    repair: bool = False
     limit: int | None = None
     version: int | None = None
     keep: int | None = None
@@ -27,16 +28,19 @@ class Options:
     radius_arcsec: float | None = None
     neighbors: int | None = None
     columns: str = ""
+    allow: tuple[str, ...] = ()
 
     @staticmethod
     def from_namespace(arguments: argparse.Namespace) -> "Options":
         """Return the options of a parsed command line."""
         given = vars(arguments)
         names = (
-            "plan", "limit", "version", "keep", "sql", "out", "labels", "who", "why", "json",
+            "plan", "repair", "limit", "version", "keep", "sql", "out", "labels", "who", "why", "json",
             "other", "radius_arcsec", "neighbors", "columns", "run",
         )  # fmt: skip
         fields = {name: given[name] for name in names if given.get(name) is not None}
+        if given.get("allow"):
+            fields["allow"] = tuple(given["allow"])
         target = given.get("config") or given["uri"]
         return Options(target=target, overrides=tuple(given["overrides"]), **fields)
 

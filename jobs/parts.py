@@ -46,6 +46,10 @@ class Parts:
     """Version that was current before the release was looked at, None if there was none."""
     given_up: tuple[str, ...] = ()
     """Keys of units whose workers died each time; see `settled`."""
+    damaged_version: int = 0
+    """Version that was current and has a damaged file, so that the same content is published again; 0: none."""
+    damage: tuple[str, ...] = ()
+    """What `--repair` found, a line each."""
 
     @property
     def storage(self) -> Storage:
@@ -76,12 +80,13 @@ class Parts:
 
     @property
     def told(self) -> list[str]:
-        """What a person is told of units that were given up; nothing if there are none."""
+        """What a person is told of damage and of units that were given up; nothing if there are none."""
         if not self.given_up:
-            return []
+            return list(self.damage)
         names = ", ".join(self.given_up[:NAMED]) + (", ..." if len(self.given_up) > NAMED else "")
         return [
-            f"given up: {len(self.given_up)} units whose workers died each time ({names}); the same line tries again"
+            *self.damage,
+            f"given up: {len(self.given_up)} units whose workers died each time ({names}); the same line tries again",
         ]
 
     def records(self) -> list[LedgerRecord]:
@@ -236,7 +241,7 @@ def plan(parts: Parts) -> JobResult:
     """Say what a run would do, for programs and for people: units, bytes, changes, stages and columns."""
     compared = parts.settled().changes()
     facts = _plan_summary(parts, compared)
-    return JobResult(facts, _plan_lines(parts, facts, compared))
+    return JobResult(facts, [*_plan_lines(parts, facts, compared), *parts.damage])
 
 
 def _plan_lines(parts: Parts, facts: Mapping[str, Any], compared: Changes) -> list[str]:

@@ -74,9 +74,9 @@ def _plan(config: JobConfig, ready: Parts) -> JobResult:
 
 
 def _is_current(config: JobConfig, ready: Parts) -> bool:
-    """Whether the version that was current is what would be published."""
+    """Whether the version that was current is what would be published, and nothing is known to be damaged in it."""
     identity = publish_id([unit.id for unit in ready.units], ready.columns, config.catalog)
-    return ready.base is not None and ready.base.publish_id == identity
+    return ready.base is not None and ready.base.publish_id == identity and not ready.damaged_version
 
 
 def publish_version(config: JobConfig, ready: Parts, chain: Sequence[Applied]) -> JobResult:
@@ -145,6 +145,7 @@ def _publish(config: JobConfig, ready: Parts, chain: Sequence[Applied], run: str
             run_each if merge_here else _run_tasks,
             records,
             base=ready.base.version if ready.base else 0,
+            damaged=ready.damaged_version,
         )
 
 

@@ -1,6 +1,7 @@
 """The main job: compute the units of a release that have no record, then publish a version of all of them.
 
-Run it again after an interruption and it goes on; run it on an unchanged release and it publishes nothing.
+Run it again after an interruption and it goes on; run it on an unchanged release and it publishes nothing. `--repair`
+looks for what is damaged first.
 """
 
 import time
@@ -12,6 +13,7 @@ from engine import cluster
 from jobs import infer, parts, publish
 from jobs.config import JobConfig, load_scorings
 from jobs.job import JobResult, Options
+from jobs.repair import repairing
 
 
 def run(options: Options) -> JobResult:
@@ -22,6 +24,8 @@ def run(options: Options) -> JobResult:
 def reprocess(configs: Sequence[JobConfig], options: Options) -> JobResult:
     """`infer`, then `publish`: one configuration for each model; all score the release in one pass."""
     assembled = [infer.assemble(config, options) for config in configs]
+    if options.repair:
+        assembled = [(repairing(pipeline, options.plan), chain) for pipeline, chain in assembled]
     ready = [pipeline for pipeline, _ in assembled]
     if options.plan:
         return JobResult.joined([parts.plan(part) for part in ready])

@@ -67,7 +67,7 @@ class CatalogueMaker:
     root: str
     storage: Storage
 
-    def publish(self, *units: tuple[int, int], seed: int = 0, **config: Any) -> Manifest:
+    def publish(self, *units: tuple[int, int], seed: int = 0, damaged: int = 0, **config: Any) -> Manifest:
         """Publish units of (rows, rejected objects), each of a content of its own."""
         made = [
             Unit(f"unit-{i}", (FileRef(f"/release/coadd-{i}.fits", rows, f"{seed}-{rejected}"),))
@@ -79,7 +79,7 @@ class CatalogueMaker:
             sink.write(unit, unit_table(*units[i], first=i * 100_000, seed=seed + i))
             ids.append(unit.id)
         settings = CatalogConfig(**{"name": "test", "key": SPEC.key, "max_rows_per_partition": 100} | config)
-        return publish(self.root, self.storage, ids, COLUMNS, settings, PROVENANCE)
+        return publish(self.root, self.storage, ids, COLUMNS, settings, PROVENANCE, damaged=damaged)
 
 
 def unit_table(num_rows: int, num_rejected: int, first: int = 0, seed: int = 0) -> UnitTable:

@@ -76,12 +76,15 @@ class Fault:
         "own" (a Ray that the job starts), "nodes" (several nodes) or "s3" (own, with an S3 server behind a proxy).
     overrides
         Configuration that the run needs.
+    needs
+        Tool without which it cannot be inflicted: "libfaketime", or "radosgw" (Ceph's gateway); none if empty.
     """
 
     name: str
     inflict: Callable[[Scene], bool]
     place: str = "own"
     overrides: tuple[str, ...] = ()
+    needs: str = ""
 
 
 def kill_driver(scene: Scene) -> bool:
@@ -134,16 +137,14 @@ def limit(which: int, leaves: Callable[[psutil.Process], int]) -> Callable[[Scen
 
 
 def restart_server(scene: Scene) -> bool:
-    """Kill the server by SIGKILL and start it again after some seconds; the emulator, which would forget all, only refuses."""
+    """Kill the server by SIGKILL and start it again after some seconds."""
     assert scene.proxy is not None
+    assert scene.server is not None
     is_running = scene.driver.poll() is None
-    if scene.server is not None:
-        scene.server.kill()
-        scene.told.append("SIGKILL")
+    scene.server.kill()
     scene.proxy.is_down = True
     time.sleep(scene.rng.uniform(1.0, 4.0))
-    if scene.server is not None:
-        scene.server.restart()
+    scene.server.restart()
     scene.proxy.is_down = False
     return is_running
 
@@ -168,11 +169,11 @@ FAULTS = (
     Fault("actor", kill_worker("ray::MapWorker")),
     Fault("node", kill_node, "nodes"),
     Fault("driver on nodes", kill_driver, "nodes"),
-    Fault("server restarts", restart_server, "s3"),
+    Fault("server restarts", restart_server, "s3", needs="radosgw"),
     Fault("server misbehaves", nothing_more, "s3"),
     Fault("disk full", limit(resource.RLIMIT_FSIZE, lambda _: 4096)),
     Fault("out of memory", limit(resource.RLIMIT_AS, lambda process: process.memory_info().vms + (1 << 20))),
-    Fault("clock jumps", jump, "nodes"),
+    Fault("clock jumps", jump, "nodes", needs="libfaketime"),
 )
 """All of them, in the order of the table."""
 

@@ -19,15 +19,20 @@ BLOCK = 2880
 CARD = 80
 
 BROKEN = frozenset({"truncated_file", "unreadable_file"})
-LAYOUT = frozenset(
-    {"unsupported_layout", "no_camera", "wrong_wavelength_grid", "missing_band", "bad_wcs", "bad_unit"}
-)
-VALUES = frozenset(
-    {"no_usable_pixel", "bad_position", "not_finite", "constant_image", "wrong_size", "too_small", "off_mosaic",
-     "negative_targetid", "sky_fibre", "fiberstatus", "zwarn", "min_exposures", "no_redshift", "not_found"}
+GONE = frozenset({"unsupported_layout", "no_camera", "bad_position"})
+"""What an HDU or a column leads to that is not there, or not of the shape of the others; positions may stand in it."""
+WORDS = frozenset({"bad_wcs", "bad_unit"})
+"""What only keywords lead to."""
+PIXELS = frozenset({"wrong_wavelength_grid", "no_usable_pixel", "not_finite", "constant_image"})
+"""What nonsense in images leads to, or in columns that are as good as one."""
+SIZES = frozenset({"wrong_size", "too_small", "off_mosaic"})
+FIELDS = frozenset(
+    {"bad_position", "negative_targetid", "sky_fibre", "fiberstatus", "zwarn", "min_exposures", "no_redshift", "not_found",
+     "off_mosaic", "unsupported_layout"}
 )  # fmt: skip
-"""What values that are nonsense lead to, cuts among them."""
-ANY = BROKEN | LAYOUT | VALUES
+"""What nonsense in columns leads to, cuts among them, and names of files and numbers of HDUs that there are not."""
+VALUES = PIXELS | FIELDS
+ANY = BROKEN | GONE | WORDS | SIZES | VALUES
 
 NUMBERS = (0, -1, 1, 2, 3, 7, 999, 2880, 65_536, 2**31 - 1, 2**31, 2**40, 2**63 - 1, 2**63, 10**30)
 """What sizes in headers are replaced by."""
@@ -102,7 +107,7 @@ def truncate(rng: random.Random, sound: Sound) -> Mutation:
 def truncate_at_block(rng: random.Random, sound: Sound) -> Mutation:
     """Cut it between blocks, so that whole HDUs are missing or data end too early."""
     length = rng.randrange(1, len(sound.data) // BLOCK) * BLOCK
-    return Mutation("truncated at a block", sound.data[:length], frozenset({"truncated_file"}) | LAYOUT)
+    return Mutation("truncated at a block", sound.data[:length], frozenset({"truncated_file"}) | GONE)
 
 
 def flip_data(rng: random.Random, sound: Sound) -> Mutation:
@@ -111,7 +116,7 @@ def flip_data(rng: random.Random, sound: Sound) -> Mutation:
     start, stop = rng.choice(sound.spans)
     for _ in range(rng.choice((1, 10, 1000))):
         data[rng.randrange(start, stop)] ^= 1 << rng.randrange(8)
-    return Mutation("bits flipped in data", bytes(data), LAYOUT | VALUES | {"unreadable_file"})
+    return Mutation("bits flipped in data", bytes(data), VALUES | {"unreadable_file"})
 
 
 def flip_header(rng: random.Random, sound: Sound) -> Mutation:
@@ -128,7 +133,7 @@ def lie_about_size(rng: random.Random, sound: Sound) -> Mutation:
     at = rng.choice(sound.cards(SIZE_CARDS))
     number = rng.choice(NUMBERS)
     card = sound.data[at : at + 10] + str(number).rjust(20).encode()
-    return Mutation("lie about a size", _with_card(sound.data, at, card), ANY)
+    return Mutation("lie about a size", _with_card(sound.data, at, card), ANY - WORDS)
 
 
 def many_axes(rng: random.Random, sound: Sound) -> Mutation:
@@ -143,8 +148,10 @@ def many_axes(rng: random.Random, sound: Sound) -> Mutation:
     kept = [text[i : i + CARD] for i in range(0, len(text), CARD) if not text[i:].startswith(b"NAXIS")]
     new = kept[:2] + [card.ljust(CARD).encode() for card in cards] + kept[2:]
     joined = b"".join(new).rstrip(b" ") + b" " * CARD
-    header = joined.ljust(-(-len(joined) // BLOCK) * BLOCK)
-    return Mutation("huge NAXIS", sound.data[:start] + header + sound.data[stop:], ANY)
+    data = sound.data[:start] + joined.ljust(-(-len(joined) // BLOCK) * BLOCK) + sound.data[stop:]
+    # One pixel is a size that may be: what follows is then looked for where something else lies, which may be filling.
+    reasons = BROKEN | GONE if length == 1 and count < 1000 else BROKEN
+    return Mutation("huge NAXIS", data, reasons, must_reject=start == 0)
 
 
 def change_type(rng: random.Random, sound: Sound) -> Mutation:
@@ -153,7 +160,8 @@ def change_type(rng: random.Random, sound: Sound) -> Mutation:
     is_image = b"BITPIX" in sound.data[at : at + CARD]
     value = rng.choice((b"8", b"16", b"32", b"64", b"-32", b"-64")) if is_image else _form(rng)
     card = sound.data[at : at + 10] + value.rjust(20)
-    return Mutation("type changed", _with_card(sound.data, at, card), ANY)
+    reasons = BROKEN | GONE | (PIXELS if is_image else VALUES)
+    return Mutation("type changed", _with_card(sound.data, at, card), reasons)
 
 
 def change_card(rng: random.Random, sound: Sound) -> Mutation:
@@ -182,7 +190,7 @@ def nonsense_values(rng: random.Random, sound: Sound) -> Mutation:
     first = start + 4 * rng.randrange((stop - start) // 4)
     length = rng.choice((4, 400, stop - first)) // 4
     data[first : first + 4 * length] = (word * length)[: stop - first]
-    return Mutation("nonsense values", bytes(data), LAYOUT | VALUES | {"unreadable_file"})
+    return Mutation("nonsense values", bytes(data), VALUES | {"unreadable_file"})
 
 
 def swap_hdus(rng: random.Random, sound: Sound) -> Mutation:
@@ -197,7 +205,7 @@ def swap_hdus(rng: random.Random, sound: Sound) -> Mutation:
         parts.insert(other, parts[at])
     else:
         parts[at], parts[other] = parts[other], parts[at]
-    return Mutation("HDUs swapped", b"".join(parts), ANY | {"not_fits"})
+    return Mutation("HDUs swapped", b"".join(parts), BROKEN | GONE | WORDS | SIZES | {"not_fits"})
 
 
 def lose_block(rng: random.Random, sound: Sound) -> Mutation:
@@ -205,7 +213,12 @@ def lose_block(rng: random.Random, sound: Sound) -> Mutation:
     at = rng.randrange(1, len(sound.data) // BLOCK) * BLOCK
     stop = at + BLOCK * rng.choice((1, 2, 10))
     middle = rng.choice((b"", sound.data[at:stop] * 2, bytes(stop - at), b" " * (stop - at)))
-    return Mutation("blocks lost", sound.data[:at] + middle + sound.data[stop:], ANY)
+    data = sound.data[:at] + middle + sound.data[stop:]
+    if any(at < behind and start < stop for start, behind in sound.headers):
+        return Mutation("blocks of headers lost", data, ANY)
+    if len(middle) == stop - at:
+        return Mutation("blocks of data blank", data, VALUES | {"unreadable_file"})
+    return Mutation("blocks of data lost", data, BROKEN | VALUES)
 
 
 def other_file(rng: random.Random, _: Sound) -> Mutation:
@@ -253,9 +266,8 @@ def tile_bomb(rng: random.Random, sound: Sound) -> Mutation:
     if rng.random() < 0.3:
         for _ in range(20):
             bomb[rng.randrange(2 * BLOCK, len(bomb))] ^= 1 << rng.randrange(8)
-    return Mutation(
-        "tile-compressed bomb", sound.data[:start] + bytes(bomb[BLOCK:]) + sound.data[start:], ANY
-    )
+    data = sound.data[:start] + bytes(bomb[BLOCK:]) + sound.data[start:]
+    return Mutation("tile-compressed bomb", data, BROKEN | GONE | WORDS | SIZES | PIXELS)
 
 
 MUTATIONS: tuple[Callable[[random.Random, Sound], Mutation], ...] = (

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 import pyarrow as pa
 
@@ -72,6 +72,7 @@ def publish(
     run_all: RunAll = run_each,
     records: Collection[LedgerRecord] | None = None,
     base: int | None = None,
+    damaged: int = 0,
 ) -> Manifest:
     """Publish the rows of some units as the next version, unless the current one holds just these.
 
@@ -91,6 +92,10 @@ def publish(
         Runs independent calls, in order of the results.
     records
         The units' ledger records, where they are known already: each is a request to storage.
+    base
+        Number of the version that must still be current, 0 if there was none; None: whichever is.
+    damaged
+        Number of a version whose files are damaged: if it holds this content, it gets a successor that does too.
 
     Returns
     -------
@@ -101,13 +106,15 @@ def publish(
     ------
     CommitError
         If a unit has no record, a fragment is damaged, or rows are lost.
+    SupersededError
+        If another version than `base` is current.
     SchemaError
         If the settings name columns that there are not.
     """
     check_settings(columns, config)
     identity = publish_id(unit_ids, columns, config)
     current = current_version(root, storage)
-    if current is not None and current.publish_id == identity:
+    if _holds(current, identity, damaged):
         return manifest_of(root, storage, current)
     _check_base(current, base, root)
     found = Ledger(root, storage).done(unit_ids).values() if records is None else records
@@ -121,7 +128,7 @@ def publish(
         manifest, files=(*manifest.files, *_write_metadata(records, target, written, manifest))
     )
     put_file(target, "manifest.json", manifest.to_json().encode(), 0, "metadata")
-    return _claim_version(root, storage, manifest, base)
+    return _claim_version(root, storage, manifest, base, damaged)
 
 
 def check_settings(columns: Sequence[Column], config: CatalogConfig) -> None:
@@ -306,11 +313,18 @@ def _check_base(current: Version | None, base: int | None, root: str) -> None:
         )
 
 
-def _claim_version(root: str, storage: Storage, manifest: Manifest, base: int | None) -> Manifest:
+def _holds(version: Version | None, identity: str, damaged: int) -> TypeGuard[Version]:
+    """Tell whether a version is there, holds this content, and is not the damaged one."""
+    return version is not None and version.publish_id == identity and version.version != damaged
+
+
+def _claim_version(
+    root: str, storage: Storage, manifest: Manifest, base: int | None, damaged: int
+) -> Manifest:
     """Create the next version record; who comes second to equal content takes that version."""
     while True:
         current = current_version(root, storage)
-        if current is not None and current.publish_id == manifest.publish_id:
+        if _holds(current, manifest.publish_id, damaged):
             return manifest_of(root, storage, current)
         _check_base(current, base, root)
         previous = current.version if current else 0

@@ -11,7 +11,16 @@ import pytest
 from benchmarks.faults.child import Child
 from benchmarks.faults.corpus import Release, releases
 from benchmarks.faults.fuzz import Case, judge, make_cases, run
-from benchmarks.faults.mutations import MUTATIONS, Mutation, Sound
+from benchmarks.faults.mutations import (
+    MUTATIONS,
+    Mutation,
+    Sound,
+    change_type,
+    lie_about_size,
+    lose_block,
+    many_axes,
+    nonsense_values,
+)
 from tests.fitsbytes import coadd_bytes
 
 
@@ -36,6 +45,37 @@ def test_every_mutation_changes_a_file(mutation) -> None:
     sound = Sound(coadd_bytes(1, 1, is_tiled=True))
     changed = [mutation(random.Random(seed), sound).data != sound.data for seed in range(4)]
     assert any(changed)
+
+
+@pytest.mark.parametrize(
+    ("mutation", "never"),
+    [
+        (many_axes, {"bad_wcs", "no_usable_pixel", "not_found", "zwarn"}),
+        (lie_about_size, {"bad_wcs", "bad_unit", "not_fits"}),
+        (change_type, {"bad_wcs", "bad_unit", "not_fits"}),
+        (nonsense_values, {"truncated_file", "bad_wcs", "no_camera"}),
+    ],
+)
+def test_a_mutation_allows_no_reason_that_it_cannot_be(mutation, never: set[str]) -> None:
+    sound = Sound(coadd_bytes(1, 1, is_tiled=True))
+    assert not any(mutation(random.Random(seed), sound).reasons & never for seed in range(20))
+
+
+def test_axes_of_the_first_header_cannot_pass_in_silence() -> None:
+    sound = Sound(coadd_bytes(1, 1))
+    made = [many_axes(random.Random(seed), sound) for seed in range(60)]
+    second = sound.headers[1][0]
+    assert {one.must_reject for one in made} == {True, False}
+    assert all(one.must_reject == (one.data[:second] != sound.data[:second]) for one in made)
+
+
+def test_lost_blocks_are_told_apart_by_what_lay_there() -> None:
+    sound = Sound(coadd_bytes(1, 1))
+    made = [lose_block(random.Random(seed), sound) for seed in range(80)]
+    reasons = {one.kind: one.reasons for one in made}
+    assert set(reasons) == {"blocks of headers lost", "blocks of data lost", "blocks of data blank"}
+    assert "bad_wcs" in reasons["blocks of headers lost"] - reasons["blocks of data lost"]
+    assert "truncated_file" in reasons["blocks of data lost"] - reasons["blocks of data blank"]
 
 
 class TestJudge:

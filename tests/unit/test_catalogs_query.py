@@ -8,9 +8,11 @@ import pytest
 
 from catalogs.output import json_lines, table_text
 from catalogs.query import open_catalog, run_query
-from engine.errors import CommitError, ConfigError
+from catalogs.sql import sql_text
+from engine.errors import CommitError, ConfigError, StorageError
 from engine.schema import arrow_schema
 from engine.storage import Storage
+from jobs.__main__ import main
 from tests.catalogue import COLUMNS, FIRST_TARGETID, CatalogueMaker
 from tests.servers import S3Server
 
@@ -184,6 +186,59 @@ def test_other_files_are_out_of_reach(root, con, sql, tmp_path):
         run_query(con, sql.format(other=tmp_path, root=root.replace("'", "''"))).read_all()
 
 
+def test_what_is_allowed_is_read_and_nothing_beside_it(root, tmp_path, monkeypatch):
+    folder, beside = tmp_path / "it's mine", tmp_path / "it's mine too"
+    for place in (folder / "deep", beside):
+        place.mkdir(parents=True)
+        (place / "a.csv").write_text("a\n1\n")
+    alone = tmp_path / "alone.csv"
+    alone.write_text("a\n2\n")
+    (folder / "link").symlink_to(beside)
+    monkeypatch.chdir(tmp_path)
+    with open_catalog(root, allow=[str(folder), "alone.csv"]) as con:
+        inside = (
+            "it's mine/deep/a.csv",
+            f"{folder}/d*/*.csv",
+            str(alone),
+            "alone.csv",
+            f"{folder}/../alone.csv",
+        )
+        assert [rows(con, f"FROM {sql_text(path)}")[0]["a"] for path in inside] == [1, 1, 2, 2, 2]
+        assert rows(con, "SELECT count(*) AS n FROM catalog JOIN 'alone.csv' ON targetid > a") == [{"n": 620}]
+        outside = (
+            beside / "a.csv",
+            f"{folder}/../it's mine too/a.csv",
+            f"{folder}/link/a.csv",
+            "*.csv",
+            "/etc/passwd",
+        )
+        for path in outside:
+            with pytest.raises(ConfigError, match="Cannot access file"):
+                run_query(con, f"SELECT * FROM read_csv({sql_text(str(path))})").read_all()
+        with pytest.raises(ConfigError, match="query"):
+            run_query(con, f"COPY (SELECT 1) TO {sql_text(f'{folder}/out.csv')}")
+
+
+def test_what_is_allowed_must_be_there(root, tmp_path):
+    with pytest.raises(ConfigError, match=r"--allow: nothing there.*none.csv"):
+        open_catalog(root, allow=[str(tmp_path / "none.csv")])
+    for place in ("https://host/x.csv", "s3://key:secret@bucket/x.csv"):
+        with pytest.raises(StorageError, match=r"usable|credentials"):
+            open_catalog(root, allow=[place])
+
+
+def test_the_command_line_allows_several_places(root, tmp_path, capsys):
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(f"{name[0]}\n1\n")
+    sql = f"SELECT a + b AS c FROM '{tmp_path}/a.csv', '{tmp_path}/b.csv'"
+    allowed = [word for name in ("a.csv", "b.csv") for word in ("--allow", str(tmp_path / name))]
+    assert main(["query", root, sql, "--json", *allowed]) == 0
+    assert capsys.readouterr().out == '{"c": 2}\n'
+    assert main(["query", root, sql, *allowed]) == 0
+    assert main(["query", root, sql, "--json", *allowed[:2]]) == 2
+    assert "Cannot access file" in capsys.readouterr().err
+
+
 def test_the_connection_itself_is_locked(root, con, tmp_path):
     for sql in ("SET enable_external_access = true", "SET threads = 1", "INSTALL httpfs"):
         with pytest.raises(duckdb.Error):
@@ -263,5 +318,15 @@ def test_a_catalogue_on_s3_is_read_by_name_and_nothing_else_is(moto_server: S3Se
         assert rows(con, "SELECT count(*) AS n FROM top(3)") == [{"n": 3}]
         assert rows(con, "SELECT count(*) AS n FROM rejected") == [{"n": 2}]
         for path in (f"{bucket}/secret.csv", f"{bucket}/**", f"{maker.root}/{manifest.path}/units.parquet"):
+            with pytest.raises(ConfigError):
+                run_query(con, f"SELECT * FROM '{path}'").read_all()
+    storage.put(f"{bucket}/mine/a.csv", b"a\n3\n")
+    storage.put(f"{bucket}/file.csv", b"a\n4\n")
+    with open_catalog(maker.root, options, allow=[f"{bucket}/mine/", f"{bucket}/file.csv"]) as con:
+        assert rows(con, f"FROM '{bucket}/mine/*.csv' UNION ALL FROM '{bucket}/file.csv'") == [
+            {"a": 3},
+            {"a": 4},
+        ]
+        for path in (f"{bucket}/secret.csv", f"{bucket}/mine/../secret.csv", f"{bucket}/*.csv"):
             with pytest.raises(ConfigError):
                 run_query(con, f"SELECT * FROM '{path}'").read_all()

@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.chaos import HUNG, Outcome, _wait, table
+from benchmarks import chaos
+from benchmarks.chaos import HUNG, Outcome, _wait, choose, main, missing, never_hit, table
 from benchmarks.faults.inflict import FAULTS, Scene, jump, kill_driver, kill_worker, limit
 from benchmarks.faults.nodes import clock_of, has_faketime, set_clock
 from benchmarks.faults.s3server import free_port
@@ -180,3 +181,69 @@ def test_a_table_has_a_line_a_fault_and_what_is_wrong_in_it() -> None:
     assert not bad.ok
     assert not replace(good, blind=30).ok, "nobody has seen anything"
     assert table([good, bad])[2:] == ["| node | 2 | 2 | 1 | 2 | 1 | 0 | 55 | 1 | 1 | 26 | 40 |"]
+    missed = replace(good, was_hit=False, recovery_s=99.0)
+    assert table([good, missed])[2:] == ["| node | 2 | 1 | 2 | 0 | 0 | 0 | 60 | 0 | 2 | 12 | 12 |"]
+    assert table([missed])[2].endswith("| 1 |  |  |"), "nothing to recover from"
+
+
+def test_the_page_of_figures_has_the_columns_that_are_printed() -> None:
+    page = Path(__file__).parents[2] / "docs" / "measured.md"
+    assert table([])[0] in page.read_text().splitlines()
+
+
+NAMES = [fault.name for fault in FAULTS]
+
+
+def test_all_faults_take_turns_unless_some_are_named() -> None:
+    assert choose("", 20, {}) == (list(FAULTS), [])
+    faults, not_tried = choose("node, driver", 2, {"libfaketime": "x", "radosgw": "y"})
+    assert ([fault.name for fault in faults], not_tried) == (["node", "driver"], [])
+
+
+@pytest.mark.parametrize("tool", ["libfaketime", "radosgw"])
+def test_a_fault_without_its_tool_is_told_or_if_named_refused(tool: str) -> None:
+    (without,) = (fault.name for fault in FAULTS if fault.needs == tool)
+    faults, not_tried = choose("", 20, {tool: "get it"})
+    assert [fault.name for fault in faults] == [name for name in NAMES if name != without]
+    assert not_tried == [f"not tried: {without}: needs {tool} (get it)"]
+    with pytest.raises(ValueError, match=f"{without}: needs {tool}"):
+        choose(f"driver,{without}", 20, {tool: "get it"})
+
+
+def test_a_fault_that_gets_no_turn_is_told_or_if_named_refused() -> None:
+    faults, not_tried = choose("", 9, {})
+    assert [fault.name for fault in faults] == NAMES[:9]
+    assert not_tried == [f"not tried: {NAMES[9]}: needs more moments than 9"]
+    with pytest.raises(ValueError, match="node: needs more moments than 1"):
+        choose("driver,node", 1, {})
+    with pytest.raises(ValueError, match="driver: needs more moments than 0"):
+        choose("", 0, {})
+
+
+def test_a_name_that_no_fault_has_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--faults", "driver,nodes"])
+    assert ended.value.code == 2
+    assert "no such fault: nodes; there are: driver, reader" in capsys.readouterr().err
+
+
+def test_a_server_of_others_is_not_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chaos, "missing_tools", lambda: ["radosgw"])
+    monkeypatch.setattr(chaos, "has_faketime", lambda: False)
+    assert "apt-get install radosgw" in missing("")["radosgw"]
+    assert "--endpoint" in missing("http://server")["radosgw"]
+    monkeypatch.setattr(chaos, "missing_tools", list)
+    monkeypatch.setattr(chaos, "has_faketime", lambda: True)
+    assert missing("") == {}
+    assert list(missing("http://server")) == ["radosgw"]
+
+
+@pytest.mark.parametrize(("hits", "code"), [((True,), 0), ((False, True), 0), ((False, False), 1)])
+def test_a_fault_that_never_struck_is_no_success(
+    hits: tuple[bool, ...], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fine = Outcome("node", True, 0, False, 1.0, 30, 0, (), Comparison(0, 0, 0, True, True))
+    monkeypatch.setattr(chaos._Stage, "hit", lambda *_: [replace(fine, was_hit=hit) for hit in hits])
+    assert main(["--faults", "node", "--moments", "1"]) == code
+    assert ("never hit: node" in capsys.readouterr().out) == bool(code)
+    assert never_hit([replace(fine, was_hit=hit) for hit in hits]) == ["node"] * code

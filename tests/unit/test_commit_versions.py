@@ -62,6 +62,19 @@ def test_publishing_again_publishes_nothing(catalogue):
     assert sorted(Path(catalogue.root).rglob("*")) == files
 
 
+def test_damaged_version_gets_one_successor_of_the_same_content(catalogue):
+    first = catalogue.publish()
+    assert catalogue.publish(damaged=7) == first, "another version is damaged"
+    path = first.paths("data")[0]
+    data = Path(catalogue.root, path).read_bytes()
+    Path(catalogue.root, path).unlink()
+    second = catalogue.publish(damaged=first.version)
+    assert (second.version, second.publish_id) == (2, first.publish_id)
+    (again,) = (new for new in second.paths("data") if new.endswith(path.removeprefix(first.path)))
+    assert Path(catalogue.root, again).read_bytes() == data
+    assert catalogue.publish(damaged=first.version) == catalogue.publish() == second
+
+
 def test_versions_stay_readable(catalogue):
     first = catalogue.publish(ids=catalogue.ids[:2])
     second = catalogue.publish()

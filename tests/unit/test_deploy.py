@@ -227,12 +227,27 @@ def test_versions_are_those_of_the_project() -> None:
 
 
 def test_image_holds_what_a_job_needs_and_the_build_is_given_it() -> None:
-    lines = (ROOT / "deploy" / "Dockerfile").read_text().splitlines()
+    text = (ROOT / "deploy" / "Dockerfile").read_text()
+    lines = text.splitlines()
     copied = {word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]}
     assert copied >= {"engine", "models", "catalogs", "jobs", "checkpoints", "constraints.txt"}
     assert all((ROOT / name).exists() for name in copied)
     given = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert given == copied
+    (packages,) = re.findall(r"apt-get install --yes --no-install-recommends ([^\\]+)", text)
+    # The autoscaler on the head starts workers by ssh and brings them files by rsync.
+    assert set(packages.split()) >= {"openssh-client", "rsync"}
+    (extras,) = re.findall(r"--editable '\.\[(.+)\]'", text)
+    assert wanted_by(extras.split(",")) >= {"boto3", "lsdb"}, "the autoscaler on AWS; `jobs crossmatch`"
+
+
+def wanted_by(extras: list[str]) -> set[str]:
+    """Names of the packages of extras, each of which must be pinned for the image."""
+    optional = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    names = {re.split(r"[^\w-]", line)[0] for extra in extras for line in optional[extra]}
+    pinned = set(re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    assert names <= pinned
+    return names
 
 
 @pytest.mark.parametrize("path", [ROOT / "cluster.yaml", *MANIFESTS], ids=lambda path: path.stem)

@@ -98,6 +98,31 @@ def test_files_that_both_versions_have_are_not_read(maker: CatalogueMaker) -> No
     assert diff_of(maker).listed == 0
 
 
+def test_version_that_repairs_another_changes_nothing_and_what_is_damaged_is_not_read(
+    maker: CatalogueMaker,
+) -> None:
+    first = maker.publish((60, 0))
+    for path in first.paths("data"):
+        Path(maker.root, path).write_bytes(b"damaged")
+    maker.publish((60, 0), damaged=1)
+    found = diff_of(maker)
+    assert (found.added, found.removed, found.changed) == (0, 0, 0)
+    assert check_catalog(maker.root).ok
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "other bytes"])
+def test_damage_of_the_version_before_is_told_and_no_error(
+    maker: CatalogueMaker, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in maker.publish((60, 0)).paths("data"):
+        file = Path(maker.root, path)
+        data = {"gone": b"", "cut": file.read_bytes()[:-99], "other bytes": b"damaged" * 99}[damage]
+        file.unlink() if damage == "gone" else file.write_bytes(data)
+    maker.publish((60, 0), seed=1)
+    assert write_diff(maker.root, maker.storage, 2, DiffOptions()) is None
+    assert "no diff: version 1 or 2 cannot be read" in caplog.text
+
+
 def test_score_that_is_no_number_differs_from_numbers_only(
     maker: CatalogueMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
