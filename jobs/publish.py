@@ -145,6 +145,7 @@ def _publish(config: JobConfig, ready: Parts, chain: Sequence[Applied], run: str
             run_each if merge_here else _run_tasks,
             records,
             base=ready.base.version if ready.base else 0,
+            units=ready.units,
         )
 
 
