@@ -6,11 +6,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ray.exceptions import RayActorError
+from ray.train.v2._internal.execution.failure_handling.default import DefaultFailurePolicy
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from engine.commit import read_manifest
 from engine.errors import CheckpointError
 from engine.storage import Storage
-from engine.train.loop import TrainResult
+from engine.train.loop import TrainConfig, TrainResult, _run_config
 from jobs.config import JobConfig
 from jobs.train import _check_columns, _checkpoint, _fitted, training_data
 from models import MODELS
@@ -84,3 +87,16 @@ def test_a_training_stores_how_artefacts_look_unless_it_is_told_not_to(
     assert fitted.metrics["val_loss"] == 1.0
     confusion = fitted.metrics.get("artefact_confusion", {})
     assert sum(sum(row.values()) for row in confusion.values()) == injected_rows // 4
+
+
+def test_preempted_nodes_are_no_failures_and_workers_that_die_are(
+    tmp_path: Path,
+) -> None:
+    """By Ray's own judgement of our settings; that workers then go on after the last stored epoch is tested with Ray."""
+    settings = _run_config(str(tmp_path / "run"), Storage(), TrainConfig(max_failures=2)).failure_config
+    policy = DefaultFailurePolicy(settings)
+    preempted = WorkerGroupError("rank 1", {0: ConnectionError("reset"), 1: RayActorError(preempted=True)})
+    died = WorkerGroupError("rank 1", {1: RayActorError()})
+    assert [policy.make_decision(preempted).name for _ in range(9)] == ["RETRY"] * 9
+    assert [policy.make_decision(died).name for _ in range(3)] == ["RETRY", "RETRY", "RAISE"]
+    assert policy.make_decision(preempted).name == "RETRY"
