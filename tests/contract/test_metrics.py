@@ -78,7 +78,13 @@ def test_a_run_is_seen_by_prometheus_and_spills_nothing(ray_session: None, tmp_p
         watch,
     )
     ours = {"run": "run-of-metrics"}
-    found = scraped_when(lambda found: total(found, "ray_trawl_units_total", **ours) == 12)
+    found = scraped_when(  # each process exports its own, at its own times
+        lambda found: (
+            total(found, "ray_trawl_units_total", **ours) == 12
+            and total(found, "ray_trawl_stage_seconds_count", stage="same", **ours) == 12
+            and total(found, "ray_trawl_units_in_hand", **ours) == 0
+        )
+    )
     assert total(found, "ray_trawl_rows_total", model="toy", **ours) == sum(r.rows for r in records)
     assert total(found, "ray_trawl_rejected_total", **ours) == sum(r.rejected_rows for r in records)
     assert total(found, "ray_trawl_rejected_total", reason="not_found", **ours) == 1
@@ -86,7 +92,6 @@ def test_a_run_is_seen_by_prometheus_and_spills_nothing(ray_session: None, tmp_p
     assert total(found, "ray_trawl_bytes_fetched_total", **ours) == 12 * 7
     for stage in ("read", "same", "toy", "write"):
         assert total(found, "ray_trawl_stage_seconds_count", stage=stage, **ours) == 12
-    assert total(found, "ray_trawl_units_in_hand", **ours) == 0
     assert {name for metric in METRICS for name in exported(metric)} <= set(found)
     assert found["ray_spill_manager_objects_bytes"], "Ray has another name for it: see the dashboard"
     assert total(found, "ray_spill_manager_objects_bytes", State="Spilled") == 0
