@@ -66,10 +66,12 @@ def stray_lines() -> Iterator[None]:
             yield
         return
     logging.captureWarnings(True)
+    stray = _Logged()
     try:
-        with redirect_stdout(_Logged()):
+        with redirect_stdout(stray):
             yield
     finally:
+        stray.write("\n")
         logging.captureWarnings(False)
 
 

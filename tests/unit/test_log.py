@@ -121,6 +121,7 @@ def test_each_line_of_a_job_that_ends_badly_is_json(
             print("someone\nprints")
             warnings.warn("and warns", stacklevel=1)
             other.warning("Ray has its own handlers")
+            print("cut off", end="")
             raise error
 
     monkeypatch.setattr(check, "run", run)
@@ -132,5 +133,6 @@ def test_each_line_of_a_job_that_ends_badly_is_json(
     assert "and warns" in lines[2]
     assert lines[3] == "Ray has its own handlers"
     assert lines[4].startswith("infer  1/3 units")
-    assert lines[5].startswith(told)
-    assert len(lines) == 6
+    assert lines[5] == "cut off"
+    assert lines[6].startswith(told)
+    assert len(lines) == 7
