@@ -170,10 +170,11 @@ def _no_room(asked: Resources, reader: Resources, nodes: Sequence[Node]) -> Reso
 
 
 def _share(workers: int, asked: Resources, reader: Resources, nodes: Sequence[Node], may_grow: bool) -> float:
-    """CPUs that a worker asks for, a little other than a reader does: else Ray would read inside the worker."""
-    share = (
-        asked.num_cpus if may_grow else _fair_share(workers, asked, reader, nodes)
-    )  # more nodes are to come
+    """CPUs that a worker asks for: where nodes are to come all that it uses, and never just those of a reader.
+
+    Else Ray would read inside the worker.
+    """
+    share = asked.num_cpus if may_grow else _fair_share(workers, asked, reader, nodes)
     is_alike = reader != NOTHING and abs(share - reader.num_cpus) < CPU_STEP / 2
     return max(share - CPU_STEP, CPU_STEP) if is_alike else share
 
