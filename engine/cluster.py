@@ -9,6 +9,7 @@ import ray
 from pydantic import Field
 from ray.exceptions import GetTimeoutError, RayTaskError
 
+from engine import log
 from engine.config import Config
 from engine.errors import ResourceError
 from engine.stage import Stage
@@ -62,6 +63,7 @@ def connect(config: ClusterConfig, has_dashboard: bool = False) -> Iterator[None
         _start_local(config, has_dashboard)
     else:
         _attach(address)
+    log.adopt("ray")
     try:
         yield
     finally:

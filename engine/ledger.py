@@ -7,13 +7,15 @@ reads. "Which units are done" is a listing.
 import json
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from engine.errors import CommitError
 from engine.storage import FileInfo, Storage
 
 READ_THREADS = 32
 """Records read at once: they are small, so latency is what counts."""
+READ_AHEAD = 10_000
+"""Records that are asked for at once: each that is waited for takes as much memory as a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,15 @@ class Ledger:
         """When the record of each unit was made, by the clock of the storage [s, Unix time]: one listing."""
         return {_id(info): info.modified_s for info in self._list()}
 
-    def done(self, ids: Collection[str] | None = None) -> dict[str, LedgerRecord]:
-        """Read the records of the units asked for, of all units by default; missing ones are left out."""
+    def done(self, ids: Collection[str] | None = None, with_units: bool = True) -> dict[str, LedgerRecord]:
+        """Read the records of the units asked for, of all units by default; missing ones are left out.
+
+        Without `with_units` their `unit` is empty: whoever knows the units need not hold their files twice.
+        """
         found = self.ids()
         wanted = found if ids is None else found & set(ids)
-        return {record.unit_id: record for record in self._read_all(sorted(wanted))}
+        records = self._read_all(sorted(wanted))
+        return {r.unit_id: r if with_units else replace(r, unit="") for r in records}
 
     def read(self, unit_id: str) -> LedgerRecord:
         """Read one record.
@@ -125,7 +131,7 @@ class Ledger:
         return self.storage.put_if_absent(self.uri(record.unit_id), record.to_json().encode())
 
     def forget(self, unit_id: str) -> None:
-        """Remove a record: the unit is then computed anew where it is asked for again. For `prune` alone."""
+        """Remove a record: the unit is then computed anew where it is asked for again. For `prune` and `--repair`."""
         self.storage.delete(self.uri(unit_id))
 
     def uri(self, unit_id: str) -> str:
@@ -135,9 +141,10 @@ class Ledger:
     def _list(self) -> Iterator[FileInfo]:
         return self.storage.list(self.storage.join(self.root, "ledger"), ".json")
 
-    def _read_all(self, ids: list[str]) -> list[LedgerRecord]:
+    def _read_all(self, ids: list[str]) -> Iterator[LedgerRecord]:
         with ThreadPoolExecutor(READ_THREADS) as pool:
-            return list(pool.map(self.read, ids))
+            for start in range(0, len(ids), READ_AHEAD):
+                yield from pool.map(self.read, ids[start : start + READ_AHEAD])
 
 
 def _id(info: FileInfo) -> str:

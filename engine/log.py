@@ -1,5 +1,6 @@
 """Logging and progress: one live line on a terminal, one line a minute elsewhere; for machines a JSON object a line."""
 
+import io
 import json
 import logging
 import os
@@ -7,7 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
@@ -15,6 +16,8 @@ from typing import Any, Literal, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
+
+_log = logging.getLogger(__name__)
 
 LINE_EVERY_S = 60.0
 
@@ -53,6 +56,46 @@ def current_format() -> LogFormat | None:
     if any(isinstance(formatter, JsonFormatter) for formatter in formatters):
         return "json"
     return "text" if any(isinstance(formatter, TextFormatter) for formatter in formatters) else None
+
+
+@contextmanager
+def stray_lines() -> Iterator[None]:
+    """Send what others print inside the `with` to standard error; where lines are JSON, as such, and warnings too."""
+    if current_format() != "json":
+        with redirect_stdout(sys.stderr):
+            yield
+        return
+    logging.captureWarnings(True)
+    stray = _Logged()
+    try:
+        with redirect_stdout(stray):
+            yield
+    finally:
+        stray.write("\n")
+        logging.captureWarnings(False)
+
+
+def adopt(library: str) -> None:
+    """Have loggers of a library that write to the console by themselves write JSON too, where we do."""
+    if current_format() != "json":
+        return
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == library]
+    for handler in {handler for name in names for handler in logging.getLogger(name).handlers}:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setFormatter(JsonFormatter())
+
+
+class _Logged(io.TextIOBase):
+    """A stream whose lines are logged."""
+
+    def __init__(self) -> None:
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in filter(str.strip, lines):
+            _log.info("%s", line)
+        return len(text)
 
 
 @contextmanager
@@ -114,7 +157,7 @@ class ProgressLine:
     total
         Number of units to do.
     stream
-        Where to write; a live line if it is a terminal.
+        Where to write; a live line if it is a terminal. By default standard error, or the log where its lines are JSON.
     """
 
     def __init__(self, name: str, total: int, stream: TextIO | None = None) -> None:
@@ -122,7 +165,8 @@ class ProgressLine:
         self.done = self.rows = self.rejected = 0
         self._stream = stream or sys.stderr
         self._start = self._last_line = time.monotonic()
-        self._live = self._make_live() if self._stream.isatty() else None
+        self._is_logged = stream is None and current_format() == "json"
+        self._live = self._make_live() if self._stream.isatty() and not self._is_logged else None
 
     def _make_live(self) -> Progress:
         columns = SpinnerColumn(), BarColumn(20), TaskProgressColumn(), TextColumn("{task.description}")
@@ -141,7 +185,7 @@ class ProgressLine:
         if self._live:
             self._live.stop()
         if self.total:
-            print(self.text(), file=self._stream, flush=True)
+            self._say()
 
     def advance(self, rows: int = 0, rejected: int = 0) -> None:
         """Count one more unit done, with its rows."""
@@ -150,6 +194,12 @@ class ProgressLine:
             self._live.update(self._live.task_ids[0], completed=self.done, description=self.text())
         elif time.monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = time.monotonic()
+            self._say()
+
+    def _say(self) -> None:
+        if self._is_logged:
+            _log.info("%s", self.text())
+        else:
             print(self.text(), file=self._stream, flush=True)
 
     def text(self) -> str:

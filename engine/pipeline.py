@@ -22,6 +22,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util import metrics as ray_metrics
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from engine import log
 from engine.attempts import Answer, Attempts, Tally
 from engine.errors import EngineError
 from engine.ledger import LedgerRecord
@@ -123,7 +124,11 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """Run some units through Ray Data; yield branch and record of each as it is done."""
     is_fused = plan.placement == "fused"  # then tasks only name a unit, and actors read it
-    read = name_unit if is_fused else partial(read_unit, source, plan.read_stages, attempts=attempts)
+    read = (
+        name_unit
+        if is_fused
+        else partial(read_unit, source, plan.read_stages, attempts=attempts, watch=watch)
+    )
     pool = ActorPoolStrategy(
         min_size=1 if plan.max_workers > plan.workers else plan.workers,
         max_size=plan.max_workers,
@@ -282,6 +287,7 @@ def _quiet_context() -> Iterator[None]:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.target_max_block_size = 4 << 30
+    log.adopt("ray")
     consoles = [h for h in logging.getLogger("ray.data").handlers if h.get_name() == "console"]
     for handler in consoles:
         handler.addFilter(_is_news)

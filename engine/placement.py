@@ -1,7 +1,9 @@
 """Where the parts of a pipeline run, so that all of them fit on the cluster at once. Nothing here knows Ray."""
 
+import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import Field
@@ -26,7 +28,7 @@ class PipelineConfig(Config):
     """Units that a worker holds at once: it reads one while it computes another. None: 2 from object storage,
     which keeps one waiting; 1 from a local disk, where threads only take turns."""
     read_cpus: float = Field(default=1.0, gt=0)
-    """CPUs that a reading task asks for (split)."""
+    """CPUs that a reading task asks for (split); at most half of a node's, so that workers find the others."""
     worker_memory_gib: float = Field(default=0.0, ge=0)
     """Memory that a worker reserves on its node [GiB]; 0: none."""
     read_memory_gib: float = Field(default=0.0, ge=0)
@@ -42,6 +44,8 @@ MAX_WORKERS = 1000
 """Actors that a cluster that grows may come to: Ray schedules them all in the driver."""
 
 GIB = 2**30
+
+NOTHING = Resources(num_cpus=0.0)
 
 Node = Mapping[str, float]
 """Resources of a node as Ray tells them: CPU, GPU, memory [bytes]."""
@@ -74,7 +78,8 @@ def plan_workers(
     """Decide placement, number and size of workers so that all of them and a reader fit at once.
 
     If actors held every CPU, reading tasks would never start, and Ray would wait without a word
-    (ray-project/ray#44687). So workers ask for a little less CPU than they use where there is no room.
+    (ray-project/ray#44687). So workers ask for a little less CPU than they use where there is no room, and are
+    fewer than it takes to leave no node room for a reader, wherever Ray puts them.
     Ray runs a reading task inside the worker if both ask for the same: wanted when fused, where it only
     names the unit, and avoided when split. Stages that all branches begin with run once a unit.
 
@@ -93,7 +98,7 @@ def plan_workers(
     Raises
     ------
     ResourceError
-        If not one worker fits on any node, and none is to come.
+        If not one worker fits on any node, or no reader beside it, and none is to come.
     """
     everything = [stage for stages in branches for stage in stages]
     uses_gpu = any(stage.resources.num_gpus > 0 for stage in everything)
@@ -101,90 +106,133 @@ def plan_workers(
     common = _common_start(branches)
     cut = min([len(common), *map(_first_worker_stage, branches)]) if placement == "split" else 0
     asked = _largest([stage for stages in branches for stage in stages[cut:]], config)
+    reader, why_less = _reader(config, nodes, placement, may_grow)
     wished = min(config.workers or _fitting(asked, nodes, placement), num_units)
-    workers, reasons = _with_room(wished, asked, config, nodes, placement, may_grow)
-    reader, worker = _shares(workers, asked, config, nodes, placement, may_grow)
+    workers, why_fewer = _with_room(wished, asked, reader, nodes, may_grow)
+    worker = replace(asked, num_cpus=_share(workers, asked, reader, nodes, may_grow))
     return WorkerPlan(
         placement=placement,
         read_stages=common[:cut],
         shared_stages=common[cut:],
         branch_stages=tuple(tuple(stages[len(common) :]) for stages in branches),
-        reader=reader,
+        reader=worker if reader == NOTHING else reader,
         worker=worker,
         workers=workers,
         max_workers=max(workers, min(num_units, MAX_WORKERS)) if may_grow and not config.workers else workers,
         threads=config.units_per_worker or (2 if is_remote else 1),
-        reasons=reasons,
+        reasons=why_less + why_fewer,
     )
+
+
+def _reader(
+    config: PipelineConfig, nodes: Sequence[Node], placement: str, may_grow: bool
+) -> tuple[Resources, tuple[str, ...]]:
+    """Return what a reading task asks for, and why less than configured; nothing when fused: it runs inside a worker."""
+    if placement == "fused":
+        return NOTHING, ()
+    reader = Resources(config.read_cpus, 0.0, config.read_memory_gib)
+    with_memory = [node for node in nodes if _room(replace(reader, num_cpus=0.0), node)]
+    most = max((node.get("CPU", 0.0) for node in with_memory), default=0.0) / 2
+    if may_grow or not 0 < most < reader.num_cpus:
+        return reader, ()
+    reason = f"reading tasks ask for {most:g} CPU instead of {config.read_cpus:g}: half of what a node has"
+    return replace(reader, num_cpus=most), (reason,)
 
 
 def _with_room(
-    wished: int,
-    asked: Resources,
-    config: PipelineConfig,
-    nodes: Sequence[Node],
-    placement: str,
-    may_grow: bool,
+    wished: int, asked: Resources, reader: Resources, nodes: Sequence[Node], may_grow: bool
 ) -> tuple[int, tuple[str, ...]]:
-    """How many of the workers find GPU and memory on the nodes, and why fewer; CPU they share, see `_shares`."""
-    if not asked.memory_gib and not asked.num_gpus:
-        return wished, ()
-    read_gib = config.read_memory_gib if placement == "split" else 0.0
-    room = sum(_room(asked, node) for node in nodes)
-    free_gib = sum(node.get("memory", 0.0) for node in nodes) / GIB - read_gib
-    if asked.memory_gib:
-        room = min(room, int(free_gib / asked.memory_gib + 1e-9))
-    if room >= wished:
-        return wished, ()
+    """How many of the workers find GPU and memory on the nodes, and why fewer; CPU they share, see `_share`."""
+    room = _most(replace(asked, num_cpus=CPU_STEP), reader, nodes)
     if room < 1 and not may_grow:
-        raise ResourceError(
-            "no node of the cluster has room for a worker",
-            "pipeline",
-            got="; ".join(_text(node) for node in nodes) or "no node",
-            expected=f"{asked.num_gpus:g} GPU and {asked.memory_gib:.3g} GiB for a worker"
-            + (f", {read_gib:.3g} GiB for a reading task" if read_gib else ""),
-            hint="Lower infer.memory_gib, infer.num_gpus, pipeline.worker_memory_gib or pipeline.read_memory_gib, add "
-            "nodes, or set cluster.may_grow = true if the cluster scales by itself.",
-        )
-    workers = max(room, 1)
-    reason = (
-        f"{workers} workers instead of {wished}: each asks for {asked.num_gpus:g} GPU and {asked.memory_gib:.3g} GiB "
-        f"and the nodes have room for {room}"
-    )
+        raise _no_room(asked, reader, nodes)
+    workers = max(min(room, wished), 1)
+    if workers == wished:
+        return wished, ()
+    beside = f" beside a reading task of {_asks(reader)}" if reader != NOTHING else ""
+    reason = f"{workers} workers instead of {wished}: each asks for {_asks(asked)} and the nodes have room for {room}{beside}"
     return workers, (reason,)
 
 
-def _room(asked: Resources, node: Node) -> int:
-    """How many workers find GPU and memory on a node."""
-    fits = [node.get("GPU", 0.0) / asked.num_gpus] if asked.num_gpus else []
-    fits += [node.get("memory", 0.0) / GIB / asked.memory_gib] if asked.memory_gib else []
-    return int(min(fits) + 1e-9)
+def _no_room(asked: Resources, reader: Resources, nodes: Sequence[Node]) -> ResourceError:
+    is_beside = any(_room(replace(asked, num_cpus=CPU_STEP), node) for node in nodes)
+    return ResourceError(
+        "no node of the cluster is sure to have room for a reading task beside a worker"
+        if is_beside
+        else "no node of the cluster has room for a worker",
+        "pipeline",
+        got="; ".join(_text(node) for node in nodes) or "no node",
+        expected=f"{_asks(asked)} for a worker"
+        + (f", {_asks(reader)} for a reading task" if reader.memory_gib else ""),
+        hint="Lower infer.memory_gib, infer.num_gpus, pipeline.worker_memory_gib or pipeline.read_memory_gib, add "
+        "nodes, or set cluster.may_grow = true if the cluster scales by itself.",
+    )
+
+
+def _share(workers: int, asked: Resources, reader: Resources, nodes: Sequence[Node], may_grow: bool) -> float:
+    """CPUs that a worker asks for: where nodes are to come all that it uses, and never just those of a reader.
+
+    Else Ray would read inside the worker.
+    """
+    share = asked.num_cpus if may_grow else _fair_share(workers, asked, reader, nodes)
+    is_alike = reader != NOTHING and abs(share - reader.num_cpus) < CPU_STEP / 2
+    return max(share - CPU_STEP, CPU_STEP) if is_alike else share
+
+
+def _fair_share(workers: int, asked: Resources, reader: Resources, nodes: Sequence[Node]) -> float:
+    """As many CPUs as a worker uses, or as let all workers and a reader fit on the nodes."""
+    most = asked.num_cpus
+    if reader == NOTHING:  # and one that only names units, should Ray not do so inside a worker
+        most = min(most, _total(nodes, "CPU") / (workers + 1))
+    if _most(replace(asked, num_cpus=most), reader, nodes) >= workers:
+        return most
+    steps = range(1, int(most / CPU_STEP) + 1)
+    num_good = bisect_left(
+        steps, True, key=lambda n: _most(replace(asked, num_cpus=n * CPU_STEP), reader, nodes) < workers
+    )
+    return max(num_good, 1) * CPU_STEP
+
+
+def _most(worker: Resources, reader: Resources, nodes: Sequence[Node]) -> int:
+    """How many workers the nodes hold beside a reader, wherever Ray puts them: fewer than leave it no node."""
+    held = sum(_room(worker, node) for node in nodes)
+    return int(max(0, min(held, sum(_blocking(worker, reader, node) for node in nodes) - 1)))
+
+
+def _blocking(worker: Resources, reader: Resources, node: Node) -> float:
+    """How many workers leave a reader no room on a node; infinite if it has room beside as many as there fit."""
+    if not _room(reader, node):
+        return 0
+    left = {"CPU": reader.num_cpus, "memory": reader.memory_gib * GIB}
+    beside = _room(worker, {**node, **{name: node.get(name, 0.0) - amount for name, amount in left.items()}})
+    return beside + 1 if beside < _room(worker, node) else math.inf
+
+
+def _room(asked: Resources, node: Node) -> float:
+    """How many workers, or readers, of a size a node holds."""
+    return min(
+        _times(node.get("CPU", 0.0), asked.num_cpus),
+        _on_cards(node.get("GPU", 0.0), asked.num_gpus),
+        _times(node.get("memory", 0.0) / GIB, asked.memory_gib),
+    )
+
+
+def _on_cards(gpus: float, asked: float) -> float:
+    """How many find their share of a GPU: all of it on one card."""
+    return math.floor(gpus) * _times(1.0, asked) if 0 < asked < 1 else _times(gpus, asked)
+
+
+def _times(there: float, asked: float) -> float:
+    return max(0, math.floor(there / asked + 1e-9)) if asked else math.inf  # 0.3 / 0.1 is below 3
+
+
+def _asks(resources: Resources) -> str:
+    return f"{resources.num_gpus:g} GPU and {resources.memory_gib:.3g} GiB"
 
 
 def _text(node: Node) -> str:
     memory_gib = node.get("memory", 0.0) / GIB
     return f"{node.get('CPU', 0.0):g} CPU, {node.get('GPU', 0.0):g} GPU, {memory_gib:.3g} GiB"
-
-
-def _shares(
-    workers: int,
-    asked: Resources,
-    config: PipelineConfig,
-    nodes: Sequence[Node],
-    placement: str,
-    may_grow: bool,
-) -> tuple[Resources, Resources]:
-    """Return what a reading task and a worker ask for."""
-    cpus = _total(nodes, "CPU")
-    if may_grow:  # what is not there now is to come
-        cpus = max(cpus, workers * asked.num_cpus + max(asked.num_cpus, config.read_cpus) + 1.0)
-    if placement == "fused":
-        num_cpus = min(asked.num_cpus, cpus / (workers + 1))
-        reader = Resources(num_cpus, asked.num_gpus, asked.memory_gib)
-    else:
-        reader = Resources(min(config.read_cpus, cpus / 2), 0.0, config.read_memory_gib)
-        num_cpus = min(asked.num_cpus, (cpus - reader.num_cpus) / workers) - CPU_STEP
-    return reader, Resources(max(num_cpus, CPU_STEP), asked.num_gpus, asked.memory_gib)
 
 
 def _total(nodes: Sequence[Node], name: str) -> float:
@@ -204,7 +252,7 @@ def _common_start(branches: Sequence[Sequence[Stage]]) -> tuple[Stage, ...]:
 def _fitting(asked: Resources, nodes: Sequence[Node], placement: str) -> int:
     """How many workers of a size the cluster can hold; half the CPUs are for reading when split."""
     if asked.num_gpus:
-        return max(1, int(_total(nodes, "GPU") / asked.num_gpus))
+        return max(1, int(sum(_on_cards(node.get("GPU", 0.0), asked.num_gpus) for node in nodes)))
     share = 1.0 if placement == "fused" else 0.5
     return max(1, round(share * _total(nodes, "CPU") / asked.num_cpus))
 

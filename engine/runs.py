@@ -2,7 +2,8 @@
 
     runs/<run>/begin.json          once: which job, where, of how many units
     runs/<run>/units.arrow         once: ids and bytes of the units that it set out to compute
-    runs/<run>/beats/<who>-N.json  every few seconds, from the driver and from each worker; the one before it goes
+    runs/<run>/beats/<who>-N.json  every few seconds, from the driver, each worker, and each reading task (`split`) that
+                                   takes so long; the one before it goes
     runs/<run>/end.json            once: how it ended
 
 No object is changed in place. Nothing of a catalogue depends on them: results are the ledger's, and a beat that
@@ -159,9 +160,16 @@ class RunFolder:
 
     def beat(self, beat: Beat, number: int) -> None:
         """Write a beat under a name of its own, then take the one before it away."""
-        self.storage.put(self.uri("beats", f"{beat.who}-{number:08d}.json"), _json(beat))
+        self.storage.put(self._beat_uri(beat.who, number), _json(beat))
         if number:
-            self.storage.delete(self.uri("beats", f"{beat.who}-{number - 1:08d}.json"))
+            self.withdraw(beat.who, number - 1)
+
+    def withdraw(self, who: str, number: int) -> None:
+        """Take a beat away."""
+        self.storage.delete(self._beat_uri(who, number))
+
+    def _beat_uri(self, who: str, number: int) -> str:
+        return self.uri("beats", f"{who}-{number:08d}.json")
 
     def read(self, attempts: int = 3) -> RunState | None:
         """Read what the run has told; None if it has not written its beginning.
@@ -229,6 +237,8 @@ class Pulse:
         "driver" or a name of its own for a worker.
     tell
         Returns for the number of a folder what there is to say.
+    after_s
+        Time to the first beat [s]: who is done before that tells nothing.
     """
 
     def __init__(
@@ -237,23 +247,38 @@ class Pulse:
         every_s: float,
         who: str,
         tell: Callable[[int], dict[str, Any]],
+        after_s: float = 0.0,
     ) -> None:
         self._folders, self._every_s, self._who, self._tell = folders, every_s, who, tell
+        self._after_s = after_s
         self._stop = threading.Event()
         self._number = 0
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
     def start(self) -> None:
-        """Begin to beat."""
-        self._thread.start()
+        """Begin to beat, if there is a folder for it."""
+        if self._folders:
+            self._thread.start()
 
     def stop(self) -> None:
         """Stop, after the beat that is being written."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def withdraw(self) -> None:
+        """Stop, and take the last beat away: there is nobody left of whom it tells."""
+        self.stop()
+        for folder in self._folders if self._number else ():
+            try:
+                folder.withdraw(self._who, self._number - 1)
+            except StorageError as error:
+                _log.warning("a beat cannot be taken away: %s", error)
 
     def _run(self) -> None:
         is_silent = False
+        if self._stop.wait(self._after_s):
+            return
         while True:
             try:
                 self._beat()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Protocol
 
 import numpy as np
@@ -24,7 +25,7 @@ from engine.ledger import LedgerRecord
 from engine.metrics import Meter, NoMeter
 from engine.runs import InHand, Pulse, RunFolder
 from engine.sealed import seal, unseal
-from engine.stage import Stage, UnitFunction, UnitTable
+from engine.stage import Stage, UnitFunction, UnitTable, run_local
 from engine.units import Unit, Work
 
 _log = logging.getLogger(__name__)
@@ -144,6 +145,7 @@ class UnitWorker:
         keep_freed_memory()
         pa.array(np.zeros(1))  # pyarrow imports pandas for its first array: now, not within a unit
         self._steps = Steps(watch)
+        self._steps.pulse("worker").start()
         self._source, self._branches = source, tuple(branches)
         self._attempts, self._room = attempts, Room()
         with attempt(attempts, self._room, OPENING) as may_begin:
@@ -190,17 +192,14 @@ class UnitWorker:
             yield number, self._branches[number].sink.give_up(unit, detail)
 
     def _read(self, sealed: pa.Table, work: Work) -> UnitTable:
-        with self._steps.step("read") as timed:
-            table = unseal(sealed) if self._source is None else self._reader(self._source).read(work.unit)
-        self._steps.fetched(table)
-        return _with_seconds(table, "read", timed)
+        if self._source is None:  # whoever sealed it has told how it was read
+            return unseal(sealed)
+        return self._steps.read(self._reader(self._source), work.unit)
 
     def _computed(self, stages: "Sequence[_Opened]", table: UnitTable) -> UnitTable:
         with self._compute:
             for stage in stages:
-                with self._steps.step(stage.name) as timed:
-                    table = stage.function(table)
-                table = _with_seconds(table, stage.name, timed)
+                table = self._steps.computed(stage.name, stage.function, table)
         return table
 
     def _reader(self, source: Reader) -> Reader:
@@ -228,22 +227,48 @@ class Steps:
     """Which unit a worker has in which step: for its beats, its log and its numbers."""
 
     def __init__(self, watch: Watch) -> None:
-        self._run = watch.run
-        self._meter = watch.make_meter()
+        self._watch, self._run = watch, watch.run
+        self._meter = _meter(watch.make_meter)
         self._in_hand: dict[int, InHand] = {}  # by thread
         if watch.log_format:
             log.setup(form=watch.log_format)
-        if watch.folders:
-            who = f"worker-{secrets.token_hex(4)}"
-            Pulse(watch.folders, watch.every_s, who, lambda _: {"in_hand": self.in_hand()}).start()
+
+    def pulse(self, who: str, after_s: float = 0.0) -> Pulse:
+        """Return what writes, once it is started, which units are in hand."""
+        name = f"{who}-{secrets.token_hex(4)}"
+        tell = lambda _: {"in_hand": self.in_hand()}  # noqa: E731
+        return Pulse(self._watch.folders, self._watch.every_s, name, tell, after_s)
+
+    @contextmanager
+    def heard_if_long(self, who: str) -> Iterator[None]:
+        """Be heard inside the `with`, from when it has taken as long as a beat: what is short costs no request."""
+        pulse = self.pulse(who, after_s=self._watch.every_s)
+        pulse.start()
+        try:
+            yield
+        finally:
+            pulse.withdraw()
 
     def in_hand(self) -> tuple[InHand, ...]:
         """Units that are being worked on."""
         return tuple(self._in_hand.copy().values())
 
+    def read(self, source: Reader, unit: Unit) -> UnitTable:
+        """Read a unit, count its bytes, and note how long it took."""
+        with self.step("read") as timed:
+            table = source.read(unit)
+        self._meter.add(metrics.BYTES_FETCHED, table.stats.get("bytes_fetched", 0.0), run=self._run)
+        return _with_seconds(table, "read", timed)
+
+    def computed(self, name: str, function: UnitFunction, table: UnitTable) -> UnitTable:
+        """Run a stage, and note how long it took."""
+        with self.step(name) as timed:
+            table = function(table)
+        return _with_seconds(table, name, timed)
+
     @contextmanager
-    def unit(self, key: str) -> Iterator[None]:
-        """Have a unit in hand inside the `with`."""
+    def unit(self, key: str, done: str = "done") -> Iterator[None]:
+        """Have a unit in hand inside the `with`; the log says afterwards that it is `done`."""
         thread, started = threading.get_ident(), time.monotonic()
         with log.context(run=self._run, unit=key):
             self._move(thread, InHand(key, "wait", time.time()))
@@ -254,7 +279,7 @@ class Steps:
                 raise
             finally:
                 self._move(thread, None)
-            _log.info("done in %.2f s", time.monotonic() - started)
+            _log.info("%s in %.2f s", done, time.monotonic() - started)
 
     @contextmanager
     def step(self, name: str) -> Iterator[_Timed]:
@@ -267,10 +292,6 @@ class Steps:
         timed.seconds = time.monotonic() - started
         self._in_hand[thread] = InHand(unit, "wait", time.time())
         self._meter.add(metrics.STAGE_SECONDS, timed.seconds, run=self._run, stage=name)
-
-    def fetched(self, table: UnitTable) -> None:
-        """Count what was read."""
-        self._meter.add(metrics.BYTES_FETCHED, table.stats.get("bytes_fetched", 0.0), run=self._run)
 
     def written(self, model: str, record: LedgerRecord) -> None:
         """Count what was written."""
@@ -289,6 +310,12 @@ class Steps:
         self._meter.add(metrics.IN_HAND, len(self._in_hand), run=self._run)
 
 
+@cache
+def _meter(make: Callable[[], Meter]) -> Meter:
+    """One for all units that a process reads."""
+    return make()
+
+
 def _with_seconds(table: UnitTable, step: str, timed: _Timed) -> UnitTable:
     name = f"{step.replace(' ', '_')}_seconds"
     return replace(table, stats=table.stats | {name: timed.seconds})
@@ -300,16 +327,25 @@ def name_unit(work: Work) -> pa.Table:
 
 
 def read_unit(
-    source: Reader, stages: Sequence[Stage], work: Work, attempts: Attempts = UNLIMITED
+    source: Reader,
+    stages: Sequence[Stage],
+    work: Work,
+    attempts: Attempts = UNLIMITED,
+    watch: Watch = UNWATCHED,
 ) -> pa.Table:
-    """Read a unit, run the first stages on it, and seal it; one to be given up is sealed empty: the worker gives it up."""
+    """Read a unit, run the first stages on it, and seal it; one to be given up is sealed empty: the worker gives it up.
+
+    How long each took is told as a worker tells it, and travels with the unit. A process reads one unit at a time.
+    """
+    steps = Steps(watch)
     with attempt(attempts, Room(), work.key) as may_begin:
         if not may_begin:
             return seal(UnitTable(pa.table({}), pa.table({}), 0), work)
-        table = source.read(work.unit)
-        for stage in stages:
-            table = stage.open()(table)
-        return seal(table, work)
+        with steps.unit(work.unit.key, "read"), steps.heard_if_long("reader"):
+            table = steps.read(source, work.unit)
+            for stage in stages:
+                table = steps.computed(stage.name, partial(run_local, [stage]), table)
+            return seal(table, work)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 
 from engine import log
 from engine.errors import ConfigError, EngineError
@@ -27,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.setup(arguments.verbose, arguments.log)
     job = importlib.import_module(JOBS[arguments.job].module)
     try:
-        with redirect_stdout(sys.stderr):  # Ray's daemons print there whatever they like
+        with log.stray_lines():  # Ray's daemons print whatever they like
             result: JobResult = job.run(Options.from_namespace(arguments))
         _print(result, arguments.json)
         return result.exit_code
@@ -36,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EngineError as error:
         return _fail(error, 1)
     except (KeyboardInterrupt, SystemExit):  # Ray makes the latter of SIGTERM, which stops a submitted job
-        print("interrupted: what is done is kept; run the same line again to go on", file=sys.stderr)
+        _tell("interrupted: what is done is kept; run the same line again to go on", logging.WARNING)
         return 130
     except BrokenPipeError:  # the reader of our output (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -46,8 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: EngineError, code: int) -> int:
-    print(f"error: {log.without_secrets(str(error))}", file=sys.stderr)
+    _tell(f"error: {error}", logging.ERROR)
     return code
+
+
+def _tell(text: str, level: int) -> None:
+    """Say the last word: plainly to people, to machines as all that was said before."""
+    if log.current_format() == "json":
+        _logger.log(level, "%s", text)
+    else:
+        print(log.without_secrets(text), file=sys.stderr)
 
 
 def _fault(error: Exception, verbose: bool) -> EngineError:

@@ -57,6 +57,7 @@ def sample(config: JobConfig, options: Options) -> JobResult:
         ready.columns,
         CatalogConfig(name=NAME, kind="flat"),
         provenance(config, checkpoints={applied.place.uri: applied.checkpoint.id}, model=applied.spec.name),
+        units=ready.units,
     )
     settings = model_config(applied.spec, applied.checkpoint.config, applied.place.uri, CheckpointError)
     return _result(config, ready, computed, manifest, settings)

@@ -78,6 +78,7 @@ def stage(config: JobConfig, options: Options) -> JobResult:
         columns,
         CatalogConfig(name="staged", kind="flat", key=()),
         provenance(config),
+        units=ready.units,
     )
     if not manifest.rows:
         raise CommitError("nothing is left to train on", config.staged.uri, hint="See its `rejected`.")

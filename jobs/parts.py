@@ -90,8 +90,9 @@ class Parts:
         ]
 
     def records(self) -> list[LedgerRecord]:
-        """Ledger records of the units of this run."""
-        return list(Ledger(self.output.uri, self.storage).done([u.id for u in self.units]).values())
+        """Ledger records of the units of this run, without the units: those are here."""
+        ids = [unit.id for unit in self.units]
+        return list(Ledger(self.output.uri, self.storage).done(ids, with_units=False).values())
 
 
 def _by_record(unit: Unit, done: Collection[str]) -> Unit:

@@ -146,6 +146,7 @@ def _publish(config: JobConfig, ready: Parts, chain: Sequence[Applied], run: str
             records,
             base=ready.base.version if ready.base else 0,
             damaged=ready.damaged_version,
+            units=ready.units,
         )
 
 

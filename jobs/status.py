@@ -18,7 +18,7 @@ from jobs.config import Place, load
 from jobs.job import JobResult, Options
 
 RATE_WINDOW_S = 600.0
-"""Rates are those of the last so many seconds in which units were done."""
+"""Rates are those of so many seconds before now, or before a run ended."""
 SHOWN_NAMES = 5
 """Names of runs that are told where the one that was asked for is not there."""
 SLOWEST = 8
@@ -44,6 +44,8 @@ class RunStatus:
     """Units that were given up because workers died of them, in this run or before, and the one that ended it."""
     rows: int
     rejected: int
+    last_done_s_ago: float | None
+    """None if no unit is done."""
     units_per_s: float
     rows_per_s: float
     bytes_per_s: float
@@ -122,10 +124,11 @@ def status(state: RunState, folder: RunFolder, done_at: dict[str, float], now_s:
     given_up = sum(
         given_up_id(unit) in done_at for unit in table["unit_id"].filter(pa.array(~done)).to_pylist()
     )
-    units_per_s, bytes_per_s = rates(at[done], sizes[done])
     rows = told.rows if told else 0
     per_unit = rows / told.done if told and told.done else 0.0
     kind = state.end.state if state.end else "lost" if state.is_lost(now_s) else "running"
+    until_s = now_s if kind == "running" else state.heard_s
+    units_per_s, bytes_per_s = rates(at[done], sizes[done], until_s)
     in_hand = [one for beat in state.beats for one in _in_hand(beat, now_s - state.written_s[beat.who])]
     error = state.end.error if state.end else ""
     return RunStatus(
@@ -142,6 +145,7 @@ def status(state: RunState, folder: RunFolder, done_at: dict[str, float], now_s:
         failed=given_up + error.startswith("unit "),
         rows=rows,
         rejected=told.rejected if told else 0,
+        last_done_s_ago=round(max(now_s - at[done].max(), 0), 1) if done.any() else None,
         units_per_s=units_per_s,
         rows_per_s=units_per_s * per_unit,
         bytes_per_s=bytes_per_s,
@@ -150,27 +154,27 @@ def status(state: RunState, folder: RunFolder, done_at: dict[str, float], now_s:
     )
 
 
-def rates(at: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
-    """Units and bytes a second of the last `RATE_WINDOW_S` in which units were done.
+def rates(at: np.ndarray, sizes: np.ndarray, until_s: float) -> tuple[float, float]:
+    """Units and bytes a second in the `RATE_WINDOW_S` before a time, or since the first unit if that was done later.
 
     Parameters
     ----------
     at, sizes
         When each unit was done [s, Unix time], and its size [bytes]; float [units].
+    until_s
+        End of the window by the same clock [s, Unix time].
 
     Returns
     -------
     units_per_s, bytes_per_s
-        0 if fewer than two units were done, or all at one time: from the first on, which itself does not count.
+        0 if no unit was done in it; of the window since the first unit, that one itself does not count.
     """
-    order = np.argsort(at)
-    at, sizes = at[order], sizes[order]
-    recent = at >= at[-1] - RATE_WINDOW_S if at.size else np.zeros(0, bool)
-    at, sizes = at[recent], sizes[recent]
-    if at.size < 2 or at[-1] <= at[0]:
+    start_s = max(until_s - RATE_WINDOW_S, at.min(initial=np.inf))
+    is_recent = at > start_s
+    if not is_recent.any():
         return 0.0, 0.0
-    seconds = at[-1] - at[0]
-    return float((at.size - 1) / seconds), float(sizes[1:].sum() / seconds)
+    seconds = max(until_s, at.max()) - start_s
+    return float(is_recent.sum() / seconds), float(sizes[is_recent].sum() / seconds)
 
 
 def _eta(
@@ -215,6 +219,8 @@ def _lines(one: RunStatus) -> list[str]:
         f"({one.units} in the release)",
         f"  rows: {short(one.rows)}, rejected {one.rejected}",
     ]
+    if one.last_done_s_ago is not None:
+        lines.append(f"  last unit done {duration(one.last_done_s_ago)} ago")
     if one.units_per_s:
         eta = f", ETA {duration(one.eta_s)}" if one.eta_s is not None else ""
         lines.append(

@@ -3,10 +3,11 @@
 import os
 import resource
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -145,6 +146,25 @@ class ToyStage:
         if self.broken:
             raise RuntimeError("weights are gone")
         return _score
+
+
+@dataclass(frozen=True)
+class Same:
+    """Changes nothing, and may do something meanwhile."""
+
+    name: str = "same"
+    resources: Resources = ONE_CPU
+    requires: tuple[Column, ...] = ()
+    provides: tuple[Column, ...] = ()
+    meanwhile: Callable[[], Any] | None = None
+
+    def open(self) -> UnitFunction:
+        return self._pass_on
+
+    def _pass_on(self, table: UnitTable) -> UnitTable:
+        if self.meanwhile:
+            self.meanwhile()
+        return table
 
 
 def _starved(of: str, table: UnitTable) -> UnitTable:

@@ -57,6 +57,15 @@ def write(
             writer.write_table(rows, row_group_size=group_rows)
 
 
+def chunks_to_bytes(tables: Iterable[pa.Table], schema: pa.Schema) -> bytes:
+    """Return a file of tables of one schema without packed columns, a row group each: only one is held at a time."""
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, schema, **_encodings(schema.empty_table())) as writer:
+        for table in tables:
+            writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
 def _row_bytes(table: pa.Table) -> int:
     return table.nbytes // max(table.num_rows, 1) + 1
 

@@ -43,7 +43,7 @@ from engine.errors import CommitError, SchemaError, SupersededError
 from engine.ledger import Ledger, LedgerRecord
 from engine.partition import HEALPIX
 from engine.storage import Storage
-from engine.units import content_hash
+from engine.units import Unit, content_hash
 
 UNITS_SCHEMA = pa.schema(
     [
@@ -73,6 +73,7 @@ def publish(
     records: Collection[LedgerRecord] | None = None,
     base: int | None = None,
     damaged: int = 0,
+    units: Collection[Unit] = (),
 ) -> Manifest:
     """Publish the rows of some units as the next version, unless the current one holds just these.
 
@@ -96,6 +97,8 @@ def publish(
         Number of the version that must still be current, 0 if there was none; None: whichever is.
     damaged
         Number of a version whose files are damaged: if it holds this content, it gets a successor that does too.
+    units
+        The units themselves, with the ids of their records, where they are known: records need not hold them then.
 
     Returns
     -------
@@ -117,7 +120,7 @@ def publish(
     if _holds(current, identity, damaged):
         return manifest_of(root, storage, current)
     _check_base(current, base, root)
-    found = Ledger(root, storage).done(unit_ids).values() if records is None else records
+    found = Ledger(root, storage).done(unit_ids, not units).values() if records is None else records
     records = _complete(found, unit_ids, root)
     path = f"data/{identity}-{secrets.token_hex(6)}"
     target = Target(root, path, storage, tuple(columns), config)
@@ -125,7 +128,7 @@ def publish(
     manifest = _manifest(records, target, identity, written, provenance or {})
     _check_rows(manifest, root)
     manifest = replace(
-        manifest, files=(*manifest.files, *_write_metadata(records, target, written, manifest))
+        manifest, files=(*manifest.files, *_write_metadata(records, units, target, written, manifest))
     )
     put_file(target, "manifest.json", manifest.to_json().encode(), 0, "metadata")
     return _claim_version(root, storage, manifest, base, damaged)
@@ -235,10 +238,10 @@ def _check_rows(manifest: Manifest, root: str) -> None:
 
 
 def _write_metadata(
-    records: list[LedgerRecord], target: Target, written: _Rows, manifest: Manifest
+    records: list[LedgerRecord], units: Collection[Unit], target: Target, written: _Rows, manifest: Manifest
 ) -> list[DataFile]:
-    units = parquet.to_bytes(_units_table(records))
-    files = [put_file(target, "units.parquet", units, len(records), "units")]
+    data = units_file(records, {unit.id: unit for unit in units})
+    files = [put_file(target, "units.parquet", data, len(records), "units")]
     schema = hats.file_schema(target.columns, target.config.name)
     contents = {
         "dataset/_common_metadata": hats.dataset_metadata(schema, {}),
@@ -249,19 +252,31 @@ def _write_metadata(
     return files + [put_file(target, name, data, 0, "metadata") for name, data in contents.items()]
 
 
-def _units_table(records: list[LedgerRecord]) -> pa.Table:
-    rows = [
-        {
-            "unit_id": record.unit_id,
-            "unit_key": record.unit_key,
-            "rows_in": record.rows_in,
-            "rows": record.rows,
-            "rejected": record.rejected_rows,
-            "unit": record.unit,
-        }
-        for record in records
-    ]
-    return pa.Table.from_pylist(rows, schema=UNITS_SCHEMA)
+def units_file(records: Sequence[LedgerRecord], units: Mapping[str, Unit]) -> bytes:
+    """Return the table of units as Parquet, a row group at a time: there may be a million.
+
+    Parameters
+    ----------
+    records
+        One for each unit, in the order of the file.
+    units
+        Units by id, for records that do not hold them.
+    """
+    size = parquet.ROW_GROUP_ROWS
+    chunks = (records[start : start + size] for start in range(0, len(records), size))
+    return parquet.chunks_to_bytes((_units_table(chunk, units) for chunk in chunks), UNITS_SCHEMA)
+
+
+def _units_table(records: Sequence[LedgerRecord], units: Mapping[str, Unit]) -> pa.Table:
+    columns = {
+        "unit_id": [record.unit_id for record in records],
+        "unit_key": [record.unit_key for record in records],
+        "rows_in": [record.rows_in for record in records],
+        "rows": [record.rows for record in records],
+        "rejected": [record.rejected_rows for record in records],
+        "unit": [record.unit or units[record.unit_id].to_json() for record in records],
+    }
+    return pa.table(columns, schema=UNITS_SCHEMA)
 
 
 def _hats_files(target: Target, written: _Rows, manifest: Manifest, schema: pa.Schema) -> dict[str, bytes]:

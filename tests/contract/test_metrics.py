@@ -20,7 +20,7 @@ from engine.runs import RunFolder
 from engine.storage import Storage, StorageOptions
 from engine.units import Work
 from engine.worker import Branch, Watch
-from tests.toy import COLUMNS, ToySource, ToyStage, toy_units
+from tests.toy import COLUMNS, Same, ToySource, ToyStage, toy_units
 
 DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana" / "trawl.json"
 EXPORTED = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
@@ -63,24 +63,35 @@ def total(found: Samples, name: str, **labels: str) -> float:
 
 @pytest.mark.ray
 def test_a_run_is_seen_by_prometheus_and_spills_nothing(ray_session: None, tmp_path: Path) -> None:
+    """Split: tasks tell of what they read, actors of what they compute and write."""
     source, root = ToySource(num_units=12), str(tmp_path)
-    branch = Branch((ToyStage(),), FragmentSink(root, StorageOptions(), COLUMNS))
+    branch = Branch((Same(), ToyStage()), FragmentSink(root, StorageOptions(), COLUMNS))
     watch = Watch((RunFolder(root, Storage(), "run-of-metrics"),), 0.5)
     work = [Work(unit, (unit.id,)) for unit in toy_units(source)]
     records: list[Any] = []
     run_units(
-        work, source, [branch], PipelineConfig(workers=2), lambda _, record: records.append(record), watch
+        work,
+        source,
+        [branch],
+        PipelineConfig(workers=2, placement="split"),
+        lambda _, record: records.append(record),
+        watch,
     )
     ours = {"run": "run-of-metrics"}
-    found = scraped_when(lambda found: total(found, "ray_trawl_units_total", **ours) == 12)
+    found = scraped_when(  # each process exports its own, at its own times
+        lambda found: (
+            total(found, "ray_trawl_units_total", **ours) == 12
+            and total(found, "ray_trawl_stage_seconds_count", stage="same", **ours) == 12
+            and total(found, "ray_trawl_units_in_hand", **ours) == 0
+        )
+    )
     assert total(found, "ray_trawl_rows_total", model="toy", **ours) == sum(r.rows for r in records)
     assert total(found, "ray_trawl_rejected_total", **ours) == sum(r.rejected_rows for r in records)
     assert total(found, "ray_trawl_rejected_total", reason="not_found", **ours) == 1
     assert total(found, "ray_trawl_bytes_written_total", **ours) == sum(r.num_bytes for r in records)
     assert total(found, "ray_trawl_bytes_fetched_total", **ours) == 12 * 7
-    for stage in ("read", "toy", "write"):
+    for stage in ("read", "same", "toy", "write"):
         assert total(found, "ray_trawl_stage_seconds_count", stage=stage, **ours) == 12
-    assert total(found, "ray_trawl_units_in_hand", **ours) == 0
     assert {name for metric in METRICS for name in exported(metric)} <= set(found)
     assert found["ray_spill_manager_objects_bytes"], "Ray has another name for it: see the dashboard"
     assert total(found, "ray_spill_manager_objects_bytes", State="Spilled") == 0

@@ -1,12 +1,14 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import CommitError
 from engine.ledger import Ledger
-from engine.units import given_up_id
-from tests.toy import ToyCatalogue
+from engine.units import Unit, given_up_id
+from tests.toy import TOY_CATALOG, ToyCatalogue
 
 
 def test_records_that_are_known_are_not_read_again(catalogue: ToyCatalogue, monkeypatch) -> None:
@@ -20,6 +22,27 @@ def test_records_of_other_units_are_left_out_and_missing_ones_refused(catalogue:
     assert catalogue.publish(ids=catalogue.ids[:2], records=records).num_units == 2
     with pytest.raises(CommitError, match="1 of 4 units have no record"):
         catalogue.publish(records=records[1:])
+
+
+def test_table_of_units_is_the_same_from_records_and_from_units(catalogue: ToyCatalogue, monkeypatch) -> None:
+    monkeypatch.setattr("engine.commit.parquet.ROW_GROUP_ROWS", 3)
+    ledger = Ledger(catalogue.root, catalogue.storage)
+    ledger.forget(catalogue.ids[1])
+    lost = catalogue.sink.give_up(catalogue.units[1], "killed")
+    units = [
+        replace(unit, id=lost.unit_id) if unit.key == lost.unit_key else unit for unit in catalogue.units
+    ]
+    records = list(ledger.done(with_units=False).values())
+    tables = []
+    for name, known in (("a", {}), ("b", {"units": units, "records": records}), ("c", {"units": units})):
+        config = TOY_CATALOG.model_copy(update={"name": name})
+        manifest = catalogue.publish(config, [unit.id for unit in units], **known)
+        (path,) = manifest.paths("units")
+        tables.append(pq.ParquetFile(f"{catalogue.root}/{path}"))
+    whole, known, read = (table.read() for table in tables)
+    assert known == whole == read
+    assert tables[1].metadata.num_row_groups == 2, "three units, then one"
+    assert {Unit.from_json(text) for text in known["unit"].to_pylist()} == set(units)
 
 
 def test_numbers_of_a_publication_are_lines_for_dashboards(catalogue: ToyCatalogue) -> None:

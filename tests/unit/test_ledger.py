@@ -24,6 +24,16 @@ def test_record_survives_storage(ledger):
     assert (record.rejected_rows, record.rejected_files) == (2, 1)
 
 
+def test_units_are_left_out_where_they_are_known(ledger, monkeypatch):
+    monkeypatch.setattr("engine.ledger.READ_AHEAD", 2)
+    records = {name: replace(RECORD, unit_id=name, unit='{"key": 1}') for name in ("aa", "bb", "cc")}
+    assert all(map(ledger.record, records.values()))
+    assert ledger.done() == records
+    assert ledger.done(with_units=False) == {
+        name: replace(record, unit="") for name, record in records.items()
+    }
+
+
 def test_first_record_wins(ledger):
     assert ledger.record(RECORD)
     assert not ledger.record(replace(RECORD, attempt="t2"))

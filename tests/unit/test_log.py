@@ -2,13 +2,17 @@ import io
 import json
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
 
 from engine import log
+from engine.errors import ConfigError, EngineError
 from engine.log import ProgressLine
+from jobs import check
+from jobs.__main__ import main
 
 
 def test_line_tells_units_rows_and_rejected() -> None:
@@ -91,3 +95,44 @@ def test_secrets_never_reach_a_line(capsys, monkeypatch, form: log.LogFormat) ->
 def test_signature_of_a_presigned_url_is_starred_out(name: str) -> None:
     told = log.without_secrets(f"cannot open https://host/x?{name}=de/ad%2B&a=1&{name}=beef gave 403")
     assert told == f"cannot open https://host/x?{name}=***&a=1&{name}=*** gave 403"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (EngineError("no", "here"), 1, "error: here: no"),
+        (ConfigError("no", "here"), 2, "error: here: no"),
+        (ZeroDivisionError("no"), 1, "error: ZeroDivisionError: the program failed"),
+        (KeyboardInterrupt(), 130, "interrupted: "),
+        (SystemExit(1), 130, "interrupted: "),
+    ],
+)
+def test_each_line_of_a_job_that_ends_badly_is_json(
+    capsys, monkeypatch, error: BaseException, code: int, told: str
+) -> None:
+    other = logging.getLogger("ray.test")
+    other.propagate, other.handlers[:] = False, [logging.StreamHandler()]
+
+    def run(options) -> None:
+        log.adopt("ray")
+        with warnings.catch_warnings(), ProgressLine("infer", 3) as line:
+            warnings.simplefilter("always")
+            line.advance(rows=5)
+            print("someone\nprints")
+            warnings.warn("and warns", stacklevel=1)
+            other.warning("Ray has its own handlers")
+            print("cut off", end="")
+            raise error
+
+    monkeypatch.setattr(check, "run", run)
+    assert main(["check", "x", "--log", "json"]) == code
+    out, err = capsys.readouterr()
+    lines = [json.loads(line)["message"] for line in err.splitlines()]
+    assert out == ""
+    assert lines[:2] == ["someone", "prints"]
+    assert "and warns" in lines[2]
+    assert lines[3] == "Ray has its own handlers"
+    assert lines[4].startswith("infer  1/3 units")
+    assert lines[5] == "cut off"
+    assert lines[6].startswith(told)
+    assert len(lines) == 7

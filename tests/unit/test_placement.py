@@ -1,3 +1,5 @@
+from itertools import product
+
 import pytest
 
 from engine.errors import ResourceError
@@ -71,6 +73,78 @@ def test_fewer_workers_where_memory_is_scarce_and_why():
 def test_memory_of_readers_is_kept_free():
     nodes, config = [{"CPU": 8, "memory": 8 * GIB}], PipelineConfig(placement="split", read_memory_gib=3)
     assert plan_workers(99, [with_memory(2)], config, nodes).workers == 2
+
+
+def may_starve_a_reader(plan, nodes) -> bool:
+    """Whether some way of putting the workers on the nodes leaves a reader no room on any."""
+    amounts = lambda asked: (asked.num_cpus, asked.num_gpus, asked.memory_gib * GIB)  # noqa: E731
+    there = [(node.get("CPU", 0), node.get("GPU", 0), node.get("memory", 0)) for node in nodes]
+
+    def is_full(node, workers: int, extra=(0, 0, 0)) -> bool:
+        wanted = [workers * each + more for each, more in zip(amounts(plan.worker), extra, strict=True)]
+        return any(want > have + 1e-9 for want, have in zip(wanted, node, strict=True))
+
+    ways = [
+        way
+        for way in product(range(plan.workers + 1), repeat=len(nodes))
+        if sum(way) == plan.workers and not any(map(is_full, there, way))
+    ]
+    assert ways, "the workers do not fit at all"
+    reader = amounts(plan.reader)
+    return any(all(is_full(node, n, reader) for node, n in zip(there, way, strict=True)) for way in ways)
+
+
+@pytest.mark.parametrize("read_gib", [0, 3, 5, 9])
+@pytest.mark.parametrize("read_cpus", [0.5, 1, 6])
+@pytest.mark.parametrize("worker_gib", [0, 2, 6])
+@pytest.mark.parametrize("others", [(4, 10), (2, 6), (0, 0)], ids=["equal", "smaller", "head"])
+def test_a_reader_finds_room_on_a_node_wherever_the_workers_are(read_gib, read_cpus, worker_gib, others):
+    nodes = [{"CPU": 4, "memory": 10 * GIB}, {"CPU": others[0], "memory": others[1] * GIB}]
+    config = PipelineConfig(
+        placement="split", read_memory_gib=read_gib, read_cpus=read_cpus, worker_memory_gib=worker_gib
+    )
+    if worker_gib + read_gib > 10 and read_gib > others[1]:
+        with pytest.raises(ResourceError, match="room for a reading task beside a worker"):
+            plan_workers(99, [[ToyStage()]], config, nodes)
+        return
+    plan = plan_workers(99, [[ToyStage()]], config, nodes)
+    assert not may_starve_a_reader(plan, nodes)
+    assert plan.reader.num_cpus == min(read_cpus, 2), "half a node"
+    assert any("reading tasks ask for 2 CPU instead of 6" in reason for reason in plan.reasons) == (
+        read_cpus == 6
+    )
+
+
+def test_room_beside_a_reader_is_that_of_nodes_not_of_their_sum():
+    nodes = [{"CPU": 8, "memory": 10 * GIB}] * 2
+    config = PipelineConfig(placement="split", read_memory_gib=5, worker_memory_gib=6)
+    plan = plan_workers(99, [[ToyStage()]], config, nodes)
+    assert plan.workers == 1
+    assert plan.reasons == (
+        "1 workers instead of 8: each asks for 0 GPU and 6 GiB and the nodes have room for 1 beside a reading task "
+        "of 0 GPU and 5 GiB",
+    )
+    too_large = config.model_copy(update={"read_memory_gib": 11.0, "worker_memory_gib": 0.0})
+    with pytest.raises(ResourceError, match="11 GiB for a reading task"):
+        plan_workers(99, [[ToyStage()]], too_large, nodes)
+    assert plan_workers(99, [[ToyStage()]], too_large, nodes, may_grow=True).reader.memory_gib == 11
+
+
+def test_a_node_that_holds_no_worker_is_left_to_readers():
+    nodes = [{"CPU": 8, "GPU": 2, "memory": 10 * GIB}, {"CPU": 4, "memory": 10 * GIB}]
+    config = PipelineConfig(read_memory_gib=9)
+    plan = plan_workers(99, [with_memory(5, num_gpus=1)], config, nodes)
+    assert (plan.workers, plan.reasons) == (2, ())
+
+
+@pytest.mark.parametrize(("asked", "fit"), [(0.6, 2), (0.5, 4), (0.3, 6), (0.1, 20), (1, 2), (2, 1)])
+def test_a_worker_has_its_share_of_a_gpu_on_one_card(asked, fit):
+    nodes, stage = [{"CPU": 32, "GPU": 2}], ToyStage(resources=Resources(1, asked))
+    plan = plan_workers(99, [[stage]], PipelineConfig(), nodes)
+    assert (plan.workers, plan.reasons) == (fit, ())
+    more = plan_workers(99, [[stage]], PipelineConfig(workers=fit + 1), nodes)
+    assert more.workers == fit
+    assert f"{fit} workers instead of {fit + 1}" in more.reasons[0]
 
 
 def test_fractions_of_a_gpu_are_placed_node_by_node():

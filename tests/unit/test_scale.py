@@ -3,6 +3,7 @@
 import gc
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,11 +57,13 @@ def few_objects() -> Iterator[None]:
 
 @pytest.mark.usefixtures("few_objects")
 def test_simulated_release_changes_as_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    planner.prepare(tmp_path, 2000, 30)
-    told = planner.measure(tmp_path, 2000, 30)
-    assert told["changes"] == "20 new, 20 changed, 10 gone, 1970 unchanged units since version 1"
-    assert told["pending"] == 40
-    assert told["units"] == 2010
-    assert told["rows"] == 2010 * 30
+    planner.prepare(tmp_path, 400, 30)
+    with closing(planner.Simulated(tmp_path, 400, 1)) as storage:
+        told = planner.measure(storage, 30)
+    assert told["changes"] == "4 new, 4 changed, 2 gone, 394 unchanged units since version 1"
+    assert told["pending"] == 8
+    assert told["units"] == 402
+    assert told["rows"] == 402 * 30
     assert told["partitions"] == 1, "all in one pixel of order 0, and fewer rows than a partition may have"
-    assert capsys.readouterr().out.count("\n| ") == 10
+    assert told["units_bytes"] > 402 * 16, "of ids alone"
+    assert capsys.readouterr().out.count("\n| ") == 11

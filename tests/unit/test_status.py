@@ -1,8 +1,10 @@
 """What runs write of themselves, and what `status` makes of it and of the ledger."""
 
 import json
+import logging
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +12,14 @@ import pytest
 
 from engine.errors import CommitError, StorageError
 from engine.ledger import Ledger
+from engine.metrics import STAGE_SECONDS
 from engine.runs import Beat, Begin, InHand, Pulse, Recorder, RunFolder, RunState, run_names
 from engine.storage import Storage
 from engine.units import Work
-from engine.worker import Branch, UnitError, UnitWorker, Watch, name_unit
+from engine.worker import Branch, UnitError, UnitWorker, Watch, name_unit, read_unit
 from jobs.__main__ import main
 from jobs.status import rates
-from tests.toy import ToyCatalogue, ToySource, ToyStage
+from tests.toy import Same, ToyCatalogue, ToySource, ToyStage
 
 BEGIN = Begin("run", "infer", "host", 7, began_s=1000.0, units=4, pending=4, beat_every_s=30.0)
 
@@ -136,13 +139,16 @@ def test_damaged_record_is_named(catalogue: ToyCatalogue) -> None:
 # --- what is made of it ---
 
 
-def test_rates_are_those_of_the_last_minutes() -> None:
+def test_rates_are_those_of_the_minutes_before_now() -> None:
     at = np.array([0.0, 5000.0, 5001.0, 5002.0, 5004.0])
     sizes = np.array([1e9, 10.0, 20.0, 30.0, 40.0])
-    assert rates(at[::-1], sizes[::-1]) == (0.75, 22.5)
-    assert rates(at[:1], sizes[:1]) == (0.0, 0.0)
-    assert rates(np.zeros(3), sizes[:3]) == (0.0, 0.0)
-    assert rates(np.zeros(0), np.zeros(0)) == (0.0, 0.0)
+    assert rates(at[::-1], sizes[::-1], 5100.0) == (4 / 600, 100 / 600)
+    assert rates(at, sizes, 5601.5) == (2 / 600, 70 / 600), "two are older"
+    assert rates(at, sizes, 5004.0 + 7200) == (0.0, 0.0), "an old rate hides that nothing moves"
+    assert rates(at[1:], sizes[1:], 5006.0) == (0.5, 15.0), "since the first, which does not count"
+    assert rates(at[:1], sizes[:1], 5.0) == (0.0, 0.0)
+    assert rates(np.zeros(3), sizes[:3], 0.0) == (0.0, 0.0)
+    assert rates(np.zeros(0), np.zeros(0), 5.0) == (0.0, 0.0)
 
 
 def test_nothing_has_run(tmp_path: Path, capsys) -> None:
@@ -164,18 +170,33 @@ def test_running_run_with_what_is_in_hand_rate_and_time_left(catalogue: ToyCatal
     folder.beat(Beat("worker-ab", "node", 12, time.time(), in_hand=in_hand), 0)
     told = json.loads(say(capsys, catalogue.root, "--json"))["runs"][0]
     assert (told["state"], told["done"], told["pending"], told["units"]) == ("running", 3, 4, 6)
-    assert told["units_per_s"] == pytest.approx(0.1, rel=1e-3)
-    assert told["eta_s"] == pytest.approx(10, rel=1e-3)
+    assert 20 <= told["last_done_s_ago"] < 40
+    assert told["units_per_s"] == pytest.approx(2 / (20 + told["last_done_s_ago"]), rel=2e-2)
+    assert told["eta_s"] == pytest.approx(1 / told["units_per_s"], rel=1e-3)
     text = say(capsys, catalogue.root)
     assert "nothing is published yet" in text
     assert "3/4 done, 1 running, 0 failed (6 in the release)" in text
     assert "toy-3: in 'infer toy' for 1m15s on node:12" in text
-    assert "ETA 10s" in text
+    assert "last unit done 2" in text
+    assert "ETA 2" in text
     recorder.end(UnitError("unit toy-3 (abc) failed: ValueError: no"))
     text = say(capsys, catalogue.root)
     assert "failed, ended" in text
     assert "0 running, 1 failed" in text
     assert "error: unit toy-3 (abc) failed: ValueError: no" in text
+
+
+def test_run_that_stands_still_has_no_rate_and_says_since_when(catalogue: ToyCatalogue, capsys) -> None:
+    recorder = recorder_of(catalogue)
+    recorder.begin([(5, catalogue.units)])
+    hours_ago = time.time() - 2 * 3600
+    for second, path in enumerate(Path(catalogue.root, "ledger").glob("*.json")):
+        os.utime(path, (hours_ago - second, hours_ago - second))
+    text = say(capsys, catalogue.root)
+    assert "last unit done 2h00m ago" in text
+    assert "rate" not in text
+    assert "ETA" not in text
+    recorder.end(None)
 
 
 def test_units_that_were_given_up_have_failed(catalogue: ToyCatalogue, capsys) -> None:
@@ -315,25 +336,72 @@ class Notes:
     def total(self, name: str) -> float:
         return sum(amount for told, amount, _ in self.told if told == name)
 
+    def stages(self) -> dict[str, float]:
+        """Seconds of each stage, each told once."""
+        told = [(labels["stage"], amount) for name, amount, labels in self.told if name == STAGE_SECONDS.name]
+        assert len(dict(told)) == len(told)
+        return dict(told)
 
-def test_worker_tells_numbers_stages_and_beats(tmp_path: Path) -> None:
-    catalogue, notes = ToyCatalogue(tmp_path / "like"), Notes()
+
+@pytest.mark.parametrize("placement", ["fused", "split"])
+def test_worker_tells_numbers_stages_and_beats(tmp_path: Path, placement: str) -> None:
+    catalogue, notes, read = ToyCatalogue(tmp_path / "like"), Notes(), Notes()
     folder = RunFolder(str(tmp_path / "watched"), Storage(), "run")
-    source = ToySource()
+    source, unit, is_split = ToySource(), catalogue.units[0], placement == "split"
     sink = type(catalogue.sink)(folder.root, catalogue.sink.storage_options, catalogue.sink.columns)
     watch = Watch((folder,), 0.01, None, lambda: notes)
-    worker = UnitWorker(source, [], [Branch((ToyStage(),), sink)], watch)
-    unit = catalogue.units[0]
-    (record,) = worker(name_unit(Work(unit, (unit.id,))))["record"].to_pylist()
+    work = Work(unit, (unit.id,))
+    worker = UnitWorker(None if is_split else source, [], [Branch((ToyStage(),), sink)], watch)
+    by_reader = replace(watch, make_meter=lambda: read)
+    block = read_unit(source, [Same()], work, watch=by_reader) if is_split else name_unit(work)
+    (record,) = worker(block)["record"].to_pylist()
     assert (notes.total("trawl_units"), notes.total("trawl_rows")) == (1, 20)
     assert notes.total("trawl_rejected") == 2
-    assert notes.total("trawl_bytes_fetched") == 7
-    assert {labels["stage"] for name, _, labels in notes.told if name == "trawl_stage_seconds"} == {
-        "read", "toy", "write",
-    }  # fmt: skip
-    assert {"read_seconds", "toy_seconds", "worker_seconds"} <= set(json.loads(record)["stats"])
+    assert notes.total("trawl_bytes_fetched") + read.total("trawl_bytes_fetched") == 7
+    by_worker = {"toy", "write"} if is_split else {"read", "toy", "write"}
+    assert set(notes.stages()) == by_worker
+    assert set(read.stages()) == ({"read", "same"} if is_split else set())
+    stats = json.loads(record)["stats"]
+    seconds = {f"{stage}_seconds": spent for stage, spent in {**notes.stages(), **read.stages()}.items()}
+    del seconds["write_seconds"]  # the record is written by then
+    assert {name: stats[name] for name in seconds} == seconds
+    assert "worker_seconds" in stats
     wait_for(lambda: list(Path(folder.uri("beats")).glob("worker-*.json")))
     broken = UnitWorker(ToySource(broken="toy-0"), [], [Branch((), sink)], watch)
     with pytest.raises(UnitError):
-        broken(name_unit(Work(unit, (unit.id,))))
+        broken(name_unit(work))
     assert broken._steps.in_hand() == ()
+
+
+def test_reader_is_heard_while_it_reads_long_and_logs_like_a_worker(
+    catalogue: ToyCatalogue, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(catalogue.root, catalogue.storage, "run")
+    heard: list[InHand] = []
+    plain = RunFolder.beat
+
+    def beat(self: RunFolder, beat: Beat, number: int) -> None:
+        plain(self, beat, number)
+        heard.extend(beat.in_hand)
+
+    monkeypatch.setattr(RunFolder, "beat", beat)
+    work, before = Work(catalogue.units[1], ("x",)), logging.getLogger().handlers[:]
+    read_unit(catalogue.source, [Same()], work, watch=Watch((folder,), 3600.0))
+    assert heard == [], "what is short costs no request"
+    capsys.readouterr()
+
+    def until_heard() -> None:
+        logging.getLogger("engine.test").info("waiting")
+        wait_for(lambda: any((one.unit, one.step) == ("toy-1", "same") for one in heard))
+
+    slow = Same(meanwhile=until_heard)
+    try:
+        read_unit(catalogue.source, [slow], work, watch=Watch((folder,), 0.01, "json"))
+    finally:
+        logging.getLogger().handlers[:] = before
+    assert list(Path(folder.uri("beats")).glob("*")) == [], "nobody is there any more"
+    waiting, done = map(json.loads, capsys.readouterr().err.splitlines())
+    assert {name: waiting[name] for name in ("run", "unit", "stage", "message")} == {
+        "run": "run", "unit": "toy-1", "stage": "same", "message": "waiting",
+    }  # fmt: skip
+    assert (done["unit"], done["message"].startswith("read in ")) == ("toy-1", True)

@@ -8,6 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ray.exceptions import RayActorError
+from ray.train.v2._internal.execution.failure_handling.default import DefaultFailurePolicy
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from engine.column import Column
 from engine.commit import read_manifest
@@ -15,7 +18,7 @@ from engine.commit.manifest import DataFile
 from engine.errors import CheckpointError, EngineError, SchemaError
 from engine.schema import arrow_schema, column_array, to_arrays
 from engine.storage import Storage
-from engine.train.loop import TrainResult
+from engine.train.loop import TrainResult, _run_config
 from engine.train.plan import TrainConfig, TrainData, run_name
 from engine.train.stream import StagedDatasource
 from engine.units import FileRef
@@ -168,3 +171,16 @@ def test_what_cannot_stand_in_is_refused(
 ) -> None:
     with pytest.raises(EngineError, match=message):
         mixed_in(monkeypatch, columns, realisations)
+
+
+def test_preempted_nodes_are_no_failures_and_workers_that_die_are(
+    tmp_path: Path,
+) -> None:
+    """By Ray's own judgement of our settings; that workers then go on after the last stored epoch is tested with Ray."""
+    settings = _run_config(str(tmp_path / "run"), Storage(), TrainConfig(max_failures=2)).failure_config
+    policy = DefaultFailurePolicy(settings)
+    preempted = WorkerGroupError("rank 1", {0: ConnectionError("reset"), 1: RayActorError(preempted=True)})
+    died = WorkerGroupError("rank 1", {1: RayActorError()})
+    assert [policy.make_decision(preempted).name for _ in range(9)] == ["RETRY"] * 9
+    assert [policy.make_decision(died).name for _ in range(3)] == ["RETRY", "RETRY", "RAISE"]
+    assert policy.make_decision(preempted).name == "RETRY"
