@@ -41,6 +41,7 @@ WHOLE = (
 DETAILED = (
     "shipped, reduced_chi2",
     "shipped, residual_log_density",
+    "shipped, rest frame, reduced_chi2",
     "shipped, rest frame, worst_window_sigma",
     "shipped, rest frame, coherent_sigma",
 )
