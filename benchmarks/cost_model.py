@@ -25,7 +25,7 @@ class Constant:
     source: str
 
 
-# One line each, with what the command prints; on two cores unless it says otherwise. A newer number goes in here alone,
+# One line each, with what the command prints; on the two cores of a machine with AVX2, the slower of two kinds. A newer number goes in here alone,
 # then: python -m benchmarks.cost_model --page docs/scale.md
 MEASURED = {
     "spectra": Constant(2198 / 2, "spectra/s and core, read, merged, scored, written", "`python -m benchmarks.end_to_end`: trawl"),
@@ -34,7 +34,7 @@ MEASURED = {
     "cutouts": Constant(13_000 / 2, "cutouts/s, band and core, read, cut and written", "`python -m benchmarks.cutouts`: best that writes"),
     "galaxies": Constant(371 / 2, "galaxies/s and core, denoised and classified", "`python -m benchmarks.morphology_rate`: through the engine"),
     "merged": Constant(400_000 / 1.5, "rows/s and core, merged into partitions", "docs/log.md: 400,000 rows in 1.5 s; no command prints it"),
-    "driver": Constant(0.005, "s of the driver a unit, most of it Ray Data's", "`python -m benchmarks.overhead`: driver; 4.8 ms with AVX-512 (docs/log.md), 9.5 with AVX2 (docs/measured.md)"),
+    "driver": Constant(0.0095, "s of the driver a unit, most of it Ray Data's", "`python -m benchmarks.overhead`: driver, on AVX2; 4.5 ms with AVX-512"),
 }  # fmt: skip
 
 ASSUMED = {
