@@ -19,7 +19,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -35,8 +35,10 @@ from engine.storage import Storage
 from engine.train.batches import SPLIT_COLUMN, Splitter, read_tables, shuffled_batches
 from engine.train.loop import TrainConfig, TrainData, TrainResult, train
 from engine.train.plan import epoch_plan, expected_steps, ordered_files
+from engine.train.stream import realised
 from engine.units import FileRef
 from jobs.config import JobConfig, model_of
+from jobs.train import training_data
 from models.spec import TrainTask
 from models.spectral_vae import SPEC
 from models.spectral_vae_config import SpectralVAEConfig
@@ -76,16 +78,9 @@ def configured(args: argparse.Namespace) -> tuple[Factory, TrainConfig, TrainDat
     job = load(JobConfig, args.config, ())
     spec, settings = model_of(job)
     assert job.staged is not None
-    manifest = read_manifest(job.staged.uri, Storage())
-    files = [file for file in manifest.files if file.role == "data"]
-    uris = [FileRef(Storage.join(job.staged.uri, file.path), file.num_bytes, file.sha256) for file in files]
-    columns = tuple(column.name for column in spec.learns_from(settings))
+    data = training_data(job, read_manifest(job.staged.uri, Storage()), None)
     config = job.train.model_copy(update={"epochs": args.epochs, "early_stop_patience": 0})
-    return (
-        partial(spec.task, settings, 0),
-        config,
-        TrainData(tuple(uris), sum(f.rows for f in files), columns),
-    )
+    return partial(spec.task, settings, 0), config, data
 
 
 def make_files(folder: Path, num: int, num_pixels: int) -> TrainData:
@@ -110,15 +105,25 @@ def bare_rates(factory: Factory, data: TrainData, config: TrainConfig) -> tuple[
     rates, losses = list[float](), list[float]()
     for epoch in range(config.epochs):
         started, before = time.monotonic(), len(losses)
-        uris = [file.uri for file in ordered_files(data, config.seed)]
-        tables = read_tables(uris, [*data.columns, SPLIT_COLUMN], Storage())
-        rows = Splitter(plan.validation_fraction, plan.monitored_fraction).training_rows(tables)
+        splitter = Splitter(plan.validation_fraction, plan.monitored_fraction)
+        rows = splitter.training_rows(tables_of(data, config))
         for batch in shuffled_batches(
             rows, data.columns, plan.batch_rows, plan.buffer_rows, plan.seed, epoch
         ):
             losses.append(task.step(batch, len(losses))["loss"])
         rates.append((len(losses) - before) * plan.batch_rows / (time.monotonic() - started))
     return rates, losses
+
+
+def tables_of(data: TrainData, config: TrainConfig) -> Iterator[pa.Table]:
+    """Yield the rows of an epoch in the order in which Ray reads them."""
+    columns = [*data.columns, SPLIT_COLUMN]
+    for turn in range(data.realisations.count if data.realisations else 1):
+        for file in ordered_files(data, config.seed + turn):
+            if data.realisations:
+                yield from realised(data.realisations, turn, file.uri, columns, Storage())
+            else:
+                yield from read_tables([file.uri], columns, Storage())
 
 
 def ray_run(factory: Factory, data: TrainData, config: TrainConfig, folder: str) -> tuple[TrainResult, float]:
