@@ -19,8 +19,9 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,10 @@ from engine.commit import parquet, read_manifest
 from engine.config import load
 from engine.schema import list_array
 from engine.storage import Storage
-from engine.train.batches import SPLIT_COLUMN, Splitter, read_tables, shuffled_batches
+from engine.train.batches import SPLIT_COLUMN, Splitter, shuffled_batches
 from engine.train.loop import TrainConfig, TrainData, TrainResult, train
-from engine.train.plan import epoch_plan, expected_steps, ordered_files
-from engine.train.stream import realised
+from engine.train.plan import epoch_plan, expected_steps
+from engine.train.stream import staged
 from engine.units import FileRef
 from jobs.config import JobConfig, model_of
 from jobs.train import training_data
@@ -106,24 +107,14 @@ def bare_rates(factory: Factory, data: TrainData, config: TrainConfig) -> tuple[
     for epoch in range(config.epochs):
         started, before = time.monotonic(), len(losses)
         splitter = Splitter(plan.validation_fraction, plan.monitored_fraction)
-        rows = splitter.training_rows(tables_of(data, config))
+        reads = staged(data, config, Storage()).get_read_tasks(1)
+        rows = splitter.training_rows(chain.from_iterable(read() for read in reads))
         for batch in shuffled_batches(
             rows, data.columns, plan.batch_rows, plan.buffer_rows, plan.seed, epoch
         ):
             losses.append(task.step(batch, len(losses))["loss"])
         rates.append((len(losses) - before) * plan.batch_rows / (time.monotonic() - started))
     return rates, losses
-
-
-def tables_of(data: TrainData, config: TrainConfig) -> Iterator[pa.Table]:
-    """Yield the rows of an epoch in the order in which Ray reads them."""
-    columns = [*data.columns, SPLIT_COLUMN]
-    for turn in range(data.realisations.count if data.realisations else 1):
-        for file in ordered_files(data, config.seed + turn):
-            if data.realisations:
-                yield from realised(data.realisations, turn, file.uri, columns, Storage())
-            else:
-                yield from read_tables([file.uri], columns, Storage())
 
 
 def ray_run(factory: Factory, data: TrainData, config: TrainConfig, folder: str) -> tuple[TrainResult, float]:

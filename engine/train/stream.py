@@ -38,6 +38,11 @@ class StagedDatasource(Datasource):
         self._realisations, self._stand_ins = realisations, stand_ins
         self._columns = list(columns)
 
+    @property
+    def num_parts(self) -> int:
+        """Read tasks that there are."""
+        return len(self._parts)
+
     def estimate_inmemory_data_size(self) -> int:
         """Size of all files [bytes]."""
         return sum(file.size for file, _ in self._parts)
@@ -76,6 +81,17 @@ def stood_in(stand_ins: StandIns, uri: str, storage: Storage) -> Iterator[pa.Tab
         yield stand_ins(table, [SPLIT_COLUMN])
 
 
+def staged(data: TrainData, config: TrainConfig, storage: Storage, passes: int = 1) -> StagedDatasource:
+    """Return what reads all files, in the order of the seed, with the column that splits rows; as `dataset`."""
+    count = data.realisations.count if data.realisations else 1
+    parts = [
+        (file, turn % count)
+        for turn in range(passes * count)
+        for file in ordered_files(data, config.seed + turn)
+    ]
+    return StagedDatasource(parts, [*data.columns, SPLIT_COLUMN], storage, data.realisations, data.stand_ins)
+
+
 def dataset(data: TrainData, config: TrainConfig, storage: Storage, passes: int = 1) -> Dataset:
     """Return the rows of all files, in the order of the seed, with the column that splits them.
 
@@ -88,13 +104,8 @@ def dataset(data: TrainData, config: TrainConfig, storage: Storage, passes: int 
     """
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
-    count = data.realisations.count if data.realisations else 1
-    parts = [
-        (file, turn % count)
-        for turn in range(passes * count)
-        for file in ordered_files(data, config.seed + turn)
-    ]
-    columns = [*data.columns, SPLIT_COLUMN]
-    source = StagedDatasource(parts, columns, storage, data.realisations, data.stand_ins)
+    source = staged(data, config, storage, passes)
     with DataContext.current(context):  # a dataset keeps the context that it was made in
-        return ray.data.read_datasource(source, num_cpus=config.read_cpus, override_num_blocks=len(parts))
+        return ray.data.read_datasource(
+            source, num_cpus=config.read_cpus, override_num_blocks=source.num_parts
+        )
