@@ -48,11 +48,14 @@ SNR_FALLBACK = Flag(
     "SNR_FALLBACK",
     "S/N outside of what calibration has seen, or too few of it: percentiles are of another S/N",
 )
+TRUNCATED = Flag(
+    22, "TRUNCATED", "light reaches beyond the cutout: what is said of size and shape is of its inner part"
+)
 
 FLAGS: tuple[Flag, ...] = (
     MISSING_B, MISSING_R, MISSING_Z, NO_REDSHIFT, LOW_COVERAGE, MISSING_BAND, PARTIAL_BAND, ERROR_ESTIMATED,
     NORM_FLOORED, CLIPPED, BEYOND_CALIBRATION, CLASS_FALLBACK, NOT_SCORED, LOW_SNR, BLENDED,
-    SNR_FALLBACK,
+    SNR_FALLBACK, TRUNCATED,
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from engine.images.columns import LABEL, UNKNOWN_LABEL
 from models.disk_classifier_config import DiskClassifierConfig
 from models.scoring.aperture import apertures, photometry, places
 from models.scoring.cutouts import Cutouts, cutout_input, cutouts, denoised_column
-from models.scoring.size import half_light_radius
+from models.scoring.size import half_light_radius, is_truncated
 from models.spec import Batch
 from models.symmetry import NUM_SYMMETRIES, turned
 
@@ -43,6 +43,8 @@ class Views(NamedTuple):
         [B] signal to noise of the aperture flux in the reddest band.
     half_light
         [B] half-light radius of the judged image in the reddest band [arcsec].
+    is_truncated
+        [B] whether that image's light reaches beyond the cutout.
     is_observed
         [B] whether enough of the aperture is usable in all three bands.
     """
@@ -51,6 +53,7 @@ class Views(NamedTuple):
     denoised: Cutouts | None
     snr: Tensor
     half_light: Tensor
+    is_truncated: Tensor
     is_observed: Tensor
 
     @property
@@ -81,8 +84,11 @@ def whole_views(config: DiskClassifierConfig, batch: Batch, device: torch.device
     measured = photometry(science, weights)
     is_observed = (measured.fraction >= config.min_aperture_fraction).all(1)
     denoised = _denoised(config, batch, device) if config.use_denoised else None
-    size = _half_light(batch, science if denoised is None else denoised)
-    return Views(science, denoised, measured.flux[:, -1] / measured.error[:, -1], size, is_observed)
+    judged = (science if denoised is None else denoised).science[:, -1]
+    dx, dy, scale = places(batch, device)
+    radius = half_light_radius(judged, dx, dy)
+    snr = measured.flux[:, -1] / measured.error[:, -1]
+    return Views(science, denoised, snr, radius * scale, is_truncated(radius, config.size), is_observed)
 
 
 def _denoised(config: DiskClassifierConfig, batch: Batch, device: torch.device) -> Cutouts:
@@ -93,12 +99,6 @@ def _denoised(config: DiskClassifierConfig, batch: Batch, device: torch.device) 
         config.size, device,
     )  # fmt: skip
     return Cutouts(*(part[:, list(config.band_indices)] for part in clean))
-
-
-def _half_light(batch: Batch, images: Cutouts) -> Tensor:
-    """Half-light radii in the reddest band [arcsec]."""
-    dx, dy, scale = places(batch, images.science.device)
-    return half_light_radius(images.science[:, -1], dx, dy) * scale
 
 
 def classes(batch: Batch, views: Views) -> Tensor:

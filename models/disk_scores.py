@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from engine.column import Column
-from engine.flags import LOW_SNR, NOT_SCORED
+from engine.flags import LOW_SNR, NOT_SCORED, TRUNCATED
 from models.disk_classifier_config import DiskClassifierConfig
 from models.disk_images import DISK, LABEL, NO_DISK, UNKNOWN, classifier_input, views
 from models.disk_packed import packed
@@ -51,12 +51,13 @@ def columns(config: DiskClassifierConfig) -> tuple[Column, ...]:
 
 
 class _Measured(NamedTuple):
-    """Log odds of the measured and of the judged images, S/N, size, whether observed; [B] each."""
+    """Log odds of the measured and of the judged images, S/N, size, whether too large, whether observed; [B] each."""
 
     logit: np.ndarray
     judged: np.ndarray
     snr: np.ndarray
     half_light: np.ndarray
+    is_truncated: np.ndarray
     is_observed: np.ndarray
 
 
@@ -137,7 +138,10 @@ def predictor(
 def _flags(found: _Measured, min_snr: float) -> np.ndarray:
     bits = np.where(found.is_observed, 0, NOT_SCORED.value)
     is_faint = found.is_observed & (found.snr < min_snr)
-    return (bits | np.where(is_faint, LOW_SNR.value, 0)).astype(np.int32)
+    # How far noise reaches says nothing of the object.
+    is_truncated = found.is_observed & found.is_truncated & ~is_faint
+    bits |= np.where(is_faint, LOW_SNR.value, 0)
+    return (bits | np.where(is_truncated, TRUNCATED.value, 0)).astype(np.int32)
 
 
 def _held_out(
@@ -175,7 +179,7 @@ def _measure(
             seen = views(config, {name: batch[name][start : start + rows] for name in names}, device)
             logit = _log_odds(module, seen.science)
             judged = logit if seen.denoised is None else _log_odds(module, seen.denoised)
-            found = (logit, judged, seen.snr, seen.half_light, seen.is_observed)
+            found = (logit, judged, seen.snr, seen.half_light, seen.is_truncated, seen.is_observed)
             parts.append(_Measured(*(tensor.cpu().numpy() for tensor in found)))
     return _Measured(*(np.concatenate(pieces) for pieces in zip(*parts, strict=True)))
 

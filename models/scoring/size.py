@@ -7,6 +7,8 @@ from torch import Tensor
 
 LIMIT = 1 / 3
 """Light within this part of the side of a cutout is the object's."""
+TRUNCATED_RADIUS = 0.383
+"""Half-light radius, as part of that limit, of an exponential disk of which a tenth of the light lies beyond it."""
 
 
 def half_light_radius(image: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
@@ -39,3 +41,8 @@ def half_light_radius(image: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
     beyond = (growth.gather(1, index) - half) / light.gather(1, index).double().clamp_min(1e-30)
     found = ((index + 1 - beyond.clamp(0, 1)) / torch.pi).sqrt()[:, 0]
     return torch.where(half[:, 0] > 0, found, torch.nan).to(image.dtype)
+
+
+def is_truncated(radius: Tensor, size: int) -> Tensor:
+    """Say which objects reach beyond their cutouts of `size` pixels, by `half_light_radius` [pixel]; False for NaN."""
+    return radius > TRUNCATED_RADIUS * LIMIT * size

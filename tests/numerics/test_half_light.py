@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.scoring.size import LIMIT, half_light_radius
+from models.scoring.size import LIMIT, half_light_radius, is_truncated
 
 SIZE = 96
 
@@ -50,3 +50,16 @@ def test_light_beyond_the_limit_does_not_count_and_scale_does_not_matter():
 def test_without_light_there_is_no_radius():
     images = torch.stack([torch.zeros(32, 32), -torch.ones(32, 32)])
     assert half_light_radius(images, torch.zeros(2), torch.zeros(2)).isnan().all()
+
+
+@pytest.mark.parametrize(("beyond", "expected"), [(0.07, False), (0.13, True)])
+def test_an_exponential_disk_is_truncated_if_more_than_a_tenth_of_it_lies_beyond_the_cutout(beyond, expected):
+    scales = np.linspace(2, 12, 400)
+    limit = LIMIT * SIZE / scales
+    scale = scales[np.argmin(np.abs((1 + limit) * np.exp(-limit) - beyond))]
+    radius = half_light_radius(binned(np.exp(-np.hypot(*grid(0, 0)) / scale)), torch.zeros(1), torch.zeros(1))
+    assert is_truncated(radius, SIZE).item() is expected
+
+
+def test_what_has_no_radius_is_not_truncated():
+    assert not is_truncated(torch.tensor([torch.nan]), SIZE).any()

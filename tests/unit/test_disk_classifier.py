@@ -11,7 +11,7 @@ import torch
 
 from engine.checkpoint import Checkpoint, load, save
 from engine.errors import CheckpointError
-from engine.flags import LOW_SNR, NOT_SCORED
+from engine.flags import LOW_SNR, NOT_SCORED, TRUNCATED
 from engine.infer import InferStage, model_config, open_model
 from engine.schema import list_array, to_arrays
 from engine.stage import UnitTable, rejected_table
@@ -24,7 +24,7 @@ from models.disk_classifier_config import PRESETS, DiskClassifierConfig
 from models.disk_images import DISK, NO_DISK, UNKNOWN, centre, classes, turned_at_random, views, whole_views
 from models.scoring.cutouts import BANDS, Cutouts
 from models.scoring.probabilities import calibration_error, reliability, sigmoid
-from tests.cutouts import by_band, hide_band
+from tests.cutouts import by_band, hide_band, profile
 from tests.disks import make_disks
 
 CPU = torch.device("cpu")
@@ -387,3 +387,16 @@ def test_faint_objects_are_flagged_and_classes_follow_the_threshold(trained) -> 
     out = SPEC.predictor(strict, module, fitted, CPU)(batch)
     assert ((out["flags"] & LOW_SNR.value) != 0).all()
     assert (out["disk_class"] == (out["prob_disk"] >= 0.99)).all()
+
+
+def test_objects_whose_light_reaches_beyond_the_cutout_are_flagged_unless_too_faint(trained) -> None:
+    _, module, fitted = trained
+    batch, ones = make_disks(8, S, seed=9), np.ones(8)
+    scales = np.repeat([1.2, 6.0], 4)  # of exponential disks; S // 3 pixels around the middle count
+    disks = 1e4 * profile(S, batch["dx"], batch["dy"], scales, ones, ones).astype(np.float32)
+    batch["science"] += np.tile(disks.reshape(8, -1), len(BANDS))
+    out = SPEC.predictor(CONFIG, module, fitted, CPU)(batch)
+    np.testing.assert_array_equal((out["flags"] & TRUNCATED.value) != 0, np.repeat([False, True], 4))
+    faint = dataclasses.replace(CONFIG, min_snr=1e9)
+    out = SPEC.predictor(faint, module, fitted, CPU)(batch)
+    assert not (out["flags"] & TRUNCATED.value).any()
