@@ -90,7 +90,7 @@ def generated(args: argparse.Namespace, real: np.ndarray) -> np.ndarray:
         args.generator_steps,
         args.generator_core_s,
     )
-    made = np.maximum(model.sampler.sample(np.arange(args.num_generated))["image"], 0)
+    made = np.maximum(model.sampler(CPU).sample(np.arange(args.num_generated))["image"], 0)
     print(
         f"{args.generator}: {model.steps} steps and {len(made)} samples in {time.perf_counter() - began:.0f} s",
         flush=True,

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.keeping import Arrays, content_of, kept_arrays
+from benchmarks.keeping import Arrays, content_of, kept_arrays, kept_checkpoint
 from benchmarks.measuring import Mapper, mapper, measures_of
 from benchmarks.sersic_generators import (
     SOFTENING,
@@ -36,10 +36,12 @@ from benchmarks.sersic_generators import (
     drawn_anew,
     pieces,
     preset,
+    sampler_of,
     sersic_images,
     settings_for,
     trained,
 )
+from engine.checkpoint import Checkpoint
 from engine.images.morphology import PUBLISHED
 from engine.images.nearest import NearestConfig, features, nearest
 from models.evaluation.table import SetMeasures, TableConfig
@@ -78,10 +80,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.num_threads or torch.get_num_threads())
     args.folder.mkdir(parents=True, exist_ok=True)
-    made = {
-        name: kept_arrays(args.folder, name, settings_of(args, name), partial(sampled, args, name))
-        for name in args.families
-    }
+    made = {name: samples(args, name) for name in args.families}
     if not args.train_only:
         rows = judged(args, made)
         print("\n".join(table(rows)))
@@ -90,8 +89,8 @@ def main() -> None:
 
 
 def settings_of(args: argparse.Namespace, family: str) -> dict[str, Any]:
-    """All that changes the samples of a family."""
-    names = ("core_s", "size", "batch_rows", "num_train", "num", "device")
+    """All that changes what a family learns."""
+    names = ("core_s", "size", "batch_rows", "num_train", "device")
     told = {"family": family, "preset": preset(family, args.preset)}
     return told | {name: getattr(args, name) for name in names}
 
@@ -103,8 +102,15 @@ def training_set(args: argparse.Namespace) -> np.ndarray:
     return kept_arrays(args.folder, "train", settings, lambda: {"image": draw()})["image"]
 
 
-def sampled(args: argparse.Namespace, family: str) -> Arrays:
-    """Train a family, and draw from it; say how fast both are."""
+def samples(args: argparse.Namespace, family: str) -> Arrays:
+    """Images of a trained family, and numbers on its training."""
+    settings = settings_of(args, family)
+    checkpoint = kept_checkpoint(args.folder, family, settings, partial(learned, args, family))
+    return kept_arrays(args.folder, family, settings | {"num": args.num}, partial(sampled, args, checkpoint))
+
+
+def learned(args: argparse.Namespace, family: str) -> Checkpoint:
+    """Train a family, and say how far it came."""
     device, began = torch.device(args.device), time.perf_counter()
     images = (
         batches_of(training_set(args), args.batch_rows)
@@ -114,18 +120,22 @@ def sampled(args: argparse.Namespace, family: str) -> Arrays:
     settings = preset(family, args.preset) | settings_for(args.size)
     held_out = {"image": sersic_images(NUM_CHECKED, args.size, CHECK_SEED)}
     made = trained(family, settings, images, held_out, device, core_s=args.core_s)
-    seconds, start = time.perf_counter() - began, core_seconds(device)
-    image = made.sampler.sample(np.arange(args.num))["image"]
-    rate, best = args.num / (core_seconds(device) - start), min(made.checks, key=lambda check: check[1])
-    checks = "  ".join(f"{step}: {distance:.3f}" for step, distance in made.checks)
-    print(f"{family}: {made.steps} steps in {seconds:.0f} s, {rate:.1f} samples a core and second")
-    print(f"  distance after steps {checks}; kept {best[0]}", flush=True)
-    return {
-        "image": image,
-        "steps": np.array(made.steps),
-        "best_step": np.array(best[0]),
-        "samples_per_core_s": np.array(rate),
-    }
+    checkpoint, seconds = made.checkpoint, time.perf_counter() - began
+    checks = "  ".join("{step}: {distance:.3f}".format_map(check) for check in checkpoint.history)
+    print(f"{family}: {made.steps} steps in {seconds:.0f} s")
+    print(f"  distance after steps {checks}; kept {checkpoint.metrics['best_step']}", flush=True)
+    return checkpoint
+
+
+def sampled(args: argparse.Namespace, checkpoint: Checkpoint) -> Arrays:
+    """Draw from a trained family; say how fast that is."""
+    device = torch.device(args.device)
+    sampler, start = sampler_of(checkpoint, device), core_seconds(device)
+    image = sampler.sample(np.arange(args.num))["image"]
+    rate = args.num / (core_seconds(device) - start)
+    print(f"{checkpoint.model}: {rate:.1f} samples a core and second", flush=True)
+    facts = {name: np.array(checkpoint.metrics[name]) for name in ("steps", "best_step")}
+    return {"image": image, "samples_per_core_s": np.array(rate)} | facts
 
 
 def judged(args: argparse.Namespace, made: dict[str, Arrays]) -> dict[str, dict[str, Value]]:

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from engine.checkpoint import HEADER_FILE, Checkpoint, load, save
+from engine.storage import Storage
+
 Arrays = dict[str, np.ndarray]
 Settings = Mapping[str, Any]
 """All that changes a result, as JSON can write it."""
@@ -56,6 +59,16 @@ def kept_numbers(folder: Path, name: str, settings: Settings, make: Callable[[],
         part.write_text(json.dumps(make(), indent=1) + "\n")
         part.rename(path)
     return json.loads(path.read_text())
+
+
+def kept_checkpoint(
+    folder: Path, name: str, settings: Settings, make: Callable[[], Checkpoint]
+) -> Checkpoint:
+    """Do the same as `kept_arrays` for a trained model; what is kept is what `python -m jobs` reads."""
+    path = _path(folder, name, settings, ".checkpoint")
+    if not (path / HEADER_FILE).exists():
+        save(make(), str(path), Storage())
+    return load(str(path), Storage())
 
 
 def _path(folder: Path, name: str, settings: Settings, suffix: str) -> Path:

@@ -78,7 +78,7 @@ def generated(args: argparse.Namespace, real: Set) -> Set:
         {"image": images[:held_out], "sersic_n": index[:held_out]}, CPU, core_s=args.generator_core_s,
     )  # fmt: skip
     wanted = np.random.default_rng(MORE_SEED).uniform(low, high, args.num_generated)
-    made = model.sampler.sample(np.arange(args.num_generated), wanted[:, None])["image"]
+    made = model.sampler(CPU).sample(np.arange(args.num_generated), wanted[:, None])["image"]
     print(f"{args.generator}: {model.steps} steps, {time.perf_counter() - began:.0f} s", flush=True)
     return np.maximum(made, 0), wanted
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.checkpoint import Checkpoint
+from engine.infer import open_model
 from engine.synthetic.sersic_torch import draw_parameters, render_batch
 from engine.train.epochs import module_weights
 from models import MODELS
@@ -42,20 +44,24 @@ class Trained:
 
     Parameters
     ----------
-    sampler
-        Of the best weights.
-    steps
-        That it was trained.
+    checkpoint
+        The best weights; `metrics` hold the steps of the training, `history` the steps at which it was judged with the
+        distance of its samples from held-out images then: the least is kept.
     losses
         Of its training.
-    checks
-        Steps at which it was judged, and the distance of its samples from held-out images then; the least is kept.
     """
 
-    sampler: Sampler
-    steps: int
+    checkpoint: Checkpoint
     losses: list[float]
-    checks: list[tuple[int, float]]
+
+    @property
+    def steps(self) -> int:
+        """That it was trained."""
+        return self.checkpoint.metrics["steps"]
+
+    def sampler(self, device: torch.device) -> Sampler:
+        """Draw from the weights that were kept."""
+        return sampler_of(self.checkpoint, device)
 
 
 def sersic_images(num: int, size: int, seed: int, device: torch.device | str = "cpu") -> np.ndarray:
@@ -133,11 +139,21 @@ def trained(
             found = _distance(task, held_out)
             best = _weights(task) if not checks or found < min(d for _, d in checks) else best
             checks.append((step + 1, found))
-    built = spec.to_build(config, {key: value.numpy() for key, value in best.items()})
-    module = spec.build(config)
-    module.load_state_dict({key: torch.from_numpy(value) for key, value in built.items()})
+    weights = spec.to_build(config, {key: value.numpy() for key, value in best.items()})
+    step, least = min(checks, key=lambda check: check[1])
+    metrics = {"steps": steps, "best_step": step, "distance": least}
+    history = [{"step": at, "distance": distance} for at, distance in checks]
+    prepare = {"channels": 1, "size": config.size}
+    kept = Checkpoint(name, spec.version, settings, prepare, weights, metrics=metrics, history=history)
+    return Trained(kept, losses)
+
+
+def sampler_of(checkpoint: Checkpoint, device: torch.device) -> Sampler:
+    """Draw from a generator that was kept."""
+    spec = MODELS[checkpoint.model]
+    config, module = open_model(spec, checkpoint, "the trained generator")
     assert spec.sampler is not None
-    return Trained(spec.sampler(config, module.eval(), device), steps, losses, checks)
+    return spec.sampler(config, module, device)
 
 
 def _weights(task: TrainTask) -> dict[str, torch.Tensor]:

@@ -39,7 +39,8 @@ def test_the_weights_that_are_kept_are_those_of_the_least_distance(monkeypatch: 
     monkeypatch.setattr("benchmarks.sersic_generators._distance", distance)
     settings, spec = settings_for(16, **TINY), MODELS["image_vae"]
     made = trained("image_vae", settings, batches_of(images, 8), {"image": images[:16]}, CPU, steps=8)
-    assert [step for step, _ in made.checks] == [*range(1, 9)]
+    assert [check["step"] for check in made.checkpoint.history] == [*range(1, 9)]
+    assert (made.checkpoint.metrics["best_step"], made.steps) == (2, 8)
     samples = []
     for weights in seen[:2]:
         module = spec.build(config := spec.config(**settings))
@@ -47,7 +48,7 @@ def test_the_weights_that_are_kept_are_those_of_the_least_distance(monkeypatch: 
         module.load_state_dict({name: torch.from_numpy(value) for name, value in built.items()})
         assert spec.sampler is not None
         samples.append(spec.sampler(config, module.eval(), CPU).sample(np.arange(3))["image"])
-    kept = made.sampler.sample(np.arange(3))["image"]
+    kept = made.sampler(CPU).sample(np.arange(3))["image"]
     np.testing.assert_array_equal(kept, samples[1])
     assert not np.allclose(kept, samples[0])
 
@@ -131,16 +132,27 @@ def test_arrays_are_known_by_their_values_type_and_shape() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("core_s", 60.0), ("size", 32), ("num", 50), ("num_train", 0), ("preset", "cpu64"), ("device", "cuda")],
+    [("core_s", 60.0), ("size", 32), ("num_train", 0), ("preset", "cpu64"), ("device", "cuda")],
 )
-def test_samples_of_another_run_are_not_taken_for_those_asked_for(name: str, value: Any) -> None:
+def test_weights_of_another_training_are_not_taken_for_those_asked_for(name: str, value: Any) -> None:
     told: dict[str, Any] = {
-        "core_s": 30.0, "size": 16, "batch_rows": 8, "num_train": 64, "num": 20, "preset": "tiny", "device": "cpu",
+        "core_s": 30.0, "size": 16, "batch_rows": 8, "num_train": 64, "preset": "tiny", "device": "cpu",
     }  # fmt: skip
     before, after = (
         generators.settings_of(argparse.Namespace(**one), "image_vae") for one in (told, told | {name: value})
     )
     assert before != after
+
+
+def test_more_samples_are_of_the_weights_that_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    args = argparse.Namespace(
+        core_s=0.5, size=16, batch_rows=8, num_train=64, preset="tiny", device="cpu", folder=tmp_path, num=2
+    )
+    few = generators.samples(args, "image_vae")["image"]
+    args.num = 4
+    more = generators.samples(args, "image_vae")["image"]
+    np.testing.assert_allclose(more[:2], few, rtol=1e-4)
+    assert capsys.readouterr().out.count(" steps in ") == 1
 
 
 def test_a_set_is_measured_anew_when_its_images_differ(
