@@ -49,7 +49,9 @@ SNR_FALLBACK = Flag(
     "S/N outside of what calibration has seen, or too few of it: percentiles are of another S/N",
 )
 TRUNCATED = Flag(
-    22, "TRUNCATED", "light reaches beyond the cutout: what is said of size and shape is of its inner part"
+    22,
+    "TRUNCATED",
+    "a tenth of its light or more lies beyond a third of the cutout's side: its size is too small, its outer shape not seen",
 )
 
 FLAGS: tuple[Flag, ...] = (
