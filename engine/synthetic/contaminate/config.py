@@ -17,7 +17,8 @@ class ContaminateConfig(Config):
     seed: int = Field(default=1, ge=0)
     """With the key of the row and the epoch, this alone sets what is drawn."""
     empty_fraction: float = Field(default=0.0, ge=0, le=1)
-    """Share of the images whose target is taken away: a denoiser that has never seen empty sky draws on it."""
+    """Share of the images whose target is taken away: a denoiser that has never seen empty sky draws on it.
+    Contaminants and depth are those that it would have had, its photon noise goes with it."""
     min_sources: int = Field(default=1, ge=0)
     """Fewest galaxies and stars on an image."""
     max_sources: int = Field(default=3, ge=0, le=32)
