@@ -42,7 +42,7 @@ CLASS_FALLBACK = Flag(
 NOT_SCORED = Flag(18, "NOT_SCORED", "an input band that the model needs is missing: scores are NaN")
 
 LOW_SNR = Flag(19, "LOW_SNR", "too faint for what is said of its shape to be trusted")
-BLENDED = Flag(20, "BLENDED", "much light of other objects was removed near this one")
+BLENDED = Flag(20, "BLENDED", "much light was removed around this object, outside of its aperture")
 SNR_FALLBACK = Flag(
     21,
     "SNR_FALLBACK",
