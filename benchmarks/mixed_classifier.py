@@ -1,6 +1,6 @@
 """Does mixing generated images into the training of the disk classifier help it? One small case, with labels known.
 
-    python -m benchmarks.mixed_classifier [--num-real 64] [--seeds 5] [--generator image_vae] [--json FILE]
+    python -m benchmarks.mixed_classifier [--num-real 64] [--seeds 5] [--generator image_vae] [--json FILE] [--folder DIR]
 
 Disks are Sersic profiles with an index below 2.5, spheroids the others; they differ in nothing else. A generator that
 is told the index learns from the few real images, is asked for indices over the whole range, and so labels its own
@@ -8,21 +8,26 @@ samples. Classifiers learn from batches that are generated with probability alph
 (`engine.train.mixing`, as `[mix]` of `python -m jobs train`), each alpha with the same seeds, steps and noise. Printed:
 accuracy on real images that neither has seen, with the noise of training and with five times as much, and what alpha
 changes, paired by seed, with the 95 % interval of Student's t. `--generator truth` takes new galaxies of the recipe: what
-a perfect generator could do.
+a perfect generator could do. Classifiers keep their last weights: nothing is held out to choose among them. The generator's
+checkpoint, its samples and all accuracies are kept in `--folder`, by the settings that change them: a rerun goes on.
 """
 
 import argparse
 import json
 import time
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from benchmarks.mixing import mixed, options, parsed
-from benchmarks.sersic_generators import CHECK_ROWS, batches_of, settings_for, trained
+from benchmarks.keeping import content_of, kept_arrays, kept_checkpoint, kept_numbers
+from benchmarks.mixing import mixed, options, parsed, told
+from benchmarks.sersic_generators import CHECK_ROWS, batches_of, preset, sampler_of, settings_for, trained
 from catalogs.sample_robustness import mean_of
+from engine.checkpoint import Checkpoint
 from engine.images.bands import BANDS
 from engine.schema import list_array
 from engine.synthetic.sersic_render import RANGES
@@ -40,22 +45,38 @@ NOISE = {"noise x1": 1.0, "noise x5": 5.0}
 
 Set = tuple[np.ndarray, np.ndarray]
 """Images [N, S * S] and their Sersic indices [N]."""
+NAMES = ("image", "index")
+"""Of both, where they are kept."""
 
 
 def main() -> None:
-    args = parsed(options(
-        __doc__, size=32, num_real=64, num_generated=1024, num_test=512, alphas=[0.0, 0.5, 1.0], steps=200,
-        batch_rows=32, noise_sigma=2.0, generator="image_vae", generator_core_s=120.0,
-    ))  # fmt: skip
-    real = centred(args.num_real, args.size, REAL_SEED)
-    made, test = generated(args, real), centred(args.num_test, args.size, TEST_SEED)
-    found = {
-        alpha: [accuracies(args, alpha, seed, real, made, test) for seed in range(args.seeds)]
-        for alpha in args.alphas
-    }
+    args = parsed(arguments())
+    found = experiment(args)
     print("\n".join(table(found)))
     if args.json:
-        Path(args.json).write_text(json.dumps({"accuracy": found, "options": vars(args)}, indent=1) + "\n")
+        Path(args.json).write_text(json.dumps({"accuracy": found, "options": told(args)}, indent=1) + "\n")
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
+    return options(
+        __doc__, size=32, num_real=64, num_generated=1024, num_test=512, alphas=[0.0, 0.5, 1.0], steps=200,
+        batch_rows=32, noise_sigma=2.0, generator="image_vae", generator_core_s=120.0,
+        folder=Path("build/mixed_classifier"),
+    )  # fmt: skip
+
+
+def experiment(args: argparse.Namespace) -> dict[float, list[dict[str, float]]]:
+    """Accuracies of all classifiers, those that are kept from an earlier run among them."""
+    real, test = (
+        centred(num, args.size, seed)
+        for num, seed in ((args.num_real, REAL_SEED), (args.num_test, TEST_SEED))
+    )
+    made = generated(args, real)
+    return {
+        alpha: [kept_accuracies(args, alpha, seed, real, made, test) for seed in range(args.seeds)]
+        for alpha in args.alphas
+    }
 
 
 def centred(num: int, size: int, seed: int) -> Set:
@@ -67,20 +88,52 @@ def centred(num: int, size: int, seed: int) -> Set:
 
 def generated(args: argparse.Namespace, real: Set) -> Set:
     """Images of a generator that was told the index and has seen the real ones alone."""
+    settings = told(args, "generator", "num_generated", "size") | {"seed": MORE_SEED}
     if args.generator == "truth":
-        return centred(args.num_generated, args.size, MORE_SEED)
+        draw = partial(centred, args.num_generated, args.size, MORE_SEED)
+        kept = kept_arrays(args.folder, "truth", settings, lambda: dict(zip(NAMES, draw(), strict=True)))
+        return kept["image"], kept["index"]
+    names = ("generator", "generator_preset", "generator_core_s", "size", "num_real")
+    learns = told(args, *names) | {"preset": preset(args.generator, args.generator_preset)}
+    checkpoint = kept_checkpoint(args.folder, args.generator, learns, partial(learned, args, real))
+    settings |= {"trained": checkpoint.id}
+    kept = kept_arrays(args.folder, "samples", settings, partial(sampled, args, checkpoint))
+    return kept["image"], kept["index"]
+
+
+def learned(args: argparse.Namespace, real: Set) -> Checkpoint:
+    """Train a generator that is told the index."""
     began, (low, high) = time.perf_counter(), RANGES["sersic_n"]
-    told = {"conditions": ("sersic_n",), "condition_low": (low,), "condition_high": (high,)}
+    conditions = {"conditions": ("sersic_n",), "condition_low": (low,), "condition_high": (high,)}
     images, index = real
     held_out = CHECK_ROWS // 4
     model = trained(
-        args.generator, settings_for(args.size, **told), batches_of(images[held_out:], 32, sersic_n=index[held_out:]),
+        args.generator, preset(args.generator, args.generator_preset) | settings_for(args.size, **conditions),
+        batches_of(images[held_out:], 32, sersic_n=index[held_out:]),
         {"image": images[:held_out], "sersic_n": index[:held_out]}, CPU, core_s=args.generator_core_s,
     )  # fmt: skip
-    wanted = np.random.default_rng(MORE_SEED).uniform(low, high, args.num_generated)
-    made = model.sampler(CPU).sample(np.arange(args.num_generated), wanted[:, None])["image"]
     print(f"{args.generator}: {model.steps} steps, {time.perf_counter() - began:.0f} s", flush=True)
-    return np.maximum(made, 0), wanted
+    return model.checkpoint
+
+
+def sampled(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """Draw images for indices over the whole range."""
+    wanted = np.random.default_rng(MORE_SEED).uniform(*RANGES["sersic_n"], args.num_generated)
+    made = sampler_of(checkpoint, CPU).sample(np.arange(args.num_generated), wanted[:, None])["image"]
+    return {"image": np.maximum(made, 0), "index": wanted}
+
+
+def kept_accuracies(
+    args: argparse.Namespace, alpha: float, seed: int, real: Set, made: Set, test: Set
+) -> dict[str, float]:
+    """Accuracies of one classifier, from an earlier run with the same settings if there was one."""
+    names = ("steps", "batch_rows", "num_real", "num_test", "size", "noise_sigma")
+    settings = told(args, *names) | {
+        "alpha": alpha, "seed": seed, "made": [content_of(one) for one in made if alpha], "noise": NOISE,
+        "classifier": asdict(classifier_config(args)),
+    }  # fmt: skip
+    make = partial(accuracies, args, alpha, seed, real, made, test)
+    return kept_numbers(args.folder, f"accuracies-{alpha:g}-{seed}", settings, make)
 
 
 def accuracies(

@@ -4,6 +4,7 @@ import argparse
 import itertools
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +29,11 @@ def options(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
     parser.add_argument("--noise-sigma", type=float, help="in units of 1000 counts")
     parser.add_argument("--generator", help="a family, or truth")
     parser.add_argument("--generator-core-s", type=float, help="seconds of CPU cores")
+    parser.add_argument("--generator-preset", default="cpu64", help="settings of the family")
     parser.add_argument("--num-threads", type=int, default=2)
+    parser.add_argument(
+        "--folder", type=Path, help="generators, samples and results of each alpha and seed are kept here"
+    )
     parser.add_argument("--json", default="", help="write the numbers here too")
     parser.set_defaults(**defaults)
     return parser
@@ -40,7 +45,14 @@ def parsed(parser: argparse.ArgumentParser, words: list[str] | None = None) -> a
     if 0.0 not in args.alphas:
         parser.error("--alphas must hold 0: the others are compared with it")
     torch.set_num_threads(args.num_threads)
+    args.folder.mkdir(parents=True, exist_ok=True)
     return args
+
+
+def told(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return some of the options, or all but those that say where results are written."""
+    names = names or tuple(name for name in vars(args) if name not in ("folder", "json", "svg"))
+    return {name: getattr(args, name) for name in names}
 
 
 def mixed(

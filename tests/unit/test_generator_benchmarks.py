@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
-from benchmarks import generator_metrics, generators, mixed_classifier, mixing
+from benchmarks import generator_metrics, generators
 from benchmarks.keeping import content_of, kept_arrays, kept_numbers
 from benchmarks.measuring import at_own_size, cut_size, measures_of, only_usable, tell, usable
 from benchmarks.sersic_generators import NUM_CHECKS, batches_of, pieces, sersic_images, settings_for, trained
@@ -99,27 +98,6 @@ def test_tables_show_what_a_family_lacks_and_hundredths() -> None:
     assert text[1].split() == ["average", "7.19", "1.00", "[0.80,", "1.20]"]
     assert text[2].split() == ["fid", "0.55"]
     assert generator_metrics.by_inception("", np.zeros((1, 1, 4, 4)), np.zeros((1, 1, 4, 4))) == {}
-
-
-def test_batches_of_an_experiment_are_as_many_as_asked_for_and_of_both_sets() -> None:
-    parser = mixing.options("", alphas=[0.0, 0.5, 1.0], batch_rows=8, steps=40)
-    real, made = (pa.table({"image": [value] * 20, "label": [value] * 20}) for value in (0, 1))
-    for alpha, wanted in ((0.0, {0}), (0.5, {0, 1}), (1.0, {1})):
-        batches = list(mixing.mixed(mixing.parsed(parser, []), alpha, 1, real, made))
-        assert [len(batch["image"]) for batch in batches] == [8] * 40
-        assert {float(batch["label"].mean()) for batch in batches} == wanted
-    with pytest.raises(SystemExit):
-        mixing.parsed(parser, ["--alphas", "0.5"])
-
-
-def test_accuracies_are_compared_seed_by_seed() -> None:
-    found = {
-        0.0: [{"noise x1": 0.5, "noise x5": 0.5}, {"noise x1": 0.7, "noise x5": 0.5}],
-        1.0: [{"noise x1": 0.6, "noise x5": 0.4}, {"noise x1": 0.8, "noise x5": 0.4}],
-    }
-    lines = mixed_classifier.table(found)
-    assert lines[1].split() == ["noise", "x1", "0.600", "+0.100", "+-", "0.000"]
-    assert lines[2].split() == ["noise", "x5", "0.500", "-0.100", "+-", "0.000"]
 
 
 def test_a_result_is_read_again_with_its_own_settings_only(tmp_path: Path) -> None:
