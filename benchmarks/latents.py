@@ -22,13 +22,13 @@ PER_LINE = 16
 """Latents in a line."""
 
 
-def latent_use(task: UNetVAETask, config: UNetVAEConfig, test: list[Batch]) -> dict[str, float | list[float]]:
+def latent_use(task: UNetVAETask, config: UNetVAEConfig, test: list[Batch]) -> dict[str, Any]:
     """KL [nat an image], active latents and PSNR on the test images, `swap_db` that swapped latents cost [dB].
 
     `kl_latents` is the KL of each latent [nat], mean over images.
     """
     found = [task.evaluate(batch) for batch in test]
-    use: dict[str, float | list[float]] = {
+    use: dict[str, Any] = {
         name: float(np.mean([m[name] for m in found])) for name in NAMES if name in found[0]
     }
     network = task.modules["unet_vae"]
