@@ -24,7 +24,7 @@ import torch
 from scipy.signal import wiener
 from skimage.metrics import structural_similarity
 
-from benchmarks.latents import latent_use
+from benchmarks.latents import latent_report, latent_use
 from engine.config import load
 from engine.schema import list_array, matrix, to_arrays
 from engine.sources.galaxy_colour import ColourConfig, ColourSource
@@ -63,11 +63,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.num_threads)
     training, test = divided(pictures(args))
-    made = realisations()
+    made = realisations(args)
     print(f"{training.num_rows} pictures to learn from, {test.num_rows} to test", flush=True)
     task = trained(args, made, training)
     batches = [batch_of(made(test[start : start + CHUNK], 0)) for start in range(0, test.num_rows, CHUNK)]
-    emptied = realisations(empty_fraction=1.0)
+    emptied = realisations(args, empty_fraction=1.0)
     alone = [batch_of(emptied(test[start : start + CHUNK], 0)) for start in range(0, test.num_rows, CHUNK)]
     methods: dict[str, Clean] = {
         "contaminated": seen, "Wiener 5 x 5": filtered, "U-Net VAE": cleaner(network(args), task)
@@ -75,9 +75,7 @@ def main() -> None:
     print(f"{'':14}{'PSNR':>24}{'SSIM':>24}{'brightness':>24}{'emptied':>24}")
     for name, clean in methods.items():
         print(f"{name:14}" + "".join(f"{spread(values):>24}" for values in measured(clean, batches, alone)))
-    print(
-        "latents: " + "  ".join(f"{k} {v:.3g}" for k, v in latent_use(task, network(args), batches).items())
-    )
+    latent_report({"U-Net VAE": latent_use(task, network(args), batches)})
 
 
 def network(args: argparse.Namespace) -> UNetVAEConfig:
@@ -115,10 +113,13 @@ def divided(table: pa.Table) -> tuple[pa.Table, pa.Table]:
     return table.take(order[~is_test]), table.take(order[is_test])
 
 
-def realisations(**settings: float) -> Realisations:
-    """Contaminate pictures as the configuration says, but for `settings`."""
+def realisations(args: argparse.Namespace, **settings: float) -> Realisations:
+    """Contaminate pictures as the configuration says, but for `settings`; pixels are larger where pictures are halved."""
     config = load(JobConfig, CONFIG, ()).contaminate
     assert config is not None
+    step = args.crop // args.size
+    settings["colour_pixel_arcsec"] = config.colour_pixel_arcsec * step
+    settings["colour_fwhm_px"] = config.colour_fwhm_px / step
     return Realisations(RealisationsConfig.model_validate(config.model_dump() | settings))
 
 
@@ -152,7 +153,7 @@ def seen(batch: Batch) -> np.ndarray:
 
 
 def filtered(batch: Batch) -> np.ndarray:
-    """Local Wiener filter (Lim 1990, Eq. 9.26), told of the noise and not of the contaminants."""
+    """Local Wiener filter (Lim 1990, Eq. 9.26), told of the noise and not of the contaminants; black stays black."""
     variance = float(np.median(batch["error"]) ** 2)
     planes = [
         [wiener(band, WIENER_PX, variance) for band in picture] for picture in seen(batch).astype(float)
