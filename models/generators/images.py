@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.column import Column
+from engine.images.columns import LABEL, UNKNOWN_LABEL
 from models.generators.config import GeneratorConfig
 from models.spec import Batch
 from models.symmetry import NUM_SYMMETRIES, turned
@@ -112,6 +113,8 @@ def training_rows(config: GeneratorConfig, batch: Batch, device: torch.device) -
 
 def with_conditions(config: GeneratorConfig, batch: Batch) -> Batch:
     """Leave out rows of which a condition is null, and say how many: they cannot be learned from under it.
+
+    A `label` is null where staged cutouts have -1, no class (`engine.images.columns`).
 
     Raises
     ------
@@ -222,8 +225,14 @@ def _pixels(config: GeneratorConfig, batch: Batch) -> np.ndarray:
 
 
 def _table(config: GeneratorConfig, batch: Batch) -> np.ndarray:
-    columns = [np.asarray(batch[name], np.float64) for name in config.conditions]
+    columns = [_condition(batch, name) for name in config.conditions]
     return np.stack(columns, 1) if columns else np.zeros((len(batch[config.image_column]), 0))
+
+
+def _condition(batch: Batch, name: str) -> np.ndarray:
+    """Values [B] of a condition, NaN where it is null or an unknown class."""
+    values = np.asarray(batch[name], np.float64)
+    return np.where(values == UNKNOWN_LABEL, np.nan, values) if name == LABEL.name else values
 
 
 def _has_nan(images: np.ndarray) -> np.ndarray:
