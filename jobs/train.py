@@ -68,6 +68,7 @@ def training_data(config: JobConfig, manifest: Manifest, limit: int | None) -> T
     realisations = Realisations(config.contaminate) if config.contaminate else None
     columns = spec.learns_from(settings)
     data = _data(config.staged, manifest, columns, realisations, limit)
+    data = replace(data, judged_rows=spec.judged_rows)
     return replace(data, mix=_mix(config.mix, columns, realisations)) if config.mix else data
 
 

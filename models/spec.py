@@ -113,6 +113,9 @@ class ModelSpec:
     reconstruct
         `(config, module, batch) -> {"recon": [B, L], "sigma": [B, L]}` for reports; None if the
         model has no such thing.
+    judged_rows
+        Fewest rows of a validation batch of which `evaluate` gives a `loss`, where that is measured on the rows together,
+        as a distance between sets; 0: any.
     decode
         `(config, module, latent [B, D]) -> [B, L]`, the mean that the decoder gives; None if latents alone do not say it.
     trains_on
@@ -138,6 +141,7 @@ class ModelSpec:
     exported: Callable[[Any, Weights], Weights] | None = None
     sampler: Callable[[Any, nn.Module, torch.device], Sampler] | None = None
     decode: Callable[[Any, nn.Module, np.ndarray], np.ndarray] | None = None
+    judged_rows: int = 0
     fit_kinds: (
         Callable[[Any, nn.Module, Mapping[str, np.ndarray], Iterable[Batch]], dict[str, np.ndarray]] | None
     ) = None

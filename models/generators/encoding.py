@@ -13,6 +13,7 @@ from engine.column import Column
 from engine.flags import NOT_SCORED
 from models.generators.average import exported
 from models.generators.config import GeneratorConfig
+from models.generators.distances import MIN_ROWS
 from models.generators.images import columns_read, predicted_rows
 from models.generators.sampling import Family, ImageSampler, fit_conditions, kept_conditions, row_parts
 from models.spec import Batch, ModelSpec, Predict, TrainTask
@@ -62,7 +63,7 @@ def encoder_spec(
 
     return ModelSpec(
         name=name, version=version, config=config, build=build, task=task, reads=columns_read, writes=writes, fit=fit,
-        predictor=predictor, exported=exported, sampler=sampler,
+        predictor=predictor, exported=exported, sampler=sampler, judged_rows=MIN_ROWS,
     )  # fmt: skip
 
 

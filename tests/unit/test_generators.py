@@ -80,6 +80,13 @@ def test_rows_without_a_condition_are_left_out_of_training(
 
 
 @families
+def test_as_many_rows_as_the_specification_says_are_enough_for_a_loss(name: str) -> None:
+    config, least = tiny(name), MODELS[name].judged_rows
+    assert "loss" in started(name, config).evaluate(blobs(config, least))
+    assert "loss" not in started(name, config).evaluate(blobs(config, least - 1))
+
+
+@families
 def test_objects_of_unknown_class_are_left_out_of_training_and_flagged_after(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
