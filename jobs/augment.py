@@ -59,13 +59,13 @@ def sample(config: JobConfig, options: Options) -> JobResult:
         provenance(config, checkpoints={applied.place.uri: applied.checkpoint.id}, model=applied.spec.name),
         units=ready.units,
     )
-    settings = model_config(applied.spec, applied.checkpoint.config, applied.place.uri, CheckpointError)
-    return _result(config, ready, computed, manifest, settings)
+    return _result(config, ready, computed, manifest, applied)
 
 
 def _result(
-    config: JobConfig, ready: Parts, computed: int, manifest: Manifest, settings: GeneratorConfig
+    config: JobConfig, ready: Parts, computed: int, manifest: Manifest, applied: Applied
 ) -> JobResult:
+    checkpoint = applied.checkpoint
     verdict = judge(ready.units, [manifest], config.max_rejected_fraction)
     summary = {
         "catalogue": ready.output.uri,
@@ -79,7 +79,10 @@ def _result(
     }
     lines = [f"samples: {manifest.rows} in version {manifest.version}", *ready.told, *verdict.lines]
     if config.report.enabled and config.staged and manifest.rows:
-        summary["report"] = sample_report.write(config, ready.output, manifest, settings)
+        settings = model_config(applied.spec, checkpoint.config, applied.place.uri, CheckpointError)
+        summary["report"] = sample_report.write(
+            config, ready.output, manifest, settings, sample_report.held_out_fraction(config, checkpoint)
+        )
         lines.append(f"report: {summary['report']}")
     return JobResult(summary, [*lines, f"catalogue: {ready.output.uri}"], verdict.exit_code)
 
