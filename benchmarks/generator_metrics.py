@@ -13,7 +13,9 @@ The floor is what the training set is from REAL: as many images as are compared,
 Without one it is between halves of REAL, which are further from each other than whole sets are. `nearer` is the
 probability that a generated image is nearer to a training image than an image of REAL is: 0.5 without memory, 1 for
 copies. Distances of power are "released" (radial bins 0 to 14, as the published table) and "partitions" (as the paper
-means); only the first is averaged. Orientation is on a line as published; `--circular` takes it on a circle. Morphology
+means); only the first is averaged. Orientation is on a line as published; `--circular` takes it on a circle. Images that
+are not finite or constant are left out of all sets and counted (`unusable`); `kept` is the share of all images that distances
+of morphology are of, without those that have no measure or are outside of the published cuts. Morphology
 of SKIRT images is measured at their own size, which their fifth channel tells, as published. `--inception FILE` adds FID
 and KID of the published pictures by the seed's network, `inception-2015-12-05.pt`; `frechet_pooled` is of pooled pixels
 and no FID. `--scaling` measures REAL with so many workers one after the other, and says how many images a second that are.
@@ -23,26 +25,38 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import SKIRT_R, Piece, cut_size, mapper, measures_of
+from benchmarks.measuring import SKIRT_R, Piece, cut_size, mapper, measures_of, only_usable, or_none, tell
 from engine.images.morphology import PUBLISHED, MorphologyConfig
 from engine.images.nearest import NearestConfig, features, nearest
 from engine.schema import matrix
 from engine.sources import SOURCES
 from models.evaluation.frechet import frechet_distance, inception, kernel_distance, pictures
 from models.evaluation.table import TableConfig
-from models.evaluation.verdict import NEARER, UNITS, Value, floor, nearness, shown, verdict
+from models.evaluation.verdict import (
+    KEPT,
+    NEARER,
+    UNITS,
+    UNUSABLE,
+    Value,
+    floor,
+    nearness,
+    shown,
+    takers,
+    verdict,
+)
 
 PIECE = 8
 """Images that a worker takes at once."""
 AT_ONCE = 256
 """Images that are compared with all training images at once."""
-PLAIN = (*UNITS, NEARER, "fid", "kid")
+PLAIN = (*UNITS, NEARER, KEPT, UNUSABLE, "fid", "kid")
 """What is not shown in hundredths."""
 
 
@@ -94,34 +108,50 @@ def compared(
     training: list[Piece],
 ) -> dict[str, dict[str, Any]]:
     """Measure the sets, print the table, and return its numbers."""
+    training, _ = only_usable(training)
     num = sum(len(ids) for ids, _ in generated)
-    sets = {"real": real, "generated": generated} | (
+    given = {"real": real, "generated": generated} | (
         {"training": first_of(training, num)} if training else {}
     )
+    checked = {name: only_usable(pieces) for name, pieces in given.items()}
+    sets = {name: pieces for name, (pieces, _) in checked.items()}
     images = {name: images_in(pieces) for name, pieces in sets.items()}
     size = cut_size(images["real"].shape[1], args.size)
     with mapper(args.workers, not args.pool) as mapped:
-        measured = {name: measures_of(pieces, settings, mapped, name, size) for name, pieces in sets.items()}
+        measured = {
+            name: replace(measures_of(pieces, settings, mapped, name), num_unusable=checked[name][1])
+            for name, pieces in sets.items()
+        }
+    for name, found in measured.items():
+        tell(name, found, size)
     config = TableConfig(size=size, circular=args.circular, histogram=not args.exact)
     space = NearestConfig(softening=args.softening)
     pooled = {name: features(values, space) for name, values in images.items()}
 
     def judged(name: str) -> dict[str, Value]:
         pair = pooled["real"], pooled[name]
-        return verdict(measured["real"], measured[name], pair, config, args.bootstrap)
+        found = or_none(lambda: verdict(measured["real"], measured[name], pair, config, args.bootstrap))
+        return takers(measured[name], size) | found
 
     row = judged("generated") | by_inception(args.inception, images["real"], images["generated"])
     if training:
         reference = features(images_in(training), space)
         far = {name: distances_from(reference, images[name], space) for name in ("real", "generated")}
-        row[NEARER], beside = nearness(far["generated"], far["real"], args.bootstrap), judged("training")
+        row |= or_none(
+            lambda: {NEARER: nearness(far["generated"], far["real"], args.bootstrap)}, "look for copies"
+        )
+        beside = judged("training")
     else:
-        halves = floor(measured["real"], pooled["real"], config, args.repeats)
-        beside = {
-            name: Value(mean, mean - scatter, mean + scatter) for name, (mean, scatter) in halves.items()
-        }
+        beside = takers(measured["real"], size) | or_none(
+            lambda: spread(floor(measured["real"], pooled["real"], config, args.repeats)), "floor"
+        )
     print("\n".join(lines(row, beside, "floor" if training else "floor, of halves")))
-    return {"distances": dict(row), "floor": dict(beside)}
+    return {"distances": row, "floor": beside, "real": takers(measured["real"], size)}
+
+
+def spread(found: Mapping[str, tuple[float, float]]) -> dict[str, Value]:
+    """Means with a standard deviation to either side."""
+    return {name: Value(mean, mean - scatter, mean + scatter) for name, (mean, scatter) in found.items()}
 
 
 def first_of(pieces: list[Piece], num: int) -> list[Piece]:
@@ -157,12 +187,11 @@ def by_inception(path: str, real: np.ndarray, generated: np.ndarray) -> dict[str
 def scaling(args: argparse.Namespace, pieces: list[Piece], settings: MorphologyConfig) -> list[str]:
     """Images a second by number of workers, after each has measured one piece: Ray and statmorph are loaded then."""
     rates, num = dict[int, float](), sum(len(ids) for ids, _ in pieces)
-    size = cut_size(pieces[0][1].shape[1], args.size)
     for workers in args.scaling:
         with mapper(workers, not args.pool) as mapped:
-            measures_of(pieces[:1] * workers, settings, mapped, f"{workers} workers, to start", size)
+            measures_of(pieces[:1] * workers, settings, mapped, f"{workers} workers, to start")
             began = time.monotonic()
-            measures_of(pieces, settings, mapped, f"{workers} workers", size)
+            measures_of(pieces, settings, mapped, f"{workers} workers")
             rates[workers] = num / (time.monotonic() - began)
     first = rates[args.scaling[0]]
     head = f"{'workers':>8}{'images/s':>12}{'of the first':>14}"

@@ -7,9 +7,11 @@ kept whose samples are nearest to held-out images by `models.generators.distance
 are those of `models.evaluation` between `--num` samples and as many real images that were not trained on, x 0.01 as
 published, with intervals of 95 % by bootstrap; the floor is between two real sets of the same size, and no generator can
 be told from the real set below it. `nearer` is the probability that a sample is nearer to a training image than a real
-held-out image is (0.5: no copies); without `--num-train` there is nothing to copy. Morphology takes
-about 0.3 s of a core an image of 64 pixels: 1,000 images of six sets a quarter of an hour on 2 cores. What is found is kept in `--folder`, by all settings that change it: a rerun goes on, and one
-with other settings trains and measures anew. Give `--device` too where samples of a GPU are measured on another machine.
+held-out image is (0.5: no copies); without `--num-train` there is nothing to copy. Samples that are not finite or
+constant are left out of all of it and counted (`unusable`); `kept` is the share of all images that distances of
+morphology are of, without those that have no measure or are outside of the published cuts. Morphology takes about 0.3 s
+of a core an image of 64 pixels: 1,000 images of six sets a quarter of an hour on 2 cores. What is found is kept in
+`--folder`, by all settings that change it: a rerun goes on, and one with other settings trains and measures anew. Give `--device` too where samples of a GPU are measured on another machine.
 
 On a GPU at the published size, with training images drawn there:
 
@@ -28,7 +30,7 @@ import numpy as np
 import torch
 
 from benchmarks.keeping import Arrays, content_of, kept_arrays, kept_checkpoint
-from benchmarks.measuring import Mapper, mapper, measures_of
+from benchmarks.measuring import Mapper, mapper, measures_of, or_none, tell, usable
 from benchmarks.sersic_generators import (
     SOFTENING,
     batches_of,
@@ -45,7 +47,7 @@ from engine.checkpoint import Checkpoint
 from engine.images.morphology import PUBLISHED
 from engine.images.nearest import NearestConfig, features, nearest
 from models.evaluation.table import SetMeasures, TableConfig
-from models.evaluation.verdict import NEARER, UNITS, Value, nearness, shown, verdict
+from models.evaluation.verdict import KEPT, NEARER, UNITS, UNUSABLE, Value, nearness, shown, takers, verdict
 
 FAMILIES = ("image_vae", "image_alae", "image_stylegan", "image_flow")
 REAL_SEED, FLOOR_SEED, TRAIN_SEED, CHECK_SEED = 1, 2, 3, 4
@@ -139,43 +141,66 @@ def sampled(args: argparse.Namespace, checkpoint: Checkpoint) -> Arrays:
 
 
 def judged(args: argparse.Namespace, made: dict[str, Arrays]) -> dict[str, dict[str, Value]]:
-    """Verdicts by family, and the floor first."""
-    real = sersic_images(args.num, args.size, REAL_SEED)
-    sets = {"floor": sersic_images(args.num, args.size, FLOOR_SEED)} | {
-        n: m["image"] for n, m in made.items()
-    }
+    """Verdicts by family, and before them how much of the real set takes part, and the floor."""
+    drawn = {"real": sersic_images(args.num, args.size, REAL_SEED)}
+    drawn |= {"floor": sersic_images(args.num, args.size, FLOOR_SEED)}
+    drawn |= {name: one["image"] for name, one in made.items()}
+    sets = {name: images[usable(_square(images, args.size))] for name, images in drawn.items()}
+    left_out = {name: len(images) - len(sets[name]) for name, images in drawn.items()}
     with mapper(args.workers, not args.pool) as mapped:
         measured = {
-            name: measures(args, mapped, name, images) for name, images in ({"real": real} | sets).items()
+            name: measures(args, mapped, name, images, left_out[name]) for name, images in sets.items()
         }
-    compared = ({"real": real} | sets) if args.num_train else {}
-    near = {name: _nearest(args, images) for name, images in compared.items()}
     rows = {}
-    for name, images in sets.items():
-        pooled = features(_square(real, args.size), POOLED), features(_square(images, args.size), POOLED)
-        rows[name] = row_of(measured["real"], measured[name], pooled, TableConfig(size=args.size))
-        if near:
-            rows[name][NEARER] = nearness(near[name], near["real"])
-        facts = {
-            key: Value(float(made[name][key]))
-            for key in ("steps", "best_step", "samples_per_core_s")
-            if name in made
-        }
-        rows[name] |= facts
+    for name in sets:
+        rows[name] = takers(measured[name], args.size)
+        if name != "real":
+            rows[name] |= compared(args, measured, sets, name) | training_facts(made.get(name, {}))
     return rows
 
 
-def measures(args: argparse.Namespace, mapped: Mapper, name: str, images: np.ndarray) -> SetMeasures:
-    """Morphology and spectra of a set, kept in the folder by what its images are."""
+def compared(
+    args: argparse.Namespace, measured: dict[str, SetMeasures], sets: dict[str, np.ndarray], name: str
+) -> dict[str, Value]:
+    """Distances of a set from the real one, and whether it has copies; what cannot be measured is left out and told."""
+    pair = [_square(sets[one], args.size) for one in ("real", name)]
+    ours, theirs = measured["real"], measured[name]
+
+    def distances() -> dict[str, Value]:
+        pooled = features(pair[0], POOLED), features(pair[1], POOLED)
+        return verdict(ours, theirs, pooled, TableConfig(size=args.size))
+
+    def copies() -> dict[str, Value]:
+        return {NEARER: nearness(_nearest(args, sets[name]), _nearest(args, sets["real"]))}
+
+    row = or_none(distances, f"distances of {name}")
+    return row | (or_none(copies, f"look for copies by {name}") if args.num_train else {})
+
+
+def training_facts(made: Arrays) -> dict[str, Value]:
+    """Numbers on the training of a family; nothing of the floor."""
+    names = ("steps", "best_step", "samples_per_core_s")
+    return {name: Value(float(made[name])) for name in names if name in made}
+
+
+def measures(
+    args: argparse.Namespace, mapped: Mapper, name: str, images: np.ndarray, num_unusable: int = 0
+) -> SetMeasures:
+    """Morphology and spectra of usable images, kept in the folder by what they are; failures are told each time."""
 
     def make() -> Arrays:
-        found = measures_of(pieces(images, args.size), PUBLISHED["sersic"], mapped, name, args.size)
+        found = measures_of(pieces(images, args.size), PUBLISHED["sersic"], mapped, name)
         return {"spectra": found.spectra} | dict(found.morphology)
 
     settings = {"images": content_of(images), "size": args.size} | PUBLISHED["sersic"].model_dump()
-    arrays = kept_arrays(args.folder, f"measured-{name}", settings, make)
-    spectra = arrays.pop("spectra")
-    return SetMeasures(arrays, spectra)
+    arrays = (
+        kept_arrays(args.folder, f"measured-{name}", settings, make) if len(images) else {"spectra": images}
+    )
+    found = SetMeasures(
+        {key: arrays[key] for key in arrays if key != "spectra"}, arrays["spectra"], num_unusable
+    )
+    tell(name, found, args.size)
+    return found
 
 
 def _nearest(args: argparse.Namespace, images: np.ndarray) -> np.ndarray:
@@ -187,21 +212,10 @@ def _square(images: np.ndarray, size: int) -> np.ndarray:
     return images.reshape(-1, 1, size, size)
 
 
-def row_of(
-    real: SetMeasures, generated: SetMeasures, pooled: tuple[np.ndarray, np.ndarray], config: TableConfig
-) -> dict[str, Value]:
-    """Distances, or nothing where too few samples can be measured: they are no galaxies."""
-    try:
-        return verdict(real, generated, pooled, config)
-    except ValueError as error:
-        print(f"no distances: {error}")
-        return {}
-
-
 def table(rows: dict[str, dict[str, Value]]) -> list[str]:
     """Format distances by family in hundredths, the average with its interval; the rest as it is."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    plain = (*UNITS, NEARER, "steps", "best_step", "samples_per_core_s")
+    plain = (*UNITS, NEARER, KEPT, UNUSABLE, "steps", "best_step", "samples_per_core_s")
     head = f"{'x 0.01':20}" + "".join(f"{name.removeprefix('image_'):>26}" for name in rows)
     lines = [head]
     for name in names:

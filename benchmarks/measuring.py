@@ -14,6 +14,7 @@ from engine.images.power import radial_amplitude
 from engine.sources.galaxy_files import skirt_pixels
 from models.evaluation.distances import g_minus_i, keep
 from models.evaluation.table import SetMeasures, cuts_for
+from models.evaluation.verdict import Value
 
 SKIRT_G, SKIRT_R, SKIRT_I, SKIRT_SIZE = 0, 1, 2, 4
 """Channels of SKIRT images; the last says how large they were before they were resized."""
@@ -40,20 +41,54 @@ def mapper(workers: int, by_ray: bool) -> Iterator[Mapper]:
 
 
 def measures_of(
-    pieces: Iterable[Piece], settings: MorphologyConfig, mapped: Mapper, name: str, size: int
+    pieces: Iterable[Piece], settings: MorphologyConfig, mapped: Mapper, name: str
 ) -> SetMeasures:
-    """Measure a set, and say how fast it was, and how many images failed and are left out."""
+    """Measure a set of usable images, and say how fast it was; `tell` says how many failed."""
     began = time.monotonic()
     parts = list(mapped(partial(measure_piece, settings), pieces))
     if not parts:
         raise SystemExit(f"{name}: no image in it")
     morphology = {key: np.concatenate([part[0][key] for part in parts]) for key in parts[0][0]}
     spectra = np.concatenate([part[1] for part in parts])
-    kept = keep(morphology, cuts_for(size))
-    print(f"{name}: {len(spectra)} images, {len(spectra) / (time.monotonic() - began):.2f} a second")
-    print(f"  flags: {failures(morphology)}")
-    print(f"  {kept.told}", flush=True)
+    print(
+        f"{name}: {len(spectra)} images, {len(spectra) / (time.monotonic() - began):.2f} a second", flush=True
+    )
     return SetMeasures(morphology, spectra)
+
+
+def tell(name: str, measured: SetMeasures, size: int) -> None:
+    """Say how many images of a set failed and are left out, whether it was measured now or before."""
+    print(f"{name}: {measured.num_unusable} images left out before, not finite or constant")
+    if len(measured):
+        print(f"  flags: {failures(dict(measured.morphology))}")
+        print(f"  {keep(measured.morphology, cuts_for(size)).told}", flush=True)
+
+
+def usable(images: np.ndarray) -> np.ndarray:
+    """Images [B, C, S, S] of which something can be measured: finite, and constant in no channel but that of size."""
+    finite = np.asarray(np.isfinite(images).all((1, 2, 3)))
+    planes = np.where(finite[:, None, None, None], images, 0)[:, :SKIRT_SIZE]
+    return finite & (planes.max((2, 3)) > planes.min((2, 3))).all(1)
+
+
+def only_usable(pieces: Iterable[Piece]) -> tuple[list[Piece], int]:
+    """Return a set without images of which nothing can be measured, and how many those are."""
+    kept, num_left_out = list[Piece](), 0
+    for ids, images in pieces:
+        good = usable(images)
+        num_left_out += int((~good).sum())
+        if good.any():
+            kept.append(([one for one, is_good in zip(ids, good, strict=True) if is_good], images[good]))
+    return kept, num_left_out
+
+
+def or_none(make: Callable[[], dict[str, Value]], what: str = "distances") -> dict[str, Value]:
+    """Return what is measured, or say why there is nothing: too few images, say. The rest of a table stays."""
+    try:
+        return make()
+    except ValueError as error:
+        print(f"no {what}: {error}")
+        return {}
 
 
 def measure_piece(settings: MorphologyConfig, piece: Piece) -> tuple[dict[str, np.ndarray], np.ndarray]:

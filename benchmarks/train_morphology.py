@@ -21,7 +21,7 @@ import torch
 from pydantic import TypeAdapter
 
 from benchmarks.domain_shift import STEPS
-from benchmarks.morphology import SIZE, contaminated, denoiser, joined, predicting, single_galaxies
+from benchmarks.morphology import FAR, SIZE, contaminated, denoiser, joined, predicting, single_galaxies
 from benchmarks.training_state import restore, store
 from engine.checkpoint import Checkpoint, save
 from engine.images.prepare import CutoutPrep
@@ -48,12 +48,14 @@ def main() -> None:
                           ((SEED_TRAINING, args.fields), (SEED_HELD_OUT, args.held_out_fields)))  # fmt: skip
     log.info("%d galaxies to train on, %d held out", len(training["label"]), len(held_out["label"]))
     task, history = train(args, config, training, held_out)
+    metrics = history[-1] | by_redshift(task, held_out)
+    log.info("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
     module = predicting(config, task)
     weights = {name: value.numpy() for name, value in module.state_dict().items()}
     fitted = SPEC.fit(config, module, [], [held_out])
     checkpoint = Checkpoint(
         SPEC.name, SPEC.version, TypeAdapter(DiskClassifierConfig).dump_python(config, mode="json"),
-        CutoutPrep(size=SIZE).model_dump(mode="json"), weights, fitted, history[-1], history, provenance(),
+        CutoutPrep(size=SIZE).model_dump(mode="json"), weights, fitted, metrics, history, provenance(),
     )  # fmt: skip
     saved = save(checkpoint, args.output, Storage())
     log.info("checkpoint %s: %s", saved.id, args.output)
@@ -103,6 +105,15 @@ def train(
             log.info("  ".join(f"{name} {value:.4g}" for name, value in history[-1].items()))
             metrics = []
     return task, history
+
+
+def by_redshift(task: DiskClassifierTask, held_out: Batch) -> dict[str, float]:
+    """AUROC of held-out galaxies nearer and farther than `FAR`."""
+    is_far = held_out["z"] > FAR
+    return {
+        f"val_auroc_{name}": task.evaluate({key: values[chosen] for key, values in held_out.items()})["auroc"]
+        for name, chosen in ((f"z_below_{FAR:g}", ~is_far), (f"z_above_{FAR:g}", is_far))
+    }
 
 
 def summary(step: int, training: list[dict[str, float]], held_out: dict[str, float]) -> dict[str, float]:

@@ -24,7 +24,7 @@ EXAMPLES = (
         "WHERE disk_class >= 0 AND z IS NOT NULL GROUP BY ALL ORDER BY z",
     ),
     (
-        "Where denoising changes the verdict",
+        "Where denoising changes the verdict, at even odds",
         "SELECT field, object_id, prob_disk_raw, prob_disk, snr FROM catalog\n"
         "WHERE (prob_disk_raw >= 0.5) <> (prob_disk >= 0.5) ORDER BY abs(prob_disk - prob_disk_raw) DESC LIMIT 20",
     ),
@@ -35,8 +35,7 @@ EXAMPLES = (
     (
         "Bright, alone and whole: the rows to trust",
         "SELECT field, object_id, prob_disk FROM catalog WHERE NOT has_flag(flags, 'LOW_SNR')\n"
-        "AND NOT has_flag(flags, 'BLENDED') AND NOT has_flag(flags, 'PARTIAL_BAND')\n"
-        "AND NOT has_flag(flags, 'TRUNCATED') AND disk_class >= 0\n"
+        "AND NOT has_flag(flags, 'BLENDED') AND NOT has_flag(flags, 'PARTIAL_BAND') AND disk_class >= 0\n"
         "ORDER BY prob_disk DESC LIMIT 20",
     ),
     (
@@ -81,7 +80,8 @@ SPEC = CatalogSpec(
     summary=(
         "One row a source: the probability that it is a disk, from the cutouts as measured and as cleaned by the "
         "denoiser, calibrated on held-out objects, with its size, signal to noise and flags. Rows without a band "
-        "that the network needs have no probability and a flag."
+        "that the network needs have no probability and a flag. Options add the quantities of statmorph (`[morphology]`: "
+        "columns `morph_*`) and the cleaned cutouts (`infer.publish_images`: column `denoised`)."
     ),
     key=("field", "object_id"),
     prefer=("source_uri", "source_row"),

@@ -42,14 +42,16 @@ CLASS_FALLBACK = Flag(
 NOT_SCORED = Flag(18, "NOT_SCORED", "an input band that the model needs is missing: scores are NaN")
 
 LOW_SNR = Flag(19, "LOW_SNR", "too faint for what is said of its shape to be trusted")
-BLENDED = Flag(20, "BLENDED", "much light of other objects was removed near this one")
+BLENDED = Flag(20, "BLENDED", "much light was removed around this object, outside of its aperture")
 SNR_FALLBACK = Flag(
     21,
     "SNR_FALLBACK",
     "S/N outside of what calibration has seen, or too few of it: percentiles are of another S/N",
 )
 TRUNCATED = Flag(
-    22, "TRUNCATED", "light reaches beyond the cutout: what is said of size and shape is of its inner part"
+    22,
+    "TRUNCATED",
+    "a tenth of its light or more lies beyond a third of the cutout's side: its size is too small, its outer shape not seen",
 )
 
 FLAGS: tuple[Flag, ...] = (

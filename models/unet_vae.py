@@ -264,22 +264,25 @@ def _predictor(
 
 
 def _clean_rows(config: UNetVAEConfig, network: UNetVAE, batch: Batch) -> dict[str, np.ndarray]:
-    """Columns of `_writes` and `flags`; NaN where no pixel is usable, or the aperture is not."""
+    """Columns of `_writes` and `flags`; NaN where no pixel is usable, or the aperture is not.
+
+    A flux that noise makes negative has no `denoised_fraction`, but the image is scored.
+    """
     with torch.inference_mode():
         images = _images(config, batch, next(network.parameters()).device)
         weights = apertures(config.aperture_radius_arcsec, batch, images)
         output, flux, _ = _cleaned(config, network, images, weights)
         after, before, fraction = _reddest_flux(weights, images, flux)
         is_seen = images.usable.any((1, 2, 3))
-        is_measured = is_seen & (fraction >= config.min_aperture_fraction) & (before > 0)
+        is_scored = is_seen & (fraction >= config.min_aperture_fraction)
         chi2 = torch.where(images.usable, ((images.science - flux) / images.error).square(), 0).sum((1, 2, 3))
         columns = {
             "denoised": torch.where(is_seen[:, None], flux.flatten(1), torch.nan),
-            "denoised_fraction": torch.where(is_measured, after / before, torch.nan),
+            "denoised_fraction": torch.where(is_scored & (before > 0), after / before, torch.nan),
             "residual_chi2": torch.where(is_seen, chi2 / images.usable.sum((1, 2, 3)), torch.nan),
             "latent_kl": torch.where(is_seen, latent_kl(output).sum(1), torch.nan),
             "flags": (
-                torch.where(is_measured, 0, NOT_SCORED.value) | _blended(config, batch, images, flux)
+                torch.where(is_scored, 0, NOT_SCORED.value) | _blended(config, batch, images, weights, flux)
             ).int(),
         }
         return {name: values.cpu().numpy() for name, values in columns.items()}
@@ -311,14 +314,19 @@ def _reddest_flux(weights: Tensor, images: Cutouts, flux: Tensor) -> tuple[Tenso
     return after, before, good.sum((1, 2)) / weights.sum((1, 2))
 
 
-def _blended(config: UNetVAEConfig, batch: Batch, images: Cutouts, flux: Tensor) -> Tensor:
-    """Flag of objects [B] near which much light was removed in the reddest band."""
+def _blended(config: UNetVAEConfig, batch: Batch, images: Cutouts, weights: Tensor, flux: Tensor) -> Tensor:
+    """Flag of objects [B] around which much light was removed in the reddest band.
+
+    What is removed within the aperture (`weights`) does not count: it may be the object's own. None is flagged
+    where the aperture reaches `LIMIT` of the side.
+    """
     dx, dy, _ = places(batch, flux.device)
-    weights = aperture_weights(config.size, dx, dy, torch.full_like(dx, LIMIT * config.size))
-    good = usable_weights(images.usable, weights)[:, -1]
-    kept, seen = ((good * image[:, -1]).sum((1, 2)) for image in (flux, images.science))
-    noise = (good * images.error[:, -1].square()).sum((1, 2)).sqrt()
-    removed = seen - kept
+    near = aperture_weights(config.size, dx, dy, torch.full_like(dx, LIMIT * config.size))
+    good = usable_weights(images.usable, near)[:, -1]
+    kept = (good * flux[:, -1]).sum((1, 2))
+    around = usable_weights(images.usable, (near - weights).clamp(min=0))[:, -1]
+    removed = (around * (images.science - flux)[:, -1]).sum((1, 2))
+    noise = (around * images.error[:, -1].square()).sum((1, 2)).sqrt()
     is_blended = (removed > BLEND_SIGMA * noise) & (removed > config.blend_fraction * kept)
     return torch.where(is_blended, BLENDED.value, 0)
 

@@ -80,8 +80,8 @@ class UNetVAEConfig:
     min_aperture_fraction: float = 0.5
     """Part of the circle that must be usable in the reddest band."""
     blend_fraction: float = 0.3
-    """Light removed within a third of the cutout's side from the centre, in what is kept there, beyond which an
-    object is flagged BLENDED, if it is 5 sigma as well."""
+    """Light removed outside of the aperture, up to a third of the cutout's side from the centre, in what is kept up to
+    there, beyond which an object is flagged BLENDED, if it is 5 sigma as well."""
     max_flux_njy: float = 300.0
     """Flux in the aperture, in the brightest band, that the network is given at most: a brighter image is scaled down
     to it, with its error, and what comes out is scaled back. Training samples are faint, real ones are not. Not for

@@ -33,10 +33,13 @@ class SetMeasures:
         Values of `engine.images.morphology.MEASURES` [N], NaN where undefined; of multi-band sets `g_minus_i` too.
     spectra
         `engine.images.power.radial_amplitude`, [N, R].
+    num_unusable
+        Images there were beside these N, which are not finite or constant: nothing can be measured of them.
     """
 
     morphology: Measured
     spectra: np.ndarray
+    num_unusable: int = 0
 
     def __post_init__(self) -> None:
         lengths = {name: len(values) for name, values in self.morphology.items()}

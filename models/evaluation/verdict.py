@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.evaluation.distances import split_floor
+from models.evaluation.distances import cuts_for, keep, split_floor
 from models.evaluation.frechet import frechet_distance
 from models.evaluation.intervals import bootstrap, by_halves
 from models.evaluation.neighbours import copying, precision_recall
@@ -21,6 +21,8 @@ UNITS: dict[str, str] = {
 }
 """What is no Wasserstein distance."""
 NEARER = "nearer"
+KEPT, UNUSABLE = "kept", "unusable"
+"""Share of a set's images that distances of morphology are of, and images of which nothing can be measured."""
 SHARES = ("precision", "recall", NEARER)
 
 
@@ -73,6 +75,27 @@ def verdict(
     if features is None:
         return found
     return found | coverage(features, repeats, seed)
+
+
+def takers(measured: SetMeasures, size: int = 256) -> dict[str, Value]:
+    """Say how much of a set its distances are of: a generator that fails often may be near in what is left.
+
+    Parameters
+    ----------
+    measured
+        Of the usable images.
+    size
+        `TableConfig.size`, which the cut in radius scales with.
+
+    Returns
+    -------
+    dict
+        `kept`: share of all images of the set that are usable, have all properties and are within the cuts;
+        `unusable`: number of those that are not finite or constant.
+    """
+    num = len(measured) + measured.num_unusable
+    num_kept = keep(measured.morphology, cuts_for(size)).num_kept if len(measured) else 0
+    return {KEPT: Value(num_kept / num if num else 0.0), UNUSABLE: Value(float(measured.num_unusable))}
 
 
 def coverage(features: tuple[np.ndarray, np.ndarray], repeats: int = 200, seed: int = 1) -> dict[str, Value]:

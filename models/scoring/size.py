@@ -7,7 +7,7 @@ from torch import Tensor
 
 LIMIT = 1 / 3
 """Light within this part of the side of a cutout is the object's."""
-TRUNCATED_RADIUS = 0.383
+TRUNCATED_RADIUS = 0.392
 """Half-light radius, as part of that limit, of an exponential disk of which a tenth of the light lies beyond it."""
 
 

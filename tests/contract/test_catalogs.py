@@ -124,10 +124,16 @@ def test_catalogs_import_neither_ray_nor_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+SHIPPED = {"disk_classifier": {"use_denoised": True}}
+"""Settings of the checkpoints that come with the project that change which columns there are."""
+
+
 def written_by(catalog: CatalogSpec) -> list[Column]:
-    """Columns that the models of a catalogue write with their defaults, without images, and what explains them."""
+    """Columns that the models of a catalogue write, without images, and what explains them."""
     models = [MODELS[name] for name in (*catalog.upstream, catalog.model)]
-    written = [column for model in models for column in model.writes(model.config()) if not column.packed]
+    configs = [model.config(**SHIPPED.get(model.name, {})) for model in models]
+    made = zip(models, configs, strict=True)
+    written = [column for model, config in made for column in model.writes(config) if not column.packed]
     named = NameLines.of("observed", written)
     return [*written, *(named.provides if named else ())]
 

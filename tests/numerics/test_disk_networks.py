@@ -27,6 +27,7 @@ VARIANTS = {
     "oversampled": dataclasses.replace(SMALL, oversampling=2),
     "5 x 5": dataclasses.replace(SMALL, kernel_pixels=5, halvings=(1, 2)),
     "4 rotations": dataclasses.replace(SMALL, rotations=4),
+    "16 rotations": dataclasses.replace(SMALL, rotations=16, fields=(1, 2, 2), halvings=(1, 2)),
     "noise": dataclasses.replace(SMALL, stretch="noise"),
 }
 
@@ -104,7 +105,7 @@ def change(network: nn.Module, before: np.ndarray, after: np.ndarray) -> float:
     return float(np.sqrt(np.mean(((second - first) / spread)[:, used] ** 2)))
 
 
-@pytest.mark.parametrize("rotations", [4, 8])
+@pytest.mark.parametrize("rotations", [4, 8, 16])
 def test_the_group_has_as_many_reflections_as_rotations(rotations: int) -> None:
     group = symmetry(rotations).fibergroup
     reflects = [element.value[0] for element in group.elements]

@@ -52,7 +52,7 @@ def test_without_light_there_is_no_radius():
     assert half_light_radius(images, torch.zeros(2), torch.zeros(2)).isnan().all()
 
 
-@pytest.mark.parametrize(("beyond", "expected"), [(0.07, False), (0.13, True)])
+@pytest.mark.parametrize(("beyond", "expected"), [(0.09, False), (0.11, True)])
 def test_an_exponential_disk_is_truncated_if_more_than_a_tenth_of_it_lies_beyond_the_cutout(beyond, expected):
     scales = np.linspace(2, 12, 400)
     limit = LIMIT * SIZE / scales

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from photutils.aperture import CircularAperture, aperture_photometry
-from scipy.stats import ks_2samp
+from scipy.stats import ks_2samp, kstest, uniform
 
 from engine.errors import SourceError
 from engine.storage import Storage
@@ -364,6 +364,15 @@ def test_redshifts_of_a_range_follow_the_law_of_all_cut_off_at_its_ends() -> Non
     far = galaxies.draw_redshifts(np.full(100, 20.0), np.random.default_rng(3), (9.0, 11.0))
     assert np.isfinite(far).all()
     assert ((far >= 9.0) & (far <= 11.0)).all()
+
+
+def test_uniform_redshifts_are_uniform_whatever_the_magnitude() -> None:
+    config = FieldConfig(z_min=0.5, z_max=7.0, redshifts="uniform", anomaly_fraction=0.0, faintest_mag=26.0)
+    found = draw_sources(config, np.zeros((2000, 2)), 0, np.random.default_rng(1), 0)
+    z = [source.z for source in found]
+    assert kstest(z, uniform(0.5, 6.5).cdf).pvalue > 1e-3
+    sky = draw_sources(config.model_copy(update={"redshifts": "sky"}), np.zeros((2000, 2)), 0, seeded(), 0)
+    assert np.mean([source.z > 4 for source in sky]) < 0.1 < np.mean(np.array(z) > 4)
 
 
 def test_galaxies_of_a_field_are_in_its_range_of_redshifts() -> None:

@@ -1,6 +1,7 @@
 """Folders of colour pictures and stamps of one band, and contaminated realisations of them."""
 
 import io
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,19 @@ from engine.schema import matrix, to_arrays
 from engine.sources.galaxy_colour import ColourConfig, ColourSource
 from engine.sources.galaxy_cosmos import CosmosConfig, CosmosSource
 from engine.stage import UnitTable
+from engine.synthetic.contaminate.optics import gaussian_optics
 from engine.synthetic.contaminate.rows import Realisations, RealisationsConfig
+from engine.synthetic.contaminate.sources import Library
+from engine.synthetic.contaminate.target import Target
 from models.unet_vae import SPEC
 from models.unet_vae_config import PRESETS
 
 COLOURS = validate(
     RealisationsConfig, {"images": "colour", "saturates_at": 1.0, "realisations": 2, "seed": 3}, "here"
 )
+
+
+SHIPPED = tomllib.loads(Path("jobs/configs/denoiser_colour.toml").read_text())
 
 
 def picture(size: int = 48, seed: int = 0) -> Image.Image:
@@ -122,6 +129,20 @@ def test_realisations_of_cosmos_stamps_are_what_a_denoiser_of_one_band_learns_fr
     task = SPEC.task(config, 0)
     task.start(torch.device("cpu"), 2)
     assert np.isfinite(task.step(to_arrays(one, names), 0)["loss"])
+
+
+def test_contaminating_galaxies_of_pictures_are_wider_than_the_psf_and_mostly_smaller_than_the_target():
+    config = validate(RealisationsConfig, SHIPPED["contaminate"] | {"star_fraction": 0.0}, "here")
+    optics = gaussian_optics(
+        [config.colour_fwhm_px] * 3, [config.colour_noise] * 3, config.colour_pixel_arcsec
+    )
+    library, rng = Library(config, optics), np.random.default_rng(0)
+    target = Target(128.0, 128.0, 0, 4000.0, 40.0, 0.9)  # of a picture of Galaxy Zoo
+    drawn = [one.source for _ in range(100) for one in library.draw(target, 256, rng)]
+    sizes = [max(part.half_light for part in source.profiles) / optics.pixel_arcsec for source in drawn]
+    least, median, most = np.percentile(sizes, [5, 50, 95])
+    assert least > config.colour_fwhm_px / 2
+    assert 2 * config.colour_fwhm_px < median < target.half_light_px < most
 
 
 def test_pictures_saturate():

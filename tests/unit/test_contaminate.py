@@ -309,3 +309,30 @@ def test_some_targets_are_taken_away_if_so_wished():
     usual = Contaminator(config.model_copy(update={"empty_fraction": 0.0}), nircam_optics())
     kept = usual(light, error, range(40), 0)
     np.testing.assert_array_equal(kept.science[~is_empty], seen.science[~is_empty])
+
+
+def test_what_is_added_where_the_target_is_taken_away_is_what_it_would_have_had() -> None:
+    settings = {**BUSY, "snr": (20.0,), "noise": "none"}
+    whole, emptied = contaminated(**settings), contaminated(empty_fraction=1.0, **settings)
+    assert not emptied.clean.any()
+    assert [[c.kind for c in row] for row in emptied.contaminants] == [
+        [c.kind for c in row] for row in whole.contaminants
+    ]
+    for name in ("added", "error", "mask"):
+        np.testing.assert_array_equal(getattr(emptied, name), getattr(whole, name))
+    np.testing.assert_array_equal(emptied.science, np.where(emptied.mask, 0, emptied.added))
+    assert (emptied.added.max((1, 2, 3)) > 3 * RMS).all(), "brighter than the noise"
+
+
+def test_where_the_target_is_taken_away_so_is_its_photon_noise() -> None:
+    optics, shape = nircam_optics(), (1, 6, 32, 32)
+    clean = np.zeros(shape, np.float32)
+    clean[:, :, 14:19, 14:19] = 500.0
+    electrons = np.array(optics.electrons, np.float32)[:, None, None]
+    error = np.sqrt(RMS**2 + clean / electrons)
+    config = ContaminateConfig(empty_fraction=1.0, min_sources=0, max_sources=0, **QUIET)
+    mask = np.zeros(shape, bool)
+    mask[:, :, :3] = True
+    out = Contaminator(config, optics)(clean, error, [1], 0, mask)
+    np.testing.assert_allclose(out.error[~mask], RMS, rtol=1e-4)
+    assert not out.error[mask].any()

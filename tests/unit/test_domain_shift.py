@@ -9,7 +9,8 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks import ceers_morphology
 from benchmarks.ceers_morphology import calibrated, stratified_folds
-from benchmarks.domain_shift import ADAPTED, fit_last_layer, in_folds
+from benchmarks.domain_shift import ADAPTED, in_folds
+from benchmarks.last_layer import fit_last_layer
 from models.disk_classifier import SPEC
 from models.disk_images import DISK, NO_DISK, views
 from tests.disks import make_disks
@@ -86,9 +87,8 @@ def test_the_last_layer_is_fitted_and_a_penalty_holds_it() -> None:
             return float(cross_entropy(logits, torch.tensor(galaxies["label"]).long()))
 
     free, held, start = network(), network(), network()
-    rng = np.random.default_rng(0)
-    fit_last_layer(Namespace(penalty=1e-3), free, galaxies, rng)
-    fit_last_layer(Namespace(penalty=1e9), held, galaxies, rng)
+    fit_last_layer(ADAPTED, free, galaxies, 1e-3)
+    fit_last_layer(ADAPTED, held, galaxies, 1e9)
     assert loss(free) < loss(held) - 0.05
     weights = [module.get_submodule("head.linear").weight for module in (held, start)]
     torch.testing.assert_close(weights[0], weights[1], atol=1e-5, rtol=0)

@@ -2,6 +2,7 @@
 
 import argparse
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from benchmarks import generator_metrics, generators
 from benchmarks.keeping import content_of, kept_arrays, kept_numbers
-from benchmarks.measuring import at_own_size, cut_size, measures_of
+from benchmarks.measuring import at_own_size, cut_size, measures_of, only_usable, tell, usable
 from benchmarks.sersic_generators import NUM_CHECKS, batches_of, pieces, sersic_images, settings_for, trained
 from engine.images.morphology import PUBLISHED
 from engine.images.power import radial_amplitude
@@ -20,7 +21,7 @@ from engine.train.epochs import module_weights
 from models import MODELS
 from models.evaluation.distances import PROPERTIES
 from models.evaluation.table import SetMeasures
-from models.evaluation.verdict import Value
+from models.evaluation.verdict import Value, verdict
 from models.spec import Batch, TrainTask
 
 CPU = torch.device("cpu")
@@ -62,13 +63,27 @@ def test_a_batch_holds_conditions_of_its_own_images() -> None:
 
 def test_failures_of_a_set_are_counted_and_told(capsys: pytest.CaptureFixture[str]) -> None:
     images = np.concatenate([sersic_images(3, 64, 1), np.zeros((2, 64 * 64), np.float32)])
-    found = measures_of(pieces(images, 64, 2), PUBLISHED["sersic"], map, "set", 64)
+    found = measures_of(pieces(images, 64, 2), PUBLISHED["sersic"], map, "set")
     assert len(found) == 5
+    tell("set", found, 64)
     printed = capsys.readouterr().out
     assert "'not_detected': 2" in printed or "'failed': 2" in printed
     assert "3 of 5 kept (2 undefined)" in printed
     with pytest.raises(SystemExit, match="nothing: no image in it"):
-        measures_of([], PUBLISHED["sersic"], map, "nothing", 64)
+        measures_of([], PUBLISHED["sersic"], map, "nothing")
+
+
+def test_images_without_light_or_not_finite_are_unusable() -> None:
+    images = np.random.default_rng(1).normal(size=(5, 5, 8, 8))
+    images[:, 4] = 0.5  # of SKIRT images how large they were, constant in each
+    images[1, 2] = 3.0
+    images[2, 0, 1, 1] = np.nan
+    images[3, 4] = np.inf
+    assert usable(images).tolist() == [True, False, False, False, True]
+    assert not usable(np.ones((1, 1, 8, 8)))[0]
+    kept, num = only_usable([([7, 8, 9], images[:3]), ([10], images[3:4]), ([11], images[4:])])
+    assert [ids for ids, _ in kept] == [[7], [11]]
+    assert num == 3
 
 
 def test_tables_show_what_a_family_lacks_and_hundredths() -> None:
@@ -144,6 +159,7 @@ def test_a_set_is_measured_anew_when_its_images_differ(
         return SetMeasures({"gini": images.mean((1, 2, 3))}, images[:, 0, 0])
 
     monkeypatch.setattr(generators, "measures_of", measured)
+    monkeypatch.setattr(generators, "tell", lambda *_: None)
     args = argparse.Namespace(folder=tmp_path, size=16, num=4)
     first, second = (sersic_images(4, 16, seed) for seed in (1, 2))
     for images in (first, second, first):
@@ -178,7 +194,9 @@ def measured_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr("benchmarks.measuring.measure_piece", measure_piece)
     monkeypatch.setattr("benchmarks.measuring.failures", lambda _: {})
-    monkeypatch.setattr(generator_metrics, "mapper", lambda *_: nullcontext(map))
+    monkeypatch.setattr(generators, "verdict", partial(verdict, repeats=2))
+    for command in (generator_metrics, generators):
+        monkeypatch.setattr(command, "mapper", lambda *_: nullcontext(map))
     return sizes
 
 
@@ -193,6 +211,62 @@ def test_copies_of_training_images_are_told_beside_a_floor_of_as_many(
     assert found["floor"]["precision"] == found["distances"]["precision"], "the same 30 images are its floor"
     assert {*found["floor"]} == {*found["distances"]} - {"nearer"}
     assert "training: 30 images" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("measured_here")
+def test_images_that_cannot_be_measured_are_counted_in_the_table_and_stop_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real, training = (list(pieces(noise_images(40, seed), 64)) for seed in (1, 2))
+    bad = noise_images(40, 3)
+    bad[3], bad[5, 7] = 1.0, np.nan
+    made = list(pieces(bad, 64))
+    found = generator_metrics.compared(metrics_arguments(), PUBLISHED["sersic"], real, made, training)
+    row = found["distances"]
+    assert (row["kept"].value, row["unusable"].value) == (38 / 40, 2)
+    assert (found["floor"]["kept"].value, found["real"]["unusable"].value) == (1.0, 0)
+    assert np.isfinite([row["average"].value, row["nearer"].value]).all()
+    shown = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line}
+    assert (shown["kept"], shown["unusable"]) == (["0.95", "1.00"], ["2.00", "0.00"])
+
+
+@pytest.mark.usefixtures("measured_here")
+def test_a_set_without_distances_still_has_its_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    real, few = list(pieces(noise_images(40, 1), 64)), list(pieces(noise_images(5, 2), 64))
+    found = generator_metrics.compared(metrics_arguments(), PUBLISHED["sersic"], real, few, [])
+    assert {*found["distances"]} == {"kept", "unusable"}
+    assert "average" in found["floor"]
+    assert "no distances: " in capsys.readouterr().out
+
+
+def judged_families(tmp_path: Path) -> dict[str, dict[str, Value]]:
+    """A family with a constant and a NaN sample, one that makes nothing at all, and one that is sound."""
+    sound = noise_images(40, 5)
+    bad, nothing = sound.copy(), np.full_like(sound, np.nan)
+    bad[0], bad[1, 0] = 0.0, np.nan
+    made = {"image_vae": {"image": bad}, "image_alae": {"image": nothing}, "image_flow": {"image": sound}}
+    args = metrics_arguments(num=40, num_train=30, folder=tmp_path)
+    return generators.judged(args, made)
+
+
+@pytest.mark.usefixtures("measured_here")
+def test_a_family_with_bad_samples_keeps_its_row_and_all_are_counted_again_from_the_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = judged_families(tmp_path)
+    assert {*rows} == {"real", "floor", "image_vae", "image_alae", "image_flow"}
+    assert (rows["image_vae"]["kept"].value, rows["image_vae"]["unusable"].value) == (38 / 40, 2)
+    assert rows["image_vae"]["average"].value > 0
+    assert "nearer" in rows["image_vae"]
+    assert rows["image_alae"] == {"kept": Value(0.0), "unusable": Value(40.0)}
+    assert rows["image_flow"]["unusable"].value == 0
+    capsys.readouterr()
+    again = judged_families(tmp_path)
+    assert again == rows
+    printed = capsys.readouterr().out
+    assert " a second" not in printed, "measured once only"
+    assert "image_vae: 2 images left out before" in printed
+    assert printed.count("  flags:") == 4
 
 
 @pytest.mark.usefixtures("measured_here")

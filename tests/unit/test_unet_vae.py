@@ -1,6 +1,7 @@
 """The U-Net VAE: what its latent and skips do, what it refuses, what masked pixels change."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -233,18 +234,50 @@ def test_predictions_are_what_their_columns_say() -> None:
     assert np.isnan(out["denoised"][4]).all()
 
 
-def test_objects_that_lose_much_light_are_flagged_as_blended() -> None:
-    """A network that gives nothing back removes all light: a bright object is blended, an empty one is not."""
-    model, batch = network(small(skip_gate="full")), pairs(4)
-    batch["science"][:2] *= 1e-4
+def gives_back(config: UNetVAEConfig, keep: float) -> UNetVAE:
+    """A network that keeps part `keep` of each stretched pixel and adds nothing."""
+    model = network(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-        model.last.bias[-6:] = -30
-    out = SPEC.predictor(small(skip_gate="full"), model, {}, torch.device("cpu"))(batch)
-    is_blended = (out["flags"] & BLENDED.value) != 0
-    assert is_blended[2:].all()
-    assert not is_blended[:2].any()
+        model.last.bias[-config.num_bands :] = math.log(keep / (1 - keep))
+    return model
+
+
+def blobs(*places: tuple[float, float]) -> dict[str, np.ndarray]:
+    """One cutout with compact objects at `places` [pixel from the middle], and noise."""
+    batch = pairs(1)
+    batch["dx"], batch["dy"] = np.zeros((2, 1), np.float32)
+    y, x = np.mgrid[:S, :S] - S // 2
+    light = sum((np.exp(-0.5 * ((x - dx) ** 2 + (y - dy) ** 2)) for dx, dy in places), np.zeros((S, S)))
+    error = by_band(batch["error"], S)
+    grain = np.random.default_rng(3).standard_normal(error.shape)
+    science = light * 100 * np.median(error) + error * grain
+    return batch | {
+        "science": science.reshape(1, -1).astype(np.float32),
+        "mask": np.zeros(batch["mask"].shape, bool),
+    }
+
+
+@pytest.mark.parametrize("keep", [1e-9, 0.6])
+def test_objects_whose_neighbour_is_removed_are_flagged_as_blended_and_dimmed_ones_are_not(
+    keep: float,
+) -> None:
+    config = small(skip_gate="full", aperture_radius_arcsec=0.12)
+    predict = SPEC.predictor(config, gives_back(config, keep), {}, CPU)
+    rows = [blobs((0, 0)), blobs((0, 0), (6, 0)), blobs()]
+    out = predict({name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
+    assert out["denoised_fraction"][0] < 0.6, "dimmed in its centre"
+    assert ((out["flags"] & BLENDED.value) != 0).tolist() == [False, True, False]
+
+
+def test_an_object_with_a_negative_flux_is_scored_without_a_fraction() -> None:
+    batch = pairs(2)
+    batch["science"][0] = -np.abs(batch["science"][0])
+    out = SPEC.predictor(small(), network(small()), {}, CPU)(batch)
+    assert not (out["flags"] & NOT_SCORED.value).any()
+    assert np.isfinite(out["denoised"]).all()
+    assert np.isnan(out["denoised_fraction"]).tolist() == [True, False]
 
 
 def test_reconstruction_has_the_scatter_of_the_likelihood() -> None:

@@ -17,7 +17,8 @@ class ContaminateConfig(Config):
     seed: int = Field(default=1, ge=0)
     """With the key of the row and the epoch, this alone sets what is drawn."""
     empty_fraction: float = Field(default=0.0, ge=0, le=1)
-    """Share of the images whose target is taken away: a denoiser that has never seen empty sky draws on it."""
+    """Share of the images whose target is taken away: a denoiser that has never seen empty sky draws on it.
+    Contaminants and depth are those that it would have had, its photon noise goes with it."""
     min_sources: int = Field(default=1, ge=0)
     """Fewest galaxies and stars on an image."""
     max_sources: int = Field(default=3, ge=0, le=32)
@@ -29,8 +30,9 @@ class ContaminateConfig(Config):
     faintest_mag_offset: float = Field(default=3.0, ge=-10, le=20)
     """The same of the faintest ones; uniform between."""
     size_factor: float = Field(default=1.0, gt=0)
-    """Sizes of galaxies in those of `engine.synthetic.field.galaxies`, which are made for magnitudes 20 to
-    27."""
+    """Sizes of galaxies in those of `engine.synthetic.field.galaxies`, which are made for magnitudes 19 to
+    27: half-light radii of 0.07, 0.17 and 0.5 arcsec (5, 50 and 95 %). At 1, they are points on pictures of
+    0.396 arcsec pixels."""
     min_distance: float = Field(default=1.5, ge=1)
     """Nearest that a contaminant's centre, a trail, a hit or an edge comes to the centre of the target."""
     max_centre_share: float = Field(default=0.3, gt=0, le=1)

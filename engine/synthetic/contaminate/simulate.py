@@ -108,9 +108,6 @@ class Contaminator:
             If shapes do not agree, or values are not finite where not masked.
         """
         clean, error, mask = _checked(clean, error, mask, len(keys), len(self.optics.psfs), epoch)
-        for row, key in enumerate(keys) if self.config.empty_fraction else ():
-            if _rng(self.config.seed, epoch, key).spawn(1)[0].uniform() < self.config.empty_fraction:
-                clean[row] = 0
         centres = np.zeros((2, len(clean)))
         for place, given in zip(centres, (dx, dy), strict=True):
             place[:] = 0 if given is None else given
@@ -124,10 +121,16 @@ class Contaminator:
     def _contaminate(
         self, seen: Contaminated, row: int, centre: FloatArray, rng: np.random.Generator
     ) -> tuple[Contaminant, ...]:
-        """Contaminate one image in place and tell what was added."""
+        """Contaminate one image in place and tell what was added.
+
+        What is added to an emptied image is as bright and as far away as if its target were there.
+        """
         clean, error, mask = seen.clean[row], seen.error[row], seen.mask[row]
         target = measure_target(clean, error, float(centre[0]), float(centre[1]))
         depth = self._depth(clean, error, target, rng)
+        if self._is_emptied(rng):
+            error[:] = self._without_photons(error, clean)
+            clean[:] = 0
         light, found = self._sources(clean.shape, target, rng)
         error[:] = self._with_photons(error * depth, light, depth)
         for kind, channel, mark in self._marks(error, target, rng):
@@ -141,6 +144,11 @@ class Contaminator:
         seen.science[row] = np.where(mask, 0, self._observed(clean + light, error, rng))
         error[mask] = 0
         return tuple(found)
+
+    def _is_emptied(self, rng: np.random.Generator) -> bool:
+        """Whether the target is taken away; drawn apart, so that `rng` goes on as without."""
+        share = self.config.empty_fraction
+        return share > 0 and rng.spawn(1)[0].uniform() < share
 
     def _observed(self, light: FloatArray, error: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Light with noise, in the range of the images."""
@@ -207,6 +215,15 @@ class Contaminator:
         if not per_flux.any():
             return error
         return np.sqrt(np.square(error) + np.maximum(sky, 0) * per_flux)
+
+    def _without_photons(self, error: FloatArray, light: FloatArray) -> FloatArray:
+        """Error without the photon noise of `light`, but never below the least of the channel."""
+        per_flux = 1 / np.array(self.optics.electrons, np.float32)[:, None, None]
+        if not per_flux.any():
+            return error
+        least = np.where(error > 0, error, np.inf).min((1, 2), keepdims=True)
+        variance = np.square(error) - np.maximum(light, 0) * per_flux
+        return np.minimum(error, np.sqrt(np.maximum(variance, np.square(least))))
 
     def _noise(self, shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
         """Noise of unit variance [C, S, S], correlated as drizzled noise where the optics say so."""

@@ -90,6 +90,9 @@ class FieldConfig(Config):
     """Least redshift of normal galaxies; anomalies have redshifts of their own."""
     z_max: float = Field(default=Z_RANGE[1], ge=Z_RANGE[0], le=Z_RANGE[1])
     """Largest redshift of normal galaxies."""
+    redshifts: Literal["sky", "uniform"] = "sky"
+    """How normal galaxies are spread between them. sky: as surveys find galaxies of their magnitude; at 26 one in a
+    hundred lies beyond 4. uniform: at all redshifts alike, to learn from."""
     anomaly_fraction: float = Field(default=0.03, ge=0, le=1)
     """Share of the objects that are made into anomalies, bright enough to be found; kinds are equally likely."""
     anomaly_kinds: tuple[Anomaly, ...] = KINDS  # pyright: ignore[reportAssignmentType]

@@ -6,6 +6,7 @@ None of this is fitted; each relation says what it follows. Flux is nJy, sizes a
 # B = objects
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.special import gammaincc, gammainccinv
@@ -68,10 +69,11 @@ def draw(
     rng: np.random.Generator,
     old_fraction: float | None = None,
     z_range: tuple[float, float] = Z_RANGE,
+    redshifts: Literal["sky", "uniform"] = "sky",
 ) -> Galaxies:
     """Draw galaxies of magnitudes [B] in F200W; `old_fraction` of them old, by default fewer among faint ones."""
     num = len(mag)
-    z = draw_redshifts(mag, rng, z_range)
+    z = draw_redshifts(mag, rng, z_range) if redshifts == "sky" else rng.uniform(*z_range, num)
     share = 0.28 * 10.0 ** (-0.2 * np.clip(mag - 21.0, 0.0, None)) if old_fraction is None else old_fraction
     is_old = rng.uniform(size=num) < share
     bulge_share = np.where(is_old, rng.uniform(0.4, 1.0, num), rng.beta(1.2, 4.0, num))

@@ -102,7 +102,8 @@ def draw_sources(
     drawn = rng.integers(max(stamps, 1), size=num_galaxies)
     mag = galaxies.draw_magnitudes(num_galaxies, config.faintest_mag, rng)
     stamp = np.where(is_real & (mag > BRIGHTEST_REAL), drawn, -1)
-    normal = galaxies.draw(mag, rng, config.old_fraction, (config.z_min, config.z_max))
+    z_range = config.z_min, config.z_max
+    normal = galaxies.draw(mag, rng, config.old_fraction, z_range, config.redshifts)
     kinds = anomalies.draw_kinds(config, num, rng)
     starlight = star_fluxes(num_stars, rng)
     found = []
