@@ -3,6 +3,7 @@
 # B images, C channels, S pixels a side, K conditions
 
 import logging
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 BRIGHTEST = 5.0
 """Standard deviations above the mean from which on weights grow no more."""
+STRETCH = ("stretched_mean", "stretched_std")
+"""Settings that follow from the training set."""
 LARGEST_ASINH = 30.0
 """Largest asinh that is turned back: 5e12 times the softening."""
 
@@ -85,6 +88,25 @@ def measured_stretch(
     values = np.arcsinh(scaled) if config.stretch == "asinh" else scaled
     mean, std = values.mean((0, 2)), values.std((0, 2))
     return tuple(map(float, mean)), tuple(map(float, std))
+
+
+def stretch_settings(config: GeneratorConfig, batches: Iterable[Batch]) -> dict[str, tuple[float, ...]]:
+    """Measure `STRETCH` on batches of training rows, to five digits; images that are not finite do not count.
+
+    Raises
+    ------
+    ValueError
+        If there is no image to measure.
+    """
+    parts = [_pixels(config, batch) for batch in batches]
+    images = [part[~_has_nan(part)] for part in parts]
+    found = [(len(part), *measured_stretch(config, part)) for part in images if len(part)]
+    if not found:
+        raise ValueError("no finite image to measure stretched_mean and stretched_std of")
+    rows, means, stds = (np.array(values) for values in zip(*found, strict=True))
+    mean, square = (np.average(values, 0, rows) for values in (means, stds**2 + means**2))
+    values = (mean, np.sqrt(square - mean**2))
+    return {n: tuple(float(f"{v:.5g}") for v in one) for n, one in zip(STRETCH, values, strict=True)}
 
 
 def training_rows(config: GeneratorConfig, batch: Batch, device: torch.device) -> Seen:

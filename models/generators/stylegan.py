@@ -28,7 +28,14 @@ from models.generators.adversarial_config import AdversarialConfig
 from models.generators.average import Averaged, exported
 from models.generators.distances import MIN_ROWS, distance_metrics
 from models.generators.encoding import not_scored
-from models.generators.images import Seen, columns_read, predicted_rows, training_rows
+from models.generators.images import (
+    STRETCH,
+    Seen,
+    columns_read,
+    predicted_rows,
+    stretch_settings,
+    training_rows,
+)
 from models.generators.networks import Trunk, batch_deviation
 from models.generators.sampling import (
     MAX_CONDITIONS,
@@ -297,4 +304,7 @@ SPEC = ModelSpec(
     exported=exported,
     sampler=_sampler,
     judged_rows=MIN_ROWS,
+    presets=PRESETS,
+    measured=STRETCH,
+    measure=stretch_settings,
 )

@@ -15,7 +15,8 @@ from engine.train.epochs import module_weights
 from models import MODELS
 from models.generators import stylegan
 from models.generators.average import AVERAGE, TRAINED, Averaged, exported
-from models.generators.images import Normaliser, measured_stretch, predicted_rows
+from models.generators.images import STRETCH, Normaliser, measured_stretch, predicted_rows, stretch_settings
+from models.generators.vae import ImageVAEConfig
 from models.training import unwrapped
 from tests.blobs import make_blobs
 from tests.cutouts import make_cutouts
@@ -240,6 +241,18 @@ def test_measured_stretch_gives_networks_mean_0_and_variance_1() -> None:
     torch.testing.assert_close(seen.mean((0, 2, 3)), torch.zeros(2), atol=1e-4, rtol=0)
     torch.testing.assert_close(seen.std((0, 2, 3)), torch.ones(2), atol=1e-3, rtol=0)
     np.testing.assert_allclose(normaliser.inverse(seen).flatten(1), images, rtol=1e-4, atol=1e-5)
+
+
+def test_stretch_is_measured_in_pieces_and_without_broken_images() -> None:
+    config = ImageVAEConfig(size=16, num_channels=2, softening=0.5)
+    assert (config.stretched_mean, config.stretched_std) == ((0.0, 0.0), (1.0, 1.0))
+    images = blobs(config, 50)["image"]
+    broken = np.concatenate([images, np.full((1, 512), np.nan, np.float32)])
+    found = stretch_settings(config, ({"image": broken[start : start + 20]} for start in (0, 20, 40)))
+    mean, std = measured_stretch(config, images)
+    np.testing.assert_allclose([found[name] for name in STRETCH], [mean, std], rtol=1e-4)
+    with pytest.raises(ValueError, match="no finite image to measure stretched_mean"):
+        stretch_settings(config, [{"image": broken[-1:]}])
 
 
 @pytest.mark.parametrize(
