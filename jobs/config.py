@@ -13,7 +13,7 @@ from engine.cluster import ClusterConfig
 from engine.commit import CatalogConfig
 from engine.config import Config
 from engine.errors import ConfigError
-from engine.images.morphology import CutoutMorphologyConfig, MorphologyConfig
+from engine.images.morphology import PUBLISHED, CutoutMorphologyConfig, MorphologyConfig
 from engine.images.nearest import NearestConfig
 from engine.infer import Device, Precision, model_config
 from engine.locations import NotFoundError, is_object
@@ -165,13 +165,19 @@ class AugmentConfig(SeedsConfig):
     """Conditions that are the same for all samples; each of the others is drawn for each seed from the training
     images that the checkpoint keeps."""
     morphology: MorphologyConfig | None = None
-    """Measure morphology with these settings; `engine.images.morphology.measure` says how long it takes."""
+    """Measure morphology with these settings, or with published ones by name: sersic, cosmos, skirt. Images are measured in the
+    size that they are generated in; `engine.images.morphology.measure` says how long it takes."""
     nearest: NearestRealConfig | None = None
     """Find the nearest real image of each sample."""
     robustness: Place | None = None
     """JSON of `benchmarks.augmentation --json`: the report draws its curves."""
     report_images: int = Field(default=256, ge=2)
     """Images of each set that the report compares, where there is `staged` to compare with."""
+
+    @field_validator("morphology", mode="before")
+    @classmethod
+    def _published_by_name(cls, value: Any) -> Any:
+        return PUBLISHED[_registered(value, PUBLISHED, "published set")] if isinstance(value, str) else value
 
 
 class ReportConfig(Config):

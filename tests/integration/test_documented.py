@@ -110,6 +110,19 @@ def test_configuration_is_whole(path: Path) -> None:
         assert lengths["image" if is_made else first.name] == first.length
 
 
+def test_curves_of_the_demo_are_those_of_a_command_that_there_is() -> None:
+    """With its comment marks taken off, the section is one that `augment` reads."""
+    text = (ROOT / "jobs/configs/demo_augment.toml").read_text()
+    shown = text.replace("# [augment.robustness]\n# uri", "[augment.robustness]\nuri")
+    asked = engine_config.parse(JobConfig, shown, "demo").augment
+    assert asked is not None
+    assert asked.robustness is not None
+    written = re.search(r"--json (\S+)", text)
+    assert written is not None
+    assert asked.robustness.uri == written[1]
+    assert {"--json", "--size", "--checkpoint"} <= options_of("benchmarks.augmentation")
+
+
 @pytest.mark.parametrize("family", ["image_vae", "image_alae", "image_stylegan", "image_flow"])
 def test_configuration_of_galaxies_is_whole_for_every_family_and_size(family: str) -> None:
     published = "published256" if family == "image_flow" else "published256_sersic"

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from engine.config import validate
 from engine.errors import ConfigError
+from engine.images.morphology import PUBLISHED, MorphologyConfig
 from engine.sources import SOURCES, DesiSource
 from engine.storage import Storage
 from engine.units import FileRef, Unit, with_ids
-from jobs.config import JobConfig, Place, ReleaseConfig, load, load_scorings, model_of
+from jobs.config import AugmentConfig, JobConfig, Place, ReleaseConfig, load, load_scorings, model_of
 from jobs.job import Options
 from models import MODELS
 from models.generators import flow_config
@@ -126,6 +128,16 @@ def test_models_are_said_in_one_place(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="an output of its own"):
         load_scorings(Options(target=str(path), overrides=('models=[{checkpoint.uri="c", output.uri="o"}, '
                                                            '{checkpoint.uri="d", output.uri="o"}]',)))  # fmt: skip
+
+
+def test_settings_of_a_published_set_are_known_by_its_name() -> None:
+    for name, wanted in PUBLISHED.items():
+        assert AugmentConfig.model_validate({"morphology": name}).morphology == wanted
+    assert AugmentConfig.model_validate({"morphology": {"gain": 2.0}}).morphology == MorphologyConfig(
+        gain=2.0
+    )
+    with pytest.raises(ConfigError, match=r"augment\.morphology: .*there are sersic, cosmos, skirt.*'tng'"):
+        validate(JobConfig, {"augment": {"morphology": "tng"}}, "here")
 
 
 def model_settings(**model: Any) -> Any:
