@@ -47,13 +47,12 @@ def fit(config: JobConfig, options: Options) -> JobResult:
     """Train, fit the scoring on the same files, save."""
     assert config.staged is not None
     assert config.checkpoint is not None
-    spec, _ = model_of(config)
-    storage = Storage(config.staged.storage)
+    (spec, _), place, storage = model_of(config), config.checkpoint, Storage(config.staged.storage)
     manifest = read_manifest(config.staged.uri, storage)
     data = training_data(config, manifest, options.limit)
     check_held_out(data.num_rows, config.train.validation_fraction, config.scoring, config.staged.uri)
     summary: dict[str, Any] = {"model": spec.name, "files": len(data.files), "rows": data.num_rows,
-                               "checkpoint": config.checkpoint.uri}  # fmt: skip
+                               "checkpoint": place.uri}  # fmt: skip
     if data.mix:
         summary |= {"mixed_rows": data.mix.data.num_rows, "alpha": data.mix.alpha}
     if options.plan:
@@ -63,9 +62,9 @@ def fit(config: JobConfig, options: Options) -> JobResult:
     result = _train(config, spec, settings, data, storage)
     checkpoint = _checkpoint(config, spec, settings, manifest, result)
     checkpoint = _fitted(config, spec, checkpoint, data)
-    save(checkpoint, config.checkpoint.uri, Storage(config.checkpoint.storage))
+    save(checkpoint, place.uri, Storage(place.storage))
     summary |= {"id": checkpoint.id, "metrics": result.metrics}
-    return JobResult(summary, [f"checkpoint: {config.checkpoint.uri} ({checkpoint.id})"])
+    return JobResult(summary, [f"checkpoint: {place.uri} ({checkpoint.id})"])
 
 
 def training_data(config: JobConfig, manifest: Manifest, limit: int | None) -> TrainData:
