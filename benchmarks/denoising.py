@@ -10,7 +10,8 @@ batches: a plain U-Net without latent, the U-Net VAE with limited skips, and the
 of the table is a median over test images, all bands together for PSNR and SSIM, F444W for the flux within 0.3
 arcsec, the brightest band for the half-light radius. With `--statmorph N` quantities of statmorph follow, of the
 brightest band of N images: measured less that of the image without noise, median and scatter, and the share of
-images that statmorph calls good (each image with 2 % of the noise, as statmorph needs a sky). Then what is made of pure noise, and what the latents hold. Wiener's filter (scipy)
+images that statmorph calls good (each image with 2 % of the noise, as statmorph needs a sky). Then what is made of pure noise and of
+neighbours around an empty middle, what the latents hold, each of them, and what it costs to swap them. Wiener's filter (scipy)
 and wavelets (scikit-image with PyWavelets, where that is installed) stand for the classical methods. Test seeds are
 used for these tables and for nothing else.
 """
@@ -30,7 +31,9 @@ import torch
 from scipy.signal import wiener
 from skimage.metrics import structural_similarity
 
-from benchmarks.latents import latent_use
+from benchmarks import false_light
+from benchmarks.false_light import Clean, from_neighbours, from_noise
+from benchmarks.latents import latent_report, latent_use
 from benchmarks.training_cutouts import Batch, Pool
 from engine.checkpoint import load
 from engine.images.bands import BANDS
@@ -44,7 +47,7 @@ from engine.synthetic.contaminate.target import half_light_snr, measure_target
 from engine.synthetic.field.config import FieldConfig
 from engine.synthetic.field.cutouts import CHUNK
 from models.scoring.aperture import aperture_weights
-from models.scoring.denoising import false_structure, flux_ratio, psnr
+from models.scoring.denoising import flux_ratio, psnr
 from models.unet_vae import SPEC, UNetVAETask
 from models.unet_vae_config import PRESETS, UNetVAEConfig
 
@@ -58,9 +61,6 @@ GOOD = 1
 """Largest flag of statmorph with which a measurement counts: 0 good, 1 suspect."""
 SKY = 0.02
 """Noise that statmorph is given with every image [that of the measured one]: it finds no sky where there is none."""
-
-Clean = Callable[[Batch], np.ndarray]
-"""From a batch to images [B, C, S, S]."""
 
 
 def main() -> None:
@@ -96,12 +96,15 @@ def main() -> None:
         task.modules["unet_vae"] = module
         latents["checkpoint"] = latent_use(task, config, test)
     table = {name: measured(args, clean, test) for name, clean in methods.items()}
-    noise = {name: from_noise(args, clean) for name, clean in methods.items()}
+    noise = {name: from_noise(clean, args.size, SEED_TEST) for name, clean in methods.items()}
+    around = {name: from_neighbours(clean, args.size, SEED_TEST) for name, clean in methods.items()}
     shapes = shape_table(args, methods, test) if args.statmorph else {}
-    report(table, noise, latents, seconds)
+    report(table, seconds)
+    false_light.report(noise, around)
+    latent_report(latents)
     report_shapes(shapes)
     if args.json:
-        told = {"table": table, "noise": noise, "latents": latents, "statmorph": shapes}
+        told = {"table": table, "noise": noise, "neighbours": around, "latents": latents, "statmorph": shapes}
         Path(args.json).write_text(json.dumps(told, indent=1) + "\n")
 
 
@@ -317,29 +320,8 @@ def report_shapes(table: dict[str, dict[str, dict[str, list[float]]]]) -> None:
             print(f"{method:16}{snr:>8}{row['good'][0]:6.2f}" + "".join(f"{cell:>18}" for cell in cells))
 
 
-def from_noise(args: argparse.Namespace, clean: Clean, num: int = 64) -> dict[str, float]:
-    """Clean stamps without any light."""
-    optics = nircam_optics()
-    none = ContaminateConfig(
-        seed=SEED_TEST, min_sources=0, max_sources=0, trail_probability=0, edge_probability=0,
-        hits_per_channel=0,
-    )  # fmt: skip
-    shape = (num, len(BANDS), args.size, args.size)
-    error = np.broadcast_to(np.array(optics.rms, np.float32)[:, None, None], shape)
-    out = Contaminator(none, optics)(np.zeros(shape, np.float32), error, range(num), 0)
-    zero = np.zeros(num, np.float32)
-    flat = {name: getattr(out, name).reshape(num, -1) for name in ("science", "error", "mask")}
-    batch = flat | {"dx": zero, "dy": zero, "pixel_scale": zero + np.float32(optics.pixel_arcsec)}
-    made = false_structure(torch.tensor(clean(batch)), torch.tensor(out.error))
-    return {
-        "flux_mean": float(made.flux_sigma.mean()),
-        "flux_std": float(made.flux_sigma.std()),
-        "peaks": float(made.peaks.float().mean()),
-    }
-
-
-def report(table: dict, noise: dict, latents: dict, seconds: dict[str, float]) -> None:
-    """Print everything."""
+def report(table: dict, seconds: dict[str, float]) -> None:
+    """Print measures by S/N, and what they took."""
     print(
         f"\n{'':16}{'S/N':>8}{'images':>8}{'PSNR':>8}{'SSIM':>8}"
         f"{'flux bias':>11}{'scatter':>9}{'r_half bias':>13}"
@@ -348,15 +330,6 @@ def report(table: dict, noise: dict, latents: dict, seconds: dict[str, float]) -
         for snr, row in rows.items():
             print(f"{name:16}{snr:>8}{row['images']:8d}{row['psnr']:8.2f}{row['ssim']:8.3f}"
                   f"{row['flux']:+11.3f}{row['flux_scatter']:9.3f}{row['size']:+13.3f}")  # fmt: skip
-    print(f"\n{'pure noise':16}{'flux mean':>12}{'std (sigma)':>13}{'peaks > 3 sigma a band':>25}")
-    for name, row in noise.items():
-        print(f"{name:16}{row['flux_mean']:+12.3f}{row['flux_std']:13.3f}{row['peaks']:25.2f}")
-    print(f"\n{'latent':16}{'KL (nat)':>12}{'each, from':>12}{'median':>8}{'to':>8}{'active':>10}"
-          f"{'reconstruction':>17}{'swapped (dB)':>14}")  # fmt: skip
-    for name, row in latents.items():
-        least, middle, most = (row.get(f"kl_latent_{which}", np.nan) for which in ("min", "median", "max"))
-        print(f"{name:16}{row['kl']:12.2f}{least:12.2f}{middle:8.2f}{most:8.2f}{row['active_latents']:10.1f}"
-              f"{row['reconstruction']:17.4f}{-row.get('swap_db', np.nan):+14.2f}")  # fmt: skip
     print("\nseconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()))
 
 

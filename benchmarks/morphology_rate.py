@@ -3,8 +3,8 @@
     python -m benchmarks.morphology_rate [--folder .bench] [--fields 4] [--repeats 2]
 
 Both read mosaics, cut out the galaxies of a catalogue, clean and classify them with the shipped checkpoints, and write
-Parquet; the bare loop in one process with a thread of torch for each core, the engine with its workers. Start-up and
-publishing are told apart. Turns alternate; the fastest of each counts.
+Parquet; the bare loop in as many processes as there are cores, each with one thread, its share of the strips and memory
+that it keeps, as the engine's workers do. Start-up and publishing are told apart. Turns alternate; the fastest of each counts.
 """
 
 import argparse
@@ -14,12 +14,17 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from engine.allocator import keep_freed_memory
 from engine.checkpoint import load
 from engine.images.prepare import CutoutPrep
 from engine.infer import open_model
@@ -30,6 +35,7 @@ from engine.storage import Storage
 from engine.synthetic import nircam
 from engine.synthetic.field.config import FieldConfig
 from models import MODELS
+from models.spec import Predict
 
 CONFIG = "jobs/configs/morphology.toml"
 CHECKPOINTS = ("checkpoints/unet_vae_nircam", "checkpoints/disk_classifier_nircam")
@@ -85,35 +91,52 @@ def engine(folder: Path, release: Path) -> float:
 
 
 def bare(folder: Path, release: Path) -> float:
-    """Galaxies a second of a loop over strips in this process."""
-    torch.set_num_threads(os.cpu_count() or 1)
+    """Galaxies a second of a loop over strips, in a process for each core."""
+    num = os.cpu_count() or 1
+    with get_context("spawn").Pool(num) as pool:
+        found = pool.map(partial(bare_share, folder, release, num), range(num), chunksize=1)
+    return sum(rows for rows, _ in found) / max(seconds for _, seconds in found)
+
+
+def bare_share(folder: Path, release: Path, num: int, index: int) -> tuple[int, float]:
+    """Rows and seconds of every `num`-th strip, once everything is loaded."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
     catalogue = CatalogueConfig(uri=f"{release}/truth.parquet", id="object_id", field="field")
     source = NircamSource(str(release), config=NircamConfig(size=SIZE, catalogue=catalogue))
-    prepare = CutoutPrep(size=SIZE).stage.open()
-    predictors = []
+    prepare, (names, predictors) = CutoutPrep(size=SIZE).stage.open(), opened()
+    started, rows = time.perf_counter(), 0
+    for number, unit in enumerate(source.plan()):
+        if number % num != index:
+            continue
+        table = prepare(source.read(unit)).rows
+        batch = to_arrays(table, names)
+        for predict in predictors:
+            batch |= predict(batch)
+        pq.write_table(small_columns(table, batch), folder / f"bare-{number}.parquet")
+        rows += table.num_rows
+    return rows, time.perf_counter() - started
+
+
+def opened() -> tuple[list[str], list[Predict]]:
+    """Columns that the denoiser reads, and what both models do."""
+    names, predictors = list[str](), list[Predict]()
     for uri in CHECKPOINTS:
         checkpoint = load(uri, Storage())
         spec = MODELS[checkpoint.model]
         config, module = open_model(spec, checkpoint, uri)
-        predictors.append(
-            (spec, config, spec.predictor(config, module, checkpoint.fitted, torch.device("cpu")))
-        )
-    names = [column.name for column in MODELS["unet_vae"].reads(predictors[0][1])]
-    started, rows = time.perf_counter(), 0
-    for number, unit in enumerate(source.plan()):
-        table = prepare(source.read(unit)).rows
-        batch = to_arrays(table, names)
-        for _, _, predict in predictors:
-            batch |= predict(batch)
-        small = {name: values for name, values in batch.items() if np.ndim(values) == 1}
-        for name, values in small.items():
-            if name in table.column_names:
-                table = table.drop_columns([name])
+        names = names or [column.name for column in spec.reads(config)]
+        predictors.append(spec.predictor(config, module, checkpoint.fitted, torch.device("cpu")))
+    return names, predictors
+
+
+def small_columns(table: pa.Table, batch: dict[str, Any]) -> pa.Table:
+    """Return the columns that a catalogue holds: no images."""
+    for name, values in batch.items():
+        if np.ndim(values) == 1:
+            table = table.drop_columns([name]) if name in table.column_names else table
             table = table.append_column(name, [values])
-        keep = [name for name in table.column_names if name not in ("science", "error", "mask")]
-        pq.write_table(table.select(keep), folder / f"bare-{number}.parquet")
-        rows += table.num_rows
-    return rows / (time.perf_counter() - started)
+    return table.select([name for name in table.column_names if name not in ("science", "error", "mask")])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ Baillard et al. (2011), A&A 532, A74: EFIGI, whose pictures are 255 pixels a sid
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from engine.config import Config
-from engine.errors import SourceError
+from engine.errors import ConfigError, SourceError
 from engine.sources.galaxies import centre_crop
 from engine.sources.galaxy_files import FilesConfig, FilesSource
 from engine.units import FileRef
@@ -32,7 +33,10 @@ class ColourConfig(FilesConfig):
     """Which pictures are read, and how large they are."""
 
     ending: str = Field(default=".jpg", pattern=r"^\.[A-Za-z0-9]+$")
-    """How names of pictures end; others in the folder are no pictures of galaxies."""
+    """How names of pictures end; others in the folder are no pictures of galaxies. EFIGI's end in .png."""
+    names_uri: str = ""
+    """Text file with the names of the pictures to read, one a line, with or without ending; # begins a comment,
+    names without a picture are passed over. Empty: all pictures."""
     pixel_arcsec: float = Field(default=0.396, gt=0)
     """Side of a pixel; 0.396 is that of SDSS."""
 
@@ -58,6 +62,20 @@ class ColourSource(FilesSource):
     def channels(self) -> int:
         """Red, green, blue."""
         return 3
+
+    def selection(self) -> Callable[[str], bool]:
+        """Return what says whether a name is on the list; ConfigError if that is none."""
+        uri = self.config.names_uri
+        if not uri:
+            return super().selection()
+        try:
+            lines = self._storage.read(uri).decode().splitlines()
+        except UnicodeDecodeError:
+            raise ConfigError("list of pictures is no text", uri) from None
+        listed = {line.split("#")[0].strip().removesuffix(self.suffix) for line in lines} - {""}
+        if not listed:
+            raise ConfigError("list of pictures has no name", uri)
+        return lambda name: name.removesuffix(self.suffix) in listed
 
     def planes_of(self, ref: FileRef) -> tuple[np.ndarray, int]:
         """Decode a picture."""

@@ -11,7 +11,7 @@ Holzschuh et al. (2022), MNRAS 515, 652, and its released code: what is cut, cro
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import ClassVar
@@ -60,6 +60,10 @@ class FilesSource(GalaxySource):
     def image_of(self, planes: np.ndarray, where: str) -> np.ndarray:
         """Make an image [C, S, S] of what a file holds; SourceError if it does not."""
 
+    def selection(self) -> Callable[[str], bool]:
+        """Return what says of the name of a file with `suffix` whether it is read."""
+        return lambda name: name.startswith(self.prefix)
+
     def planes_of(self, ref: FileRef) -> tuple[np.ndarray, int]:
         """Read what a file holds, [planes, rows, columns], and how many of its bytes that took."""
         contents = read_hdus(self._storage, ref.uri, ref.size, ("PRIMARY",), {})
@@ -68,7 +72,8 @@ class FilesSource(GalaxySource):
     def plan(self) -> Iterator[Unit]:
         """List lazily: units of `unit_rows` files."""
         listed = self._storage.list(self.uri, self.suffix)
-        files = (file for file in listed if file.uri.rpartition("/")[2].startswith(self.prefix))
+        is_wanted = self.selection()
+        files = (file for file in listed if is_wanted(file.uri.rpartition("/")[2]))
         for number, part in enumerate(_parts(files, self.config.unit_rows)):
             refs = tuple(FileRef(file.uri, file.size, file.fingerprint) for file in part)
             yield Unit(f"{self.dataset}-{number:06d}", refs)

@@ -119,7 +119,10 @@ class TrainConfig(Config):
 
 
 class Realisations(Protocol):
-    """Makes the rows that a task reads out of staged ones, several times in an epoch, each time others."""
+    """Makes the rows that a task reads out of staged ones, several times in an epoch, each time others.
+
+    The next epoch has the same ones.
+    """
 
     @property
     def count(self) -> int:

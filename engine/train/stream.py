@@ -82,7 +82,10 @@ def stood_in(stand_ins: StandIns, uri: str, storage: Storage) -> Iterator[pa.Tab
 
 
 def staged(data: TrainData, config: TrainConfig, storage: Storage, passes: int = 1) -> StagedDatasource:
-    """Return what reads all files, in the order of the seed, with the column that splits rows; as `dataset`."""
+    """Return what reads all files, in the order of the seed, with the column that splits rows; as `dataset`.
+
+    It holds one epoch, which is read again for each: with realisations, all of them, and in all epochs the same.
+    """
     count = data.realisations.count if data.realisations else 1
     parts = [
         (file, turn % count)

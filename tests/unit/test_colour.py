@@ -60,6 +60,25 @@ def test_pictures_are_cropped_and_smaller_ones_framed(tmp_path):
     assert images[1, 0, 0].any()
 
 
+def test_pictures_of_efigi_are_taken_by_ending_and_by_a_list_of_names(tmp_path):
+    folder, listed = tmp_path / "efigi", tmp_path / "clean.txt"
+    folder.mkdir()
+    for seed, name in enumerate(("PGC0000212", "PGC0000218", "PGC0000243", "PGC0000255")):
+        picture(31, seed).save(folder / f"{name}.png")
+    picture().save(folder / "PGC0000300.jpg")
+    whole = read(folder, ending=".png")
+    assert whole.rows["object_id"].to_pylist() == [212, 218, 243, 255]
+    listed.write_text("# Contamination = 0\nPGC0000212\n\nPGC0000243.png\nPGC0009999\n")
+    chosen = read(folder, ending=".png", names_uri=str(listed))
+    assert chosen.rows["object_id"].to_pylist() == [212, 243]
+    np.testing.assert_array_equal(matrix(chosen.rows, "image"), matrix(whole.rows, "image")[[0, 2]])
+    listed.write_text("# nothing\n")
+    with pytest.raises(ConfigError, match="list of pictures has no name"):
+        read(folder, ending=".png", names_uri=str(listed))
+    with pytest.raises(ConfigError, match="list of pictures is no text"):
+        read(folder, ending=".png", names_uri=str(folder / "PGC0000212.png"))
+
+
 def test_what_is_no_picture_is_rejected(tmp_path):
     picture().save(tmp_path / "1.jpg")
     (tmp_path / "2.jpg").write_bytes(b"not a picture")
@@ -143,6 +162,25 @@ def test_contaminating_galaxies_of_pictures_are_wider_than_the_psf_and_mostly_sm
     least, median, most = np.percentile(sizes, [5, 50, 95])
     assert least > config.colour_fwhm_px / 2
     assert 2 * config.colour_fwhm_px < median < target.half_light_px < most
+
+
+def test_the_shipped_configuration_is_the_published_preset():
+    """The TOML stands for itself, so that both must be changed together."""
+    assert SPEC.config(**SHIPPED["model"]["settings"]) == PRESETS["published"]
+    sizes = [SHIPPED["prepare"]["size"], SHIPPED["release"]["settings"]["size"]]
+    assert sizes == [PRESETS["published"].size] * 2
+
+
+def test_the_advice_of_the_shipped_configuration_for_a_cpu_is_taken():
+    lowered = {"size": 64, "levels": 3, "skip_levels": [0, 1, 2]}
+    assert SPEC.config(**SHIPPED["model"]["settings"] | lowered).levels == 3
+    comments = " ".join(
+        line.lstrip("# ")
+        for line in Path("jobs/configs/denoiser_colour.toml").read_text().splitlines()
+        if line.startswith("#")
+    )
+    for said in ("model.settings.size to 64", "levels to 3", "model.settings.skip_levels to [0, 1, 2]"):
+        assert said in comments
 
 
 def test_pictures_saturate():

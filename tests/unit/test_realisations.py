@@ -14,6 +14,7 @@ from engine.storage import Storage
 from engine.synthetic.contaminate.rows import Realisations, RealisationsConfig
 from engine.train.plan import TrainConfig, TrainData, ordered_files
 from engine.train.stream import dataset, realised
+from engine.train.stream import staged as staged_stream
 from engine.units import FileRef
 from tests.cutouts import make_cutouts
 
@@ -45,6 +46,16 @@ def test_clean_is_what_was_staged_and_science_is_something_else():
     assert (np.abs(science - matrix(after, "clean"))[~mask] > 0).mean() > 0.99
     assert (error[~mask] > 0).all()
     assert not error[mask].any()
+
+
+def test_the_truth_can_be_had_again():
+    before = staged()
+    after, truth = MAKE(before, 1), MAKE.seen(before, 1)
+    np.testing.assert_array_equal(matrix(after, "science"), truth.science.reshape(6, -1))
+    for row in range(6):
+        listed = sum(one.flux for one in truth.contaminants[row])
+        np.testing.assert_allclose(truth.added[row].sum((1, 2)), listed, rtol=1e-3, atol=1e-2)
+    assert any(truth.contaminants)
 
 
 def test_realisations_differ_and_repeat():
@@ -88,6 +99,16 @@ def data(tmp_path: Path) -> TrainData:
 def test_a_stream_holds_the_columns_asked_for_and_the_split(data):
     (table,) = realised(MAKE, 0, data.files[0].uri, [*COLUMNS, "split_hash"], Storage())
     assert table.column_names == [*COLUMNS, "split_hash"]
+
+
+def test_a_stream_that_is_read_again_has_the_same_rows(data):
+    """Each epoch shows the same realisations, for training and validation."""
+    first, second = (
+        [next(iter(task())) for task in staged_stream(data, TrainConfig(seed=4), Storage()).get_read_tasks(1)]
+        for _ in range(2)
+    )
+    assert [table.equals(again) for table, again in zip(first, second, strict=True)] == [True] * 6
+    assert len({matrix(table, "science").tobytes() for table in first}) == 6
 
 
 @pytest.mark.ray

@@ -154,6 +154,9 @@ def test_after_a_little_training_the_latent_says_something_and_swapping_it_chang
     use = latent_use(task, small(), [train])
     assert use["kl"] == metrics["kl"]
     assert use["swap_db"] > 0.1
+    assert len(use["kl_latents"]) == small().num_latent
+    assert sum(use["kl_latents"]) == pytest.approx(metrics["kl"], rel=1e-4)
+    assert max(use["kl_latents"]) == pytest.approx(metrics["kl_latent_max"], rel=1e-4)
     model = task.modules["unet_vae"].eval()
     assert isinstance(model, UNetVAE)
     images = seen(train)

@@ -1,4 +1,4 @@
-"""Contaminated images of staged clean ones, made anew as a training reads them.
+"""Contaminated images of staged clean ones, made while a training reads them: each epoch sees the same.
 
 Three kinds are known: cutouts of six NIRCam bands in nJy (columns `science`, `error`, `mask`, of sources of images);
 pictures in [0, 1] (`image`, of source `colour`) and stamps of one band (`image`, of source `cosmos`), which get those
@@ -35,7 +35,8 @@ class RealisationsConfig(ContaminateConfig):
     """How staged clean images are contaminated for training."""
 
     realisations: int = Field(default=10, ge=1)
-    """Contaminated images of each clean one in an epoch; 10 as in arXiv:2511.21207."""
+    """Contaminated images of each clean one, 10 as in arXiv:2511.21207. Each epoch shows all of them, and the next
+    one the same again: more need a larger number here, with fewer epochs."""
     images: Literal["nircam", "colour", "stamps"] = "nircam"
     """nircam: cutouts in six bands, nJy. colour: pictures in [0, 1], red, green, blue. stamps: one band in any unit,
     such as COSMOS F814W."""
@@ -66,7 +67,9 @@ class RealisationsConfig(ContaminateConfig):
 class Realisations:
     """Rows to learn from, out of staged clean ones; see `engine.train.plan.Realisations`.
 
-    What a row becomes depends on (seed, field, object_id, number of the realisation) alone.
+    What a row becomes depends on (seed, field, object_id, number of the realisation) alone, so that each epoch has
+    the same rows, for validation too. Of the truth, rows keep `clean`; `added` and the list of contaminants are
+    left out, and `seen` gives them again.
     """
 
     config: RealisationsConfig
@@ -92,20 +95,28 @@ class Realisations:
         """Contaminate images: `science`, `error`, `mask`, and `clean` as they were."""
         if not table.num_rows:
             return table
-        if self.config.images != "nircam":
-            for name in PLACES:
-                column = Column(name, "float32", "The galaxy is in the middle", "pixel")
-                table = set_column(table, column, pa.array(np.zeros(table.num_rows, np.float32)))
-        names = zip(table["field"].to_pylist(), table["object_id"].to_pylist(), strict=True)
-        clean, error, mask = self._clean(table)
-        seen = _contaminator(self)(
-            clean, error, [f"{of}/{key}" for of, key in names], number, mask,
-            table["dx"].to_numpy(), table["dy"].to_numpy(),
-        )  # fmt: skip
+        table = self._placed(table)
+        seen = self.seen(table, number)
         for name, dtype in SEEN.items():
             values = getattr(seen, name).reshape(table.num_rows, -1)
             column = Column(name, dtype, "", length=values.shape[1], packed=True)
             table = set_column(table, column, column_array(column, values))
+        return table
+
+    def seen(self, table: pa.Table, number: int) -> Any:
+        """`Contaminated` images of staged rows, with the truth: `added` and `contaminants` beside `clean`."""
+        table = self._placed(table)
+        names = zip(table["field"].to_pylist(), table["object_id"].to_pylist(), strict=True)
+        keys = [f"{of}/{key}" for of, key in names]
+        places = (table[name].to_numpy() for name in PLACES)
+        clean, error, mask = self._clean(table)
+        return _contaminator(self)(clean, error, keys, number, mask, *places)
+
+    def _placed(self, table: pa.Table) -> pa.Table:
+        """Rows with `dx` and `dy`; pictures and stamps have their galaxy in the middle."""
+        for name in PLACES if self.config.images != "nircam" else ():
+            column = Column(name, "float32", "The galaxy is in the middle", "pixel")
+            table = set_column(table, column, pa.array(np.zeros(table.num_rows, np.float32)))
         return table
 
     def _clean(self, table: pa.Table) -> tuple[np.ndarray, ...]:
