@@ -39,7 +39,7 @@ from engine.train.plan import epoch_plan, expected_steps
 from engine.train.stream import staged
 from engine.units import FileRef
 from jobs.config import JobConfig, model_of
-from jobs.train import training_data
+from jobs.train import measured, training_data
 from models.spec import TrainTask
 from models.spectral_vae import SPEC
 from models.spectral_vae_config import SpectralVAEConfig
@@ -77,9 +77,9 @@ def made(args: argparse.Namespace, folder: Path) -> tuple[Factory, TrainConfig, 
 def configured(args: argparse.Namespace) -> tuple[Factory, TrainConfig, TrainData]:
     """Return the model of a configuration, and what it has staged."""
     job = load(JobConfig, args.config, ())
-    spec, settings = model_of(job)
     assert job.staged is not None
     data = training_data(job, read_manifest(job.staged.uri, Storage()), None)
+    spec, settings = model_of(measured(job, data))
     config = job.train.model_copy(update={"epochs": args.epochs, "early_stop_patience": 0})
     return partial(spec.task, settings, 0), config, data
 

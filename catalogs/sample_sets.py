@@ -64,8 +64,12 @@ class Findings:
     ----------
     distances, no_distances
         Quantity, value with its interval, floor, as text; or why there are none.
+    floor_of
+        What the floor is the distance between.
     copies, no_copies
         How near samples are to training images; or why it is not known.
+    searched
+        Training images among which the nearest was looked for, and how many there are.
     nearest
         Distances [M] from the nearest real image, if they were measured.
     robustness
@@ -78,8 +82,10 @@ class Findings:
 
     distances: Sequence[tuple[str, str, str]] = ()
     no_distances: str = ""
+    floor_of: str = ""
     copies: Copies | None = None
     no_copies: str = ""
+    searched: tuple[int, int] = (0, 0)
     nearest: np.ndarray | None = None
     robustness: "Robustness | None" = None
     num_held_out: int | None = None

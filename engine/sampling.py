@@ -33,7 +33,8 @@ Draw = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
 class SampleStage:
     """Generate an image for each seed of a unit. Make one with `from_checkpoint`.
 
-    A sample is made again, bit for bit on one machine type, from its seed, its condition and the checkpoint:
+    A sample is made again, bit for bit on one machine type with the same versions of torch and numpy and as many
+    threads, from its seed, its condition and the checkpoint:
     `spec.sampler(config, module, device).sample(seeds, condition)`.
 
     Parameters

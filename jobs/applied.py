@@ -16,7 +16,7 @@ from engine.spectra.explain import NameLines
 from engine.spectra.prepare import SpectrumPrep
 from engine.stage import PrepareConfig, Resources, Stage
 from engine.storage import Storage
-from jobs.config import InferConfig, JobConfig, ModelConfig, Place
+from jobs.config import InferConfig, JobConfig, ModelConfig, Place, settings_of
 from models import MODELS
 from models.spec import ModelSpec
 
@@ -86,7 +86,7 @@ def _check_trained_so(applied: Applied, model: ModelConfig) -> None:
             f"{checkpoint.model}, as {where} is",
         )
     trained = asdict(model_config(applied.spec, checkpoint.config, where, CheckpointError))
-    others = list(_differences("model.settings", model.settings, trained))
+    others = list(_differences("model.settings", settings_of(applied.spec, model), trained))
     if others:
         raise ConfigError(
             "the checkpoint was trained with other settings",

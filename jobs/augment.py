@@ -2,15 +2,19 @@
 
 Units are ranges of seeds, computed and recorded as those of any release: a rerun goes on, more samples are added.
 Samples have no position, so HATS does not apply: the catalogue is flat, one per model in `{output.uri}/model={name}`,
-one Parquet file a unit. It can be trained on, or mixed into a training, as what `ingest` has staged.
+one Parquet file a unit. A version holds samples of one checkpoint: those of another one, of the same model, replace them, and
+the job says so; a generator of another set needs an `output.uri` of its own. It can be trained on, or mixed into a training, as what `ingest` has staged.
 """
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from catalogs.augmentations import NAME
+from catalogs.release import checkpoint_ids
 from engine.column import Column
 from engine.commit import CatalogConfig, Manifest, publish, read_manifest
 from engine.errors import CheckpointError, ConfigError
@@ -36,6 +40,8 @@ from models.generators.config import GeneratorConfig
 from models.generators.images import check_condition
 from models.generators.sampling import drawn_conditions
 
+_logger = logging.getLogger(__name__)
+
 
 def run(options: Options) -> JobResult:
     """Make the samples that have no record, then list all of them in a new version."""
@@ -46,8 +52,12 @@ def sample(config: JobConfig, options: Options) -> JobResult:
     """Run `seeds -> generator -> measures -> split -> fragments` and publish the list of files."""
     applied = open_last(config)
     ready = assemble(config, applied, options.limit)
+    replaced = replaces(ready.base, applied.checkpoint.id)
     if options.plan:
-        return parts.plan(ready)
+        planned = parts.plan(ready)
+        return replace(planned, lines=[*planned.lines, *replaced])
+    for line in replaced:
+        _logger.warning("%s", line)
     parts.run(config, [ready], "augment")
     computed, ready = len(ready.pending), ready.settled()
     manifest = publish(
@@ -59,13 +69,24 @@ def sample(config: JobConfig, options: Options) -> JobResult:
         provenance(config, checkpoints={applied.place.uri: applied.checkpoint.id}, model=applied.spec.name),
         units=ready.units,
     )
-    settings = model_config(applied.spec, applied.checkpoint.config, applied.place.uri, CheckpointError)
-    return _result(config, ready, computed, manifest, settings)
+    return _result(config, ready, computed, manifest, applied)
+
+
+def replaces(base: Manifest | None, checkpoint_id: str) -> list[str]:
+    """Say that samples of another checkpoint are in the current version, which the next one will not have; or nothing."""
+    others = [one for one in checkpoint_ids(base.provenance) if one != checkpoint_id] if base else []
+    if not base or not others:
+        return []
+    return [
+        f"replaces:   samples of checkpoint {', '.join(others)}, which remain in version {base.version} until it is pruned; "
+        f"these are of {checkpoint_id}. A generator of another set needs an output.uri of its own."
+    ]
 
 
 def _result(
-    config: JobConfig, ready: Parts, computed: int, manifest: Manifest, settings: GeneratorConfig
+    config: JobConfig, ready: Parts, computed: int, manifest: Manifest, applied: Applied
 ) -> JobResult:
+    checkpoint = applied.checkpoint
     verdict = judge(ready.units, [manifest], config.max_rejected_fraction)
     summary = {
         "catalogue": ready.output.uri,
@@ -79,7 +100,10 @@ def _result(
     }
     lines = [f"samples: {manifest.rows} in version {manifest.version}", *ready.told, *verdict.lines]
     if config.report.enabled and config.staged and manifest.rows:
-        summary["report"] = sample_report.write(config, ready.output, manifest, settings)
+        settings = model_config(applied.spec, checkpoint.config, applied.place.uri, CheckpointError)
+        summary["report"] = sample_report.write(
+            config, ready.output, manifest, settings, sample_report.held_out_fraction(config, checkpoint)
+        )
         lines.append(f"report: {summary['report']}")
     return JobResult(summary, [*lines, f"catalogue: {ready.output.uri}"], verdict.exit_code)
 

@@ -1,6 +1,7 @@
 """One TOML file describes one release and everything done to it; every job reads the sections it needs."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
@@ -12,7 +13,7 @@ from engine.cluster import ClusterConfig
 from engine.commit import CatalogConfig
 from engine.config import Config
 from engine.errors import ConfigError
-from engine.images.morphology import CutoutMorphologyConfig, MorphologyConfig
+from engine.images.morphology import PUBLISHED, CutoutMorphologyConfig, MorphologyConfig
 from engine.images.nearest import NearestConfig
 from engine.infer import Device, Precision, model_config
 from engine.locations import NotFoundError, is_object
@@ -83,8 +84,10 @@ class ModelConfig(Config):
 
     name: str = "spectral_vae"
     """Key of `models.MODELS`."""
+    preset: str = ""
+    """Settings that the model has a name for, one of its `PRESETS`, that `settings` begin with; empty: its defaults."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the model's own configuration class; what is not given has its default."""
+    """Settings of the model's own configuration class; what is not given is as in the preset, or has its default."""
 
 
 class InferConfig(Config):
@@ -162,13 +165,19 @@ class AugmentConfig(SeedsConfig):
     """Conditions that are the same for all samples; each of the others is drawn for each seed from the training
     images that the checkpoint keeps."""
     morphology: MorphologyConfig | None = None
-    """Measure morphology with these settings; `engine.images.morphology.measure` says how long it takes."""
+    """Measure morphology with these settings, or with published ones by name: sersic, cosmos, skirt. Images are measured in the
+    size that they are generated in; `engine.images.morphology.measure` says how long it takes."""
     nearest: NearestRealConfig | None = None
     """Find the nearest real image of each sample."""
     robustness: Place | None = None
     """JSON of `benchmarks.augmentation --json`: the report draws its curves."""
     report_images: int = Field(default=256, ge=2)
     """Images of each set that the report compares, where there is `staged` to compare with."""
+
+    @field_validator("morphology", mode="before")
+    @classmethod
+    def _published_by_name(cls, value: Any) -> Any:
+        return PUBLISHED[_registered(value, PUBLISHED, "published set")] if isinstance(value, str) else value
 
 
 class ReportConfig(Config):
@@ -332,7 +341,36 @@ def load_scorings(options: Options) -> list[JobConfig]:
 def model_of(config: JobConfig) -> tuple[ModelSpec, Any]:
     """Return the model's specification and its validated settings."""
     spec = spec_of(config.model.name)
-    return spec, model_config(spec, config.model.settings, "model.settings")
+    return spec, model_config(spec, settings_of(spec, config.model), "model.settings")
+
+
+def settings_of(spec: ModelSpec, model: ModelConfig) -> dict[str, Any]:
+    """Return the settings that are given: those of the preset, and in their place those that are given by themselves.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no such preset.
+    """
+    if not model.preset:
+        return dict(model.settings)
+    if model.preset not in spec.presets:
+        known = ", ".join(spec.presets) or f"none: {spec.name} has no presets"
+        raise ConfigError("no such preset", "model.preset", repr(model.preset), known)
+    preset = asdict(spec.presets[model.preset])
+    return _merged(
+        {name: value for name, value in preset.items() if name not in spec.measured}, model.settings
+    )
+
+
+def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Put what the second has in the place of what the first has, also within nested settings."""
+    return dict(first) | {
+        name: _merged(first[name], value)
+        if isinstance(value, Mapping) and isinstance(first.get(name), Mapping)
+        else value
+        for name, value in second.items()
+    }
 
 
 def spec_of(name: str) -> ModelSpec:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from catalogs.sample_robustness import Robustness, read_robustness
 from catalogs.sample_sets import Findings, ImageSet
 from engine import cluster
+from engine.checkpoint import Checkpoint
 from engine.commit import Manifest, read_manifest
 from engine.errors import SourceError
 from engine.images.morphology import MORPHOLOGY, MorphologyConfig, measure
@@ -34,11 +35,26 @@ PREFIX = "morph_"
 SKIRT_G, SKIRT_I = 0, 2
 """Channels of images of g, r, i, z and size, as `engine.sources.galaxy_files` gives them."""
 SHOWN = {"image", "object_id", NEAREST[0].name, *(column.name for column in MORPHOLOGY)}
+LABELS = {"power": "power (released, averaged)", "power_partitions": "power (partitions, intended)"}
+"""What quantities are called in the table, where their names do not say it."""
+FLOOR_OF_SETS = "the same of as many other real images instead of generated ones. What lies no higher cannot be told from the real set."
+FLOOR_OF_HALVES = (
+    "the same between halves of the real set, as there are not enough other real images. Halves are smaller than the sets "
+    "compared, so this floor lies too high, about 1.4 times that of sets of their size (and coverage too low)."
+)
 MAX_ROWS = 2000
 """Staged images that samples are compared with where `augment.nearest` does not say it."""
 
 
-def write(config: JobConfig, place: Place, manifest: Manifest, settings: GeneratorConfig) -> str:
+def held_out_fraction(config: JobConfig, checkpoint: Checkpoint) -> float:
+    """Share of the staged rows that the generator did not learn from: what its training says, else what `[train]` says."""
+    trained = checkpoint.provenance.get("config", {}).get("train", {})
+    return trained.get("validation_fraction", config.train.validation_fraction)
+
+
+def write(
+    config: JobConfig, place: Place, manifest: Manifest, settings: GeneratorConfig, fraction: float
+) -> str:
     """Measure and draw, and return the path of the report.
 
     Parameters
@@ -49,6 +65,8 @@ def write(config: JobConfig, place: Place, manifest: Manifest, settings: Generat
         The catalogue of samples and its version.
     settings
         Of the generator.
+    fraction
+        Of the staged rows, by `split_hash`, that it did not learn from.
 
     Raises
     ------
@@ -62,16 +80,18 @@ def write(config: JobConfig, place: Place, manifest: Manifest, settings: Generat
     how, num = config.augment.morphology or MorphologyConfig(), config.augment.report_images
     column = settings.image_column
     generated = rows_of(place, manifest, num)
-    real, num_held_out = held_out_first(config.staged, column, num, config.train.validation_fraction)
+    real, num_held_out = held_out_first(config.staged, column, 2 * num, fraction)
     if not real.num_rows:
         raise SourceError("there are no real images to compare with", config.staged.uri)
+    rest = beside_floor(real[num:], generated.num_rows)
     with cluster.connect(config.cluster):
-        ours, theirs = (_measured_set(table, settings, how) for table in (real, generated))
+        ours, theirs = (_measured_set(table, settings, how) for table in (real[:num], generated))
+        others = _measured_set(rest, settings, how) if rest else None
     name = NEAREST[0].name
     findings = Findings(
-        *_distances(ours, theirs, settings),
-        *_copying(config, settings, generated),
-        num_held_out=num_held_out,
+        *_distances(ours, theirs, others, settings),
+        *_copying(config, settings, generated, fraction),
+        num_held_out=min(num_held_out, num),
         left_out=_left_out(ours, theirs, settings),
         nearest=generated[name].to_numpy() if name in generated.column_names else None,
         robustness=_robustness(config),
@@ -80,6 +100,11 @@ def write(config: JobConfig, place: Place, manifest: Manifest, settings: Generat
     path = path_of(place, manifest)
     Storage(place.storage).put(path, html.encode())
     return path
+
+
+def beside_floor(others: pa.Table, num: int) -> pa.Table | None:
+    """Return as many other real images as there are generated ones, None if there are fewer: the floor is of their size."""
+    return others[:num] if others.num_rows >= num else None
 
 
 def rows_of(place: Place, manifest: Manifest | None, num: int, wanted: Collection[str] = SHOWN) -> pa.Table:
@@ -159,21 +184,36 @@ def _measured(how: MorphologyConfig, piece: tuple[np.ndarray, Sequence[int]]) ->
 
 
 def _distances(
-    real: ImageSet, generated: ImageSet, settings: GeneratorConfig
-) -> tuple[list[tuple[str, str, str]], str]:
-    """Quantities with intervals and floors, as text; or why there are none."""
-    config, pooled = TableConfig(size=settings.size), _space(settings)
-    ours, theirs = (SetMeasures(one.morphology, one.spectra) for one in (real, generated))
-    pair = (features(real.images[:, None], pooled), features(generated.images[:, None], pooled))
+    real: ImageSet, generated: ImageSet, others: ImageSet | None, settings: GeneratorConfig
+) -> tuple[list[tuple[str, str, str]], str, str]:
+    """Quantities with intervals and floors, as text, or why there are none; and what the floor is."""
+    config = TableConfig(size=settings.size)
+    ours, theirs = _compared(real, settings), _compared(generated, settings)
     try:
-        found, beside = verdict(ours, theirs, pair, config), floor(ours, pair[0], config)
+        found = verdict(ours[0], theirs[0], (ours[1], theirs[1]), config)
+        beside = _floor(ours, _compared(others, settings) if others else None, config)
     except ValueError as error:
-        return [], f"No distances: {str(error).rstrip('.')}."
+        return [], f"No distances: {str(error).rstrip('.')}.", ""
     rows = []
     for name, value in found.items():
-        least = f"{beside[name][0]:.4f}" if name in beside else ""
-        rows.append((name, shown(value, 1.0, 4), least))
-    return rows, ""
+        least = f"{beside[name]:.4f}" if name in beside else ""
+        rows.append((LABELS.get(name, name), shown(value, 1.0, 4), least))
+    return rows, "", FLOOR_OF_SETS if others else FLOOR_OF_HALVES
+
+
+def _compared(images: ImageSet, settings: GeneratorConfig) -> tuple[SetMeasures, np.ndarray]:
+    """Return what is compared of a set: measures, and features of pooled pixels."""
+    return SetMeasures(images.morphology, images.spectra), features(images.images[:, None], _space(settings))
+
+
+def _floor(
+    real: tuple[SetMeasures, np.ndarray], others: tuple[SetMeasures, np.ndarray] | None, config: TableConfig
+) -> dict[str, float]:
+    """Return the verdict on other real images, or on halves where there are none."""
+    if others is None:
+        return {name: mean for name, (mean, _) in floor(*real, config).items()}
+    judged = verdict(real[0], others[0], (real[1], others[1]), config, repeats=0)
+    return {name: value.value for name, value in judged.items()}
 
 
 def _space(settings: GeneratorConfig) -> NearestConfig:
@@ -181,21 +221,30 @@ def _space(settings: GeneratorConfig) -> NearestConfig:
     return NearestConfig(side=math.gcd(settings.size, NearestConfig().side), softening=settings.softening)
 
 
-def _copying(config: JobConfig, settings: GeneratorConfig, generated: pa.Table) -> tuple[Copying | None, str]:
-    """Whether samples are nearer to training images than held-out images are; or why it cannot be said."""
+def _copying(
+    config: JobConfig, settings: GeneratorConfig, generated: pa.Table, fraction: float
+) -> tuple[Copying | None, str, tuple[int, int]]:
+    """Whether samples are nearer to training images than held-out ones are, or why it cannot be said; among how many."""
     assert config.staged is not None
     assert config.augment is not None
     limit = config.augment.nearest.max_rows if config.augment.nearest else MAX_ROWS
     staged = real_rows(config.staged, settings.image_column, limit, {SPLIT_COLUMN})
     space = config.augment.nearest or _space(settings)
-    is_held_out = staged[SPLIT_COLUMN].to_numpy() < config.train.validation_fraction
+    is_held_out = staged[SPLIT_COLUMN].to_numpy() < fraction
     images = _square(staged, settings)
     try:
         reference = features(images[~is_held_out], space)
         made = nearest(_square(generated, settings), reference, space)[0]
-        return copying(made, nearest(images[is_held_out], reference, space)[0]), ""
+        found = copying(made, nearest(images[is_held_out], reference, space)[0])
     except ValueError as error:
-        return None, f"Copies were not looked for: {str(error).rstrip('.')}."
+        return None, f"Copies were not looked for: {str(error).rstrip('.')}.", (0, 0)
+    return found, "", (len(reference), num_trained_on(config.staged, fraction))
+
+
+def num_trained_on(place: Place, fraction: float) -> int:
+    """Count the staged rows that a generator learned from."""
+    hashes = (table[SPLIT_COLUMN].to_numpy() for table in tables_of(place, None, {SPLIT_COLUMN}))
+    return sum(int((one >= fraction).sum()) for one in hashes)
 
 
 def _square(table: pa.Table, settings: GeneratorConfig) -> np.ndarray:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from engine import cluster
@@ -19,6 +20,7 @@ from engine.spectra.prepare import SpectrumPrep
 from engine.storage import Storage
 from engine.synthetic.contaminate.rows import Realisations
 from engine.train import loop as trainer
+from engine.train.batches import SPLIT_COLUMN, Splitter, read_tables, sequential_batches
 from engine.train.fit import check_held_out, fit_scoring, samples
 from engine.train.kinds import fit_kinds
 from engine.train.loop import TrainData, TrainResult
@@ -32,6 +34,9 @@ from models.spec import ModelSpec
 
 _logger = logging.getLogger(__name__)
 
+MEASURED_ROWS, MEASURED_PIECE = 1024, 64
+"""Training rows at most that settings are measured on, and those that are held at once."""
+
 
 def run(options: Options) -> JobResult:
     """Train the model of `[model]` on `[staged]` and write `[checkpoint]`."""
@@ -42,23 +47,24 @@ def fit(config: JobConfig, options: Options) -> JobResult:
     """Train, fit the scoring on the same files, save."""
     assert config.staged is not None
     assert config.checkpoint is not None
-    spec, settings = model_of(config)
-    storage = Storage(config.staged.storage)
+    (spec, _), place, storage = model_of(config), config.checkpoint, Storage(config.staged.storage)
     manifest = read_manifest(config.staged.uri, storage)
     data = training_data(config, manifest, options.limit)
     check_held_out(data.num_rows, config.train.validation_fraction, config.scoring, config.staged.uri)
     summary: dict[str, Any] = {"model": spec.name, "files": len(data.files), "rows": data.num_rows,
-                               "checkpoint": config.checkpoint.uri}  # fmt: skip
+                               "checkpoint": place.uri}  # fmt: skip
     if data.mix:
         summary |= {"mixed_rows": data.mix.data.num_rows, "alpha": data.mix.alpha}
     if options.plan:
         return JobResult(summary, [f"{key}: {value}" for key, value in summary.items()])
+    config = measured(config, data)
+    _, settings = model_of(config)
     result = _train(config, spec, settings, data, storage)
     checkpoint = _checkpoint(config, spec, settings, manifest, result)
     checkpoint = _fitted(config, spec, checkpoint, data)
-    save(checkpoint, config.checkpoint.uri, Storage(config.checkpoint.storage))
+    save(checkpoint, place.uri, Storage(place.storage))
     summary |= {"id": checkpoint.id, "metrics": result.metrics}
-    return JobResult(summary, [f"checkpoint: {config.checkpoint.uri} ({checkpoint.id})"])
+    return JobResult(summary, [f"checkpoint: {place.uri} ({checkpoint.id})"])
 
 
 def training_data(config: JobConfig, manifest: Manifest, limit: int | None) -> TrainData:
@@ -68,7 +74,35 @@ def training_data(config: JobConfig, manifest: Manifest, limit: int | None) -> T
     realisations = Realisations(config.contaminate) if config.contaminate else None
     columns = spec.learns_from(settings)
     data = _data(config.staged, manifest, columns, realisations, limit)
+    data = replace(data, judged_rows=spec.judged_rows)
     return replace(data, mix=_mix(config.mix, columns, realisations)) if config.mix else data
+
+
+def measured(config: JobConfig, data: TrainData) -> JobConfig:
+    """Return the configuration with settings that follow from the training rows, where it does not give them.
+
+    Raises
+    ------
+    ConfigError
+        If they cannot be measured.
+    """
+    spec, settings = model_of(config)
+    given = config.model.settings
+    if spec.measure is None or {*spec.measured} <= given.keys():
+        return config
+    assert config.staged is not None
+    uris, columns = sorted(file.uri for file in data.files), [*data.columns, SPLIT_COLUMN]
+    tables = read_tables(uris, columns, Storage(config.staged.storage), MEASURED_PIECE)
+    rows = Splitter(config.train.validation_fraction, 0.0).training_rows(tables)
+    batches = islice(sequential_batches(rows, data.columns, MEASURED_PIECE), MEASURED_ROWS // MEASURED_PIECE)
+    try:
+        found = spec.measure(settings, batches)
+    except ValueError as error:
+        raise ConfigError("settings cannot be measured", config.staged.uri, str(error)) from error
+    told = {name: value for name, value in found.items() if name not in given}
+    _logger.info("measured: %s", ", ".join(f"{name} = {list(value)}" for name, value in told.items()))
+    model = config.model.model_copy(update={"settings": {**given, **told}})
+    return config.model_copy(update={"model": model})
 
 
 def identity_of(config: JobConfig) -> dict[str, Any]:

@@ -98,8 +98,9 @@ def _study(
     assert config.tune is not None
     trials = []
     for number, (one, point) in enumerate(zip(configs, values, strict=True)):
-        spec, settings = model_of(one)
         data = train.training_data(one, manifest, limit)
+        one = train.measured(one, data)
+        spec, settings = model_of(one)
         task = partial(spec.task, settings, one.seed)
         trials.append(Trial(number, point, task, data, one.train, train.identity_of(one)))
     with cluster.connect(config.cluster, has_dashboard=True):  # trials are stopped from outside

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.column import Column
-from models.band_gan_config import BandGANConfig
+from models.band_gan_config import PRESETS, BandGANConfig
 from models.band_gan_losses import (
     absolute_difference,
     discriminator_loss,
@@ -271,6 +271,7 @@ SPEC = ModelSpec(
     name="band_gan",
     version=1,
     config=BandGANConfig,
+    presets=PRESETS,
     build=_build,
     task=BandGANTask,
     reads=_reads,

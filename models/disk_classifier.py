@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from models import disk_scores
 from models.disk_adaptation import Domains
 from models.disk_augment import examples
-from models.disk_classifier_config import DiskClassifierConfig
+from models.disk_classifier_config import PRESETS, DiskClassifierConfig
 from models.disk_export import exported
 from models.disk_images import (
     DISK,
@@ -161,6 +161,7 @@ SPEC = ModelSpec(
     name="disk_classifier",
     version=1,
     config=DiskClassifierConfig,
+    presets=PRESETS,
     build=DiskNetwork,
     task=DiskClassifierTask,
     reads=classifier_input,

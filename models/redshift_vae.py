@@ -243,6 +243,7 @@ SPEC = replace(
     name="redshift_vae",
     version=1,
     config=RedshiftVAEConfig,
+    presets={},
     build=RedshiftVAE,
     task=RedshiftVAETask,
     fit=_fit,

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from engine.column import Column
 from engine.flags import NOT_SCORED
-from models.restorer_config import RestorerConfig
+from models.restorer_config import PRESETS, RestorerConfig
 from models.spec import Batch, ModelSpec, Predict, nothing_fitted
 from models.symmetry import NUM_SYMMETRIES, turned
 from models.training import optimizer_tensors, restore_optimizer, to_floats, unwrapped, worker
@@ -221,6 +221,7 @@ SPEC = ModelSpec(
     name="restorer",
     version=1,
     config=RestorerConfig,
+    presets=PRESETS,
     build=Restorer,
     task=RestorerTask,
     reads=_reads,

@@ -5,7 +5,7 @@ feeds batches of numpy arrays, and stores weights, configuration and what was fi
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -113,6 +113,14 @@ class ModelSpec:
     reconstruct
         `(config, module, batch) -> {"recon": [B, L], "sigma": [B, L]}` for reports; None if the
         model has no such thing.
+    presets
+        Settings by name: what `[model] preset` of a configuration begins with.
+    measured, measure
+        Names of settings, and `(config, batches of training rows) -> settings` that gives them where a configuration does
+        not; None: there are none.
+    judged_rows
+        Fewest rows of a validation batch of which `evaluate` gives a `loss`, where that is measured on the rows together,
+        as a distance between sets; 0: any.
     decode
         `(config, module, latent [B, D]) -> [B, L]`, the mean that the decoder gives; None if latents alone do not say it.
     trains_on
@@ -138,6 +146,10 @@ class ModelSpec:
     exported: Callable[[Any, Weights], Weights] | None = None
     sampler: Callable[[Any, nn.Module, torch.device], Sampler] | None = None
     decode: Callable[[Any, nn.Module, np.ndarray], np.ndarray] | None = None
+    judged_rows: int = 0
+    presets: Mapping[str, Any] = field(default_factory=dict)
+    measured: tuple[str, ...] = ()
+    measure: Callable[[Any, Iterable[Batch]], dict[str, Any]] | None = None
     fit_kinds: (
         Callable[[Any, nn.Module, Mapping[str, np.ndarray], Iterable[Batch]], dict[str, np.ndarray]] | None
     ) = None

@@ -23,7 +23,7 @@ from engine.spectra.columns import SPECTYPE, TARGETID, Z, model_input
 from models.scoring import spectral
 from models.scoring.reconstruction import Scatter, gaussian_terms, log_ivar_sum, log_likelihood, window_sum
 from models.spec import Batch, ModelSpec, Predict
-from models.spectral_vae_config import SpectralVAEConfig
+from models.spectral_vae_config import PRESETS, SpectralVAEConfig
 from models.training import (
     choose_bfloat16,
     optimizer_tensors,
@@ -320,6 +320,7 @@ SPEC = ModelSpec(
     name="spectral_vae",
     version=1,
     config=SpectralVAEConfig,
+    presets=PRESETS,
     build=SpectralVAE,
     task=SpectralVAETask,
     reads=_reads,

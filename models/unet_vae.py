@@ -34,7 +34,7 @@ from models.training import (
     unwrapped,
     warmup_cosine,
 )
-from models.unet_vae_config import UNetVAEConfig
+from models.unet_vae_config import PRESETS, UNetVAEConfig
 from models.unet_vae_losses import (
     ACTIVE_NAT,
     absolute_difference,
@@ -345,6 +345,7 @@ SPEC = ModelSpec(
     name="unet_vae",
     version=1,
     config=UNetVAEConfig,
+    presets=PRESETS,
     build=UNetVAE,
     task=UNetVAETask,
     reads=_reads,

@@ -124,7 +124,7 @@ def _evaluate(
 ) -> "_Sums":
     sums = _Sums("val_")
     with with_modules(task, bare), _evaluating(bare):
-        for batch in sequential_batches(tables, plan.columns, plan.batch_rows):
+        for batch in sequential_batches(tables, plan.columns, plan.evaluated_rows):
             sums.add(task.evaluate(batch), len(batch[plan.columns[0]]))
     return sums
 

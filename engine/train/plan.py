@@ -19,6 +19,8 @@ from engine.units import FileRef, content_hash
 
 MIX_SIGMAS = 4.0
 """How far the number of batches of a set may be above its mean before the epoch ends early: once in 30,000."""
+ROWS_A_JUDGED_ROW = 8
+"""Rows of a validation batch for each that it must have: a distance of the fewest is mostly chance."""
 MIX_SLACK = 1.1
 """Rows that are read above those that are drawn: how many train is known only by the hash of each."""
 
@@ -60,6 +62,8 @@ class EpochPlan:
         Of the shuffle.
     mix
         How another set is mixed in; None: there is none.
+    least_evaluated_rows
+        Rows of a validation batch, where they are more than `batch_rows`.
     """
 
     columns: tuple[str, ...]
@@ -69,6 +73,12 @@ class EpochPlan:
     monitored_fraction: float
     seed: int
     mix: MixPlan | None = None
+    least_evaluated_rows: int = 0
+
+    @property
+    def evaluated_rows(self) -> int:
+        """Rows of a validation batch of one process."""
+        return max(self.batch_rows, self.least_evaluated_rows)
 
 
 class TrainConfig(Config):
@@ -146,6 +156,8 @@ class TrainData:
         What takes the place of columns that the set lacks or calls otherwise; None: it has them all.
     mix
         Another set that is mixed in; None: there is none.
+    judged_rows
+        Fewest rows of a validation batch that the task gives a loss of; 0: any.
     """
 
     files: tuple[FileRef, ...]
@@ -154,6 +166,7 @@ class TrainData:
     realisations: Realisations | None = None
     stand_ins: StandIns | None = None
     mix: "Mix | None" = None
+    judged_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -227,6 +240,7 @@ def epoch_plan(data: TrainData, config: TrainConfig) -> EpochPlan:
         monitored_fraction=fraction,
         seed=config.seed,
         mix=mix_plan(data.mix, data.num_rows, steps, config) if data.mix else None,
+        least_evaluated_rows=ROWS_A_JUDGED_ROW * data.judged_rows,
     )
 
 
@@ -253,7 +267,7 @@ def _drawn(share: float, steps: int) -> float:
 
 
 def check_rows(data: TrainData, config: TrainConfig) -> None:
-    """Check that there are rows for a batch and a batch for each worker; `ConfigError` if not."""
+    """Check that there are rows for a batch, a batch for each worker, and rows to judge by; `ConfigError` if not."""
     if config.global_batch_rows % config.num_workers:
         raise ConfigError(
             "batch does not divide among the workers",
@@ -278,6 +292,20 @@ def check_rows(data: TrainData, config: TrainConfig) -> None:
             expected=f"at least {config.global_batch_rows} that train",
             hint="Make more samples or lower train.global_batch_rows.",
         )
+    _check_judged(data, config)
+
+
+def _check_judged(data: TrainData, config: TrainConfig) -> None:
+    """Check that each worker holds out enough rows for a loss, twice what is needed: how many is known by hashes only."""
+    rows = epoch_plan(data, config).monitored_fraction * data.num_rows / config.num_workers
+    if rows < 2 * data.judged_rows:
+        raise ConfigError(
+            "too few validation rows to choose the best epoch by: the model is judged by a distance between sets",
+            "train.validation_fraction",
+            got=f"about {rows:.0f} for each of {config.num_workers} workers",
+            expected=f"at least {2 * data.judged_rows}",
+            hint="Raise it or train.max_validation_rows, ingest more objects, or lower train.num_workers.",
+        )
 
 
 def run_name(data: TrainData, config: TrainConfig, identity: Mapping[str, Any]) -> str:
@@ -288,4 +316,5 @@ def run_name(data: TrainData, config: TrainConfig, identity: Mapping[str, Any]) 
     if data.mix:
         facts += [data.mix.alpha, sorted(map(asdict, data.mix.data.files), key=str)]
         facts += [sorted(data.mix.data.stand_ins.given.items())] if data.mix.data.stand_ins else []
+    facts += [ROWS_A_JUDGED_ROW * data.judged_rows] if data.judged_rows else []
     return content_hash(facts, size=10)

@@ -67,7 +67,8 @@ class Progress:
     ) -> "Progress":
         """Progress with one epoch more, and with the reason to stop if there is one.
 
-        The loss that is monitored is `val_loss`, or `train_loss` where nothing is held out.
+        The loss that is monitored is `val_loss`, or `train_loss` where nothing is held out. `EngineError` if rows are,
+        but gave no loss: the training loss may say something else, as that of a GAN does.
 
         Parameters
         ----------
@@ -91,7 +92,7 @@ class Progress:
             history=[*self.history, {"epoch": float(epoch), "step": float(next_step), **metrics}],
             step_losses=[*self.step_losses, *step_losses],
         )
-        loss = metrics.get("val_loss", metrics.get("train_loss", math.nan))
+        loss = _monitored(metrics)
         if not math.isfinite(loss):
             return replace(done, stopped=f"loss is {loss} in epoch {epoch}")
         return done._compared(loss, patience, min_delta)
@@ -119,6 +120,18 @@ class Progress:
                 hint="Lower the learning rate, or look for bad values in the staged objects.",
             )
         return self.history[self.best_epoch - 1]
+
+
+def _monitored(metrics: Mapping[str, float]) -> float:
+    if "val_loss" not in metrics and any(name.startswith("val_") for name in metrics):
+        raise EngineError(
+            "validation rows gave no loss to choose the best epoch by",
+            "train.validation_fraction",
+            got=", ".join(name for name in metrics if name.startswith("val_")),
+            expected="val_loss",
+            hint="Too few of them can be used together: raise it, or take conditions that are known of more objects.",
+        )
+    return metrics.get("val_loss", metrics.get("train_loss", math.nan))
 
 
 @dataclass

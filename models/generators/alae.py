@@ -210,4 +210,4 @@ def _writes(config: ImageALAEConfig) -> tuple[Column, ...]:
     return encoder_columns(config.num_latent, text, "training asks for equal latents, not for equal pixels")
 
 
-SPEC = encoder_spec("image_alae", ImageALAEConfig, _build, ImageALAETask, _writes, _family)
+SPEC = encoder_spec("image_alae", ImageALAEConfig, _build, ImageALAETask, _writes, _family, PRESETS)

@@ -30,10 +30,10 @@ class GeneratorConfig:
     softening: float = 1.0
     """Where asinh turns from linear to logarithmic [unit of the image]."""
     stretched_mean: tuple[float, ...] = (0.0,)
-    """Mean of the stretched pixels of the training set, for each channel
-    (`models.generators.images.measured_stretch`)."""
+    """Mean of the stretched pixels of the training set, for each channel; by default 0 for all. `train` measures it where a
+    configuration does not give it (`models.generators.images.stretch_settings`)."""
     stretched_std: tuple[float, ...] = (1.0,)
-    """Standard deviation of the stretched pixels, for each channel: networks see values of mean 0, variance 1."""
+    """Standard deviation of the stretched pixels, like the mean, by default 1: networks see values of mean 0, variance 1."""
     conditions: tuple[str, ...] = ()
     """Columns with one number an image that the generator is told, such as `half_light_radius_arcsec`."""
     condition_low: tuple[float, ...] = ()
@@ -63,6 +63,9 @@ class GeneratorConfig:
         """Check ranges; all messages name the field, the value and the range."""
         for name in ("stretched_mean", "stretched_std", "conditions", "condition_low", "condition_high"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, default in (("stretched_mean", (0.0,)), ("stretched_std", (1.0,))):
+            if getattr(self, name) == default:
+                object.__setattr__(self, name, default * self.num_channels)
         check(self.num_levels >= 0 and SMALLEST << self.num_levels == self.size, "size", self.size,
               f"{SMALLEST} times a power of 2")  # fmt: skip
         for name in ("num_channels", "width", "batch_rows"):

@@ -13,7 +13,8 @@ from engine.column import Column
 from engine.flags import NOT_SCORED
 from models.generators.average import exported
 from models.generators.config import GeneratorConfig
-from models.generators.images import columns_read, predicted_rows
+from models.generators.distances import MIN_ROWS
+from models.generators.images import STRETCH, columns_read, predicted_rows, stretch_settings
 from models.generators.sampling import Family, ImageSampler, fit_conditions, kept_conditions, row_parts
 from models.spec import Batch, ModelSpec, Predict, TrainTask
 
@@ -40,6 +41,7 @@ def encoder_spec(
     task: Callable[[Any, int], TrainTask],
     writes: Callable[[Any], tuple[Column, ...]],
     family: Callable[[Any, nn.Module], Family],
+    presets: Mapping[str, GeneratorConfig],
     version: int = 1,
 ) -> ModelSpec:
     """Specify a generator that encodes: `writes` as `encoder_columns`, `family` of (config, module on its device)."""
@@ -62,7 +64,8 @@ def encoder_spec(
 
     return ModelSpec(
         name=name, version=version, config=config, build=build, task=task, reads=columns_read, writes=writes, fit=fit,
-        predictor=predictor, exported=exported, sampler=sampler,
+        predictor=predictor, exported=exported, sampler=sampler, judged_rows=MIN_ROWS, presets=presets,
+        measured=STRETCH, measure=stretch_settings,
     )  # fmt: skip
 
 

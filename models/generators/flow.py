@@ -16,7 +16,7 @@ from engine.column import Column
 from models.generators.average import Averaged
 from models.generators.distances import distance_metrics
 from models.generators.encoding import encoder_columns, encoder_spec
-from models.generators.flow_config import ImageFlowConfig
+from models.generators.flow_config import PRESETS, ImageFlowConfig
 from models.generators.flow_networks import FlowNetwork
 from models.generators.images import Seen, bright_weights, training_rows
 from models.generators.sampling import Family
@@ -135,4 +135,4 @@ def _writes(config: ImageFlowConfig) -> tuple[Column, ...]:
     return encoder_columns(config.num_pixels, text, error)
 
 
-SPEC = encoder_spec("image_flow", ImageFlowConfig, FlowNetwork, ImageFlowTask, _writes, _family)
+SPEC = encoder_spec("image_flow", ImageFlowConfig, FlowNetwork, ImageFlowTask, _writes, _family, PRESETS)

@@ -3,6 +3,7 @@
 # B images, C channels, S pixels a side, K conditions
 
 import logging
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.column import Column
+from engine.images.columns import LABEL, UNKNOWN_LABEL
 from models.generators.config import GeneratorConfig
 from models.spec import Batch
 from models.symmetry import NUM_SYMMETRIES, turned
@@ -18,6 +20,8 @@ log = logging.getLogger(__name__)
 
 BRIGHTEST = 5.0
 """Standard deviations above the mean from which on weights grow no more."""
+STRETCH = ("stretched_mean", "stretched_std")
+"""Settings that follow from the training set."""
 LARGEST_ASINH = 30.0
 """Largest asinh that is turned back: 5e12 times the softening."""
 
@@ -86,6 +90,25 @@ def measured_stretch(
     return tuple(map(float, mean)), tuple(map(float, std))
 
 
+def stretch_settings(config: GeneratorConfig, batches: Iterable[Batch]) -> dict[str, tuple[float, ...]]:
+    """Measure `STRETCH` on batches of training rows, to five digits; images that are not finite do not count.
+
+    Raises
+    ------
+    ValueError
+        If there is no image to measure.
+    """
+    parts = [_pixels(config, batch) for batch in batches]
+    images = [part[~_has_nan(part)] for part in parts]
+    found = [(len(part), *measured_stretch(config, part)) for part in images if len(part)]
+    if not found:
+        raise ValueError("no finite image to measure stretched_mean and stretched_std of")
+    rows, means, stds = (np.array(values) for values in zip(*found, strict=True))
+    mean, square = (np.average(values, 0, rows) for values in (means, stds**2 + means**2))
+    values = (mean, np.sqrt(square - mean**2))
+    return {n: tuple(float(f"{v:.5g}") for v in one) for n, one in zip(STRETCH, values, strict=True)}
+
+
 def training_rows(config: GeneratorConfig, batch: Batch, device: torch.device) -> Seen:
     """Images and conditions of a batch of which every row must be good; rows without a condition are left out.
 
@@ -112,6 +135,8 @@ def training_rows(config: GeneratorConfig, batch: Batch, device: torch.device) -
 
 def with_conditions(config: GeneratorConfig, batch: Batch) -> Batch:
     """Leave out rows of which a condition is null, and say how many: they cannot be learned from under it.
+
+    A `label` is null where staged cutouts have -1, no class (`engine.images.columns`).
 
     Raises
     ------
@@ -222,8 +247,14 @@ def _pixels(config: GeneratorConfig, batch: Batch) -> np.ndarray:
 
 
 def _table(config: GeneratorConfig, batch: Batch) -> np.ndarray:
-    columns = [np.asarray(batch[name], np.float64) for name in config.conditions]
+    columns = [_condition(batch, name) for name in config.conditions]
     return np.stack(columns, 1) if columns else np.zeros((len(batch[config.image_column]), 0))
+
+
+def _condition(batch: Batch, name: str) -> np.ndarray:
+    """Values [B] of a condition, NaN where it is null or an unknown class."""
+    values = np.asarray(batch[name], np.float64)
+    return np.where(values == UNKNOWN_LABEL, np.nan, values) if name == LABEL.name else values
 
 
 def _has_nan(images: np.ndarray) -> np.ndarray:

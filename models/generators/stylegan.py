@@ -26,9 +26,16 @@ from models.generators.adversarial import (
 )
 from models.generators.adversarial_config import AdversarialConfig
 from models.generators.average import Averaged, exported
-from models.generators.distances import distance_metrics
+from models.generators.distances import MIN_ROWS, distance_metrics
 from models.generators.encoding import not_scored
-from models.generators.images import Seen, columns_read, predicted_rows, training_rows
+from models.generators.images import (
+    STRETCH,
+    Seen,
+    columns_read,
+    predicted_rows,
+    stretch_settings,
+    training_rows,
+)
 from models.generators.networks import Trunk, batch_deviation
 from models.generators.sampling import (
     MAX_CONDITIONS,
@@ -296,4 +303,8 @@ SPEC = ModelSpec(
     predictor=_predictor,
     exported=exported,
     sampler=_sampler,
+    judged_rows=MIN_ROWS,
+    presets=PRESETS,
+    measured=STRETCH,
+    measure=stretch_settings,
 )

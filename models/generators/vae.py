@@ -229,4 +229,4 @@ def _writes(config: ImageVAEConfig) -> tuple[Column, ...]:
     return encoder_columns(config.num_latent, "Mean of the posterior of the latent", "what the latent loses")
 
 
-SPEC = encoder_spec("image_vae", ImageVAEConfig, _build, ImageVAETask, _writes, _family, version=2)
+SPEC = encoder_spec("image_vae", ImageVAEConfig, _build, ImageVAETask, _writes, _family, PRESETS, version=2)

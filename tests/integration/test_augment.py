@@ -156,6 +156,23 @@ def test_a_rerun_computes_nothing_and_more_samples_only_what_is_new(
     assert (more["units"], more["computed"], more["rows"], more["version"]) == (3, 1, 27, 2)
 
 
+def test_it_is_said_that_samples_of_another_checkpoint_are_replaced(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(site / "out", site / "shared")
+    line = ("-o", f"output.uri={site / 'shared'}", "-o", f"checkpoint.uri={make_checkpoint(site / 'second', 2)}",
+            "-o", "augment.num_samples=9")  # fmt: skip
+    first, second = (load(str(site / name), Storage()).id for name in ("checkpoint", "second"))
+    capsys.readouterr()
+    assert run(site, "--plan", *line) == 0
+    assert f"samples of checkpoint {first}, which remain in version 1" in capsys.readouterr().out
+    assert run(site, *line) == 0
+    assert set(rows_of(site, "shared")["checkpoint_id"].to_pylist()) == {second}
+    capsys.readouterr()
+    assert run(site, "--plan", *line) == 0
+    assert "replaces" not in capsys.readouterr().out
+
+
 def test_samples_are_compared_with_staged_images(site: Path) -> None:
     near = {"augment.nearest.staged.uri": f"'{site / 'out' / 'model=image_vae'}'", "augment.nearest.side": 4,
             "output.uri": site / "near"}  # fmt: skip

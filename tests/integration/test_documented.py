@@ -110,6 +110,33 @@ def test_configuration_is_whole(path: Path) -> None:
         assert lengths["image" if is_made else first.name] == first.length
 
 
+def test_curves_of_the_demo_are_those_of_a_command_that_there_is() -> None:
+    """With its comment marks taken off, the section is one that `augment` reads."""
+    text = (ROOT / "jobs/configs/demo_augment.toml").read_text()
+    shown = text.replace("# [augment.robustness]\n# uri", "[augment.robustness]\nuri")
+    asked = engine_config.parse(JobConfig, shown, "demo").augment
+    assert asked is not None
+    assert asked.robustness is not None
+    written = re.search(r"--json (\S+)", text)
+    assert written is not None
+    assert asked.robustness.uri == written[1]
+    assert {"--json", "--size", "--checkpoint"} <= options_of("benchmarks.augmentation")
+
+
+@pytest.mark.parametrize("family", ["image_vae", "image_alae", "image_stylegan", "image_flow"])
+def test_configuration_of_galaxies_is_whole_for_every_family_and_size(family: str) -> None:
+    published = "published256" if family == "image_flow" else "published256_sersic"
+    for preset, size in (("cpu64", 64), (published, 256)):
+        sizes = ("synthesize.size", "release.settings.size", "prepare.size")
+        given = [f"model.name={family}", f"model.preset={preset}", *(f"{name}={size}" for name in sizes)]
+        config = engine_config.load(JobConfig, str(ROOT / "jobs/configs/sersic.toml"), given)
+        spec, settings = model_of(config)
+        assert (spec.name, settings.size, settings.softening) == (family, size, 100.0)
+        assert config.release is not None
+        prepared = config.release.kind.prepare_class.model_validate(config.prepare).stage.provides
+        assert {column.name: column.length for column in prepared}["image"] == size**2
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_checkpoint_that_comes_with_a_configuration_was_trained_with_its_settings(
     path: Path, monkeypatch: pytest.MonkeyPatch

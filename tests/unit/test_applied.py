@@ -1,13 +1,14 @@
 """Checkpoints that a job applies: what does not fit is told when they are opened, not by a worker."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from engine.checkpoint import Checkpoint, load, save
 from engine.errors import CheckpointError, ConfigError
@@ -90,6 +91,22 @@ def test_settings_that_a_checkpoint_has_otherwise_are_refused_and_named(place: P
     assert "got 3, 1.0, 0.5; " in told
     assert f"expected {value!r}, 'no such setting', " in told
     assert f"as {place.uri} has" in told
+
+
+def test_the_preset_of_a_configuration_must_be_that_of_the_checkpoint(tmp_path: Path) -> None:
+    spec = MODELS["image_vae"]
+    config = replace(spec.presets["tiny"], stretched_mean=(2.0,), stretched_std=(3.0,))
+    torch.manual_seed(1)
+    weights = {name: value.numpy() for name, value in spec.build(config).state_dict().items()}
+    save(Checkpoint(spec.name, spec.version, asdict(config), {}, weights), str(tmp_path), Storage())
+    for preset, settings, other in (("tiny", {}, ""), ("cpu64", {}, "size"), ("tiny", {"beta": 9.0}, "beta")):
+        model = ModelConfig(name="image_vae", preset=preset, settings=settings)
+        job = JobConfig(checkpoint=Place(uri=str(tmp_path)), model=model)
+        if not other:
+            applied.open_last(job)  # what was measured in training is no setting of the preset
+            continue
+        with pytest.raises(ConfigError, match=rf"model\.settings\.{other}"):
+            applied.open_last(job)
 
 
 def test_settings_inside_of_others_are_compared_one_by_one(tmp_path: Path, checkpoint: Checkpoint) -> None:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -50,6 +52,29 @@ def test_an_epoch_trains_on_one_side_of_the_split_and_evaluates_on_the_other():
     batch = {"flux": np.stack(held_out["flux"].to_pylist()).astype(np.float32), "y": held_out["y"].to_numpy()}
     assert epoch.metrics["val_loss"] == pytest.approx(task.evaluate(batch)["loss"], rel=1e-5)
     assert epoch.metrics["rows_per_s"] > 0
+
+
+def test_validation_batches_are_large_enough_for_a_distance_however_small_a_step_is():
+    task, sizes = start_task(), []
+    task.evaluate = lambda batch: sizes.append(len(batch["y"])) or {"loss": 1.0}
+    for least, wanted in ((0, [8, 8, 8, 1]), (16, [16, 9]), (4, [8, 8, 8, 1])):
+        sizes.clear()
+        plan = dataclasses.replace(PLAN, least_evaluated_rows=least)
+        run_epoch(task, task.modules, [make_table()], plan, 0, 0, lambda *_: None)
+        assert sizes == wanted
+
+
+def test_too_few_validation_rows_are_refused_where_a_distance_is_the_loss():
+    config = TrainConfig(global_batch_rows=4, validation_fraction=0.05, num_workers=2)
+    data = dataclasses.replace(make_data(700), judged_rows=8)
+    assert epoch_plan(data, config).evaluated_rows == 64
+    check_rows(data, config)
+    check_rows(make_data(200), config)
+    for other in ({"num_workers": 4}, {"validation_fraction": 0.04}, {"max_validation_rows": 20}):
+        with pytest.raises(ConfigError, match=r"too few validation rows .* expected at least 16"):
+            check_rows(data, config.model_copy(update=other))
+    with pytest.raises(ConfigError, match=r"validation_fraction: .* got about 0 for each of 2 workers"):
+        check_rows(data, config.model_copy(update={"validation_fraction": 0.0}))
 
 
 def test_modules_are_back_in_training_mode_after_evaluation():
@@ -118,5 +143,6 @@ def test_the_run_is_named_by_what_changes_the_result():
         run_name(make_data(5, 7), config, model),
         run_name(data, config.model_copy(update={"epochs": 3}), model),
         run_name(data, config, {"model": "vae"}),
+        run_name(dataclasses.replace(data, judged_rows=8), config, model),
     ]
-    assert len({name, *others}) == 4
+    assert len({name, *others}) == 5

@@ -15,7 +15,8 @@ from engine.train.epochs import module_weights
 from models import MODELS
 from models.generators import stylegan
 from models.generators.average import AVERAGE, TRAINED, Averaged, exported
-from models.generators.images import Normaliser, measured_stretch
+from models.generators.images import STRETCH, Normaliser, measured_stretch, predicted_rows, stretch_settings
+from models.generators.vae import ImageVAEConfig
 from models.training import unwrapped
 from tests.blobs import make_blobs
 from tests.cutouts import make_cutouts
@@ -77,6 +78,38 @@ def test_rows_without_a_condition_are_left_out_of_training(
     none = {**batch, condition: np.full(12, np.nan)}
     with pytest.raises(ValueError, match="none of 12 rows has all of"):
         started(name, config).step(none, 0)
+
+
+@families
+def test_as_many_rows_as_the_specification_says_are_enough_for_a_loss(name: str) -> None:
+    config, least = tiny(name), MODELS[name].judged_rows
+    assert "loss" in started(name, config).evaluate(blobs(config, least))
+    assert "loss" not in started(name, config).evaluate(blobs(config, least - 1))
+
+
+@families
+def test_objects_of_unknown_class_are_left_out_of_training_and_flagged_after(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    config = tiny(name, conditions=("label",), condition_low=(0.0,), condition_high=(1.0,))
+    label = np.array([0, 1, 1, 0, -1, 1, -1, 0, 1, 0, 1, 0], np.int8)
+    batch = blobs(tiny(name), 12) | {"label": label}
+    known = {key: values[label >= 0] for key, values in batch.items()}
+    assert started(name, config).step(batch, 0) == started(name, config).step(known, 0)
+    assert np.isfinite(started(name, config).evaluate(batch)["loss"])
+    assert "left out 2 of 12 rows of a batch: a condition is null" in caplog.text
+    seen = predicted_rows(config, batch, CPU)
+    assert seen.usable.tolist() == (label >= 0).tolist()
+    assert torch.isfinite(seen.condition).all()
+    wide = dataclasses.replace(config, condition_low=(-2.0,))
+    assert predicted_rows(wide, batch, CPU).usable.tolist() == (label >= 0).tolist()
+
+
+def test_minus_one_is_a_value_of_any_other_condition() -> None:
+    config = tiny("image_vae", conditions=("tilt",), condition_low=(-1.0,), condition_high=(1.0,))
+    batch = blobs(tiny("image_vae"), 4) | {"tilt": np.array([-1.0, 0.0, 1.0, -1.0])}
+    assert predicted_rows(config, batch, CPU).usable.all()
 
 
 def test_images_of_another_size_are_refused() -> None:
@@ -208,6 +241,18 @@ def test_measured_stretch_gives_networks_mean_0_and_variance_1() -> None:
     torch.testing.assert_close(seen.mean((0, 2, 3)), torch.zeros(2), atol=1e-4, rtol=0)
     torch.testing.assert_close(seen.std((0, 2, 3)), torch.ones(2), atol=1e-3, rtol=0)
     np.testing.assert_allclose(normaliser.inverse(seen).flatten(1), images, rtol=1e-4, atol=1e-5)
+
+
+def test_stretch_is_measured_in_pieces_and_without_broken_images() -> None:
+    config = ImageVAEConfig(size=16, num_channels=2, softening=0.5)
+    assert (config.stretched_mean, config.stretched_std) == ((0.0, 0.0), (1.0, 1.0))
+    images = blobs(config, 50)["image"]
+    broken = np.concatenate([images, np.full((1, 512), np.nan, np.float32)])
+    found = stretch_settings(config, ({"image": broken[start : start + 20]} for start in (0, 20, 40)))
+    mean, std = measured_stretch(config, images)
+    np.testing.assert_allclose([found[name] for name in STRETCH], [mean, std], rtol=1e-4)
+    with pytest.raises(ValueError, match="no finite image to measure stretched_mean"):
+        stretch_settings(config, [{"image": broken[-1:]}])
 
 
 @pytest.mark.parametrize(

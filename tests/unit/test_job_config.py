@@ -1,16 +1,21 @@
 """Settings of a source: refused with their key where they are wrong, and in the ids of units where they count."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine.config import validate
 from engine.errors import ConfigError
+from engine.images.morphology import PUBLISHED, MorphologyConfig
 from engine.sources import SOURCES, DesiSource
 from engine.storage import Storage
 from engine.units import FileRef, Unit, with_ids
-from jobs.config import JobConfig, Place, ReleaseConfig, load, load_scorings
+from jobs.config import AugmentConfig, JobConfig, Place, ReleaseConfig, load, load_scorings, model_of
 from jobs.job import Options
+from models import MODELS
+from models.generators import flow_config
 from tests.servers import S3Server
 
 UNITS = [
@@ -123,6 +128,47 @@ def test_models_are_said_in_one_place(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="an output of its own"):
         load_scorings(Options(target=str(path), overrides=('models=[{checkpoint.uri="c", output.uri="o"}, '
                                                            '{checkpoint.uri="d", output.uri="o"}]',)))  # fmt: skip
+
+
+def test_settings_of_a_published_set_are_known_by_its_name() -> None:
+    for name, wanted in PUBLISHED.items():
+        assert AugmentConfig.model_validate({"morphology": name}).morphology == wanted
+    assert AugmentConfig.model_validate({"morphology": {"gain": 2.0}}).morphology == MorphologyConfig(
+        gain=2.0
+    )
+    with pytest.raises(ConfigError, match=r"augment\.morphology: .*there are sersic, cosmos, skirt.*'tng'"):
+        validate(JobConfig, {"augment": {"morphology": "tng"}}, "here")
+
+
+def model_settings(**model: Any) -> Any:
+    return model_of(JobConfig.model_validate({"model": model}))[1]
+
+
+def test_a_preset_is_what_settings_begin_with() -> None:
+    published = flow_config.PRESETS["published256"]
+    found = model_settings(name="image_flow", preset="published256", settings={"width": 48, "softening": 9.0})
+    assert found == replace(published, width=48, softening=9.0)
+    assert model_settings(name="image_flow", settings={"width": 48}) == replace(
+        flow_config.PRESETS["cpu64"], width=48
+    )
+    six = model_settings(name="image_vae", preset="tiny", settings={"num_channels": 6})
+    assert six.stretched_mean == (0.0,) * 6, "what is measured is not the preset's"
+
+
+def test_settings_inside_of_a_preset_are_set_one_by_one() -> None:
+    name, base = next(iter(MODELS["spectral_vae"].presets.items()))
+    found = model_settings(preset=name, settings={"scoring": {"num_neighbours": 7}})
+    assert found == replace(base, scoring=replace(base.scoring, num_neighbours=7))
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_a_preset_that_there_is_not_is_refused_with_those_that_there_are(name: str) -> None:
+    spec = MODELS[name]
+    for preset, wanted in spec.presets.items():
+        assert model_settings(name=name, preset=preset) == wanted
+    expected = ", ".join(spec.presets) or "none: redshift_vae has no presets"
+    with pytest.raises(ConfigError, match=rf"model\.preset: .*'huge'; expected {expected}"):
+        model_settings(name=name, preset="huge")
 
 
 def test_configuration_on_object_storage_is_read_with_the_environment_alone(

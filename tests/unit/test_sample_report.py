@@ -13,6 +13,7 @@ import pytest
 from catalogs.sample_report import sample_report
 from catalogs.sample_robustness import Robustness
 from catalogs.sample_sets import Findings, ImageSet
+from engine.checkpoint import Checkpoint
 from engine.images.galaxies import image_column
 from engine.images.morphology import MEASURES, MORPHOLOGY, MorphologyConfig
 from engine.schema import column_array, matrix, set_column
@@ -45,21 +46,28 @@ def test_the_report_shows_all_that_was_found() -> None:
     errors = {alpha: [{"none": 2.0 - alpha, "both": 4.0}] * 2 for alpha in (0.0, 1.0)}
     html = written(
         Findings(
-            [("average", "0.0719 [0.06, 0.08]", "0.0120")], "", Copying(0.2, 0.3, 0.61, 0.05), "", np.array([0.1, 0.2]),
-            Robustness(errors=errors, options={"generator": "<flow>"}),
+            [("average", "0.0719 [0.06, 0.08]", "0.0120")], "", job.FLOOR_OF_SETS, Copying(0.2, 0.3, 0.61, 0.05), "",
+            (1900, 47_500), np.array([0.1, 0.2]), Robustness(errors=errors, options={"generator": "<flow>"}),
+            left_out="Real images: 29 of 30 kept.",
         )
     )  # fmt: skip
     for part in ("grid", "properties", "power", "distances", "copies", "robustness"):
         assert f'id="{part}"' in html
-    for text in ("0.0719 [0.06, 0.08]", "0.61 &plusmn; 0.05", "+50.0 &plusmn; 0.0 %", "&lt;flow&gt;"):
+    for text in ("0.0719 [0.06, 0.08]", "0.61 &plusmn; 0.05", "+50.0 &plusmn; 0.0 %", "&lt;flow&gt;",
+                 "as many other real images", "29 of 30 kept"):  # fmt: skip
         assert text in html
+    assert re.search(r"nearest of 1,900 of\s+47,500 training images", html)
     assert "<script" not in html
 
 
 def test_the_report_says_why_something_is_not_known() -> None:
     html = written(
-        Findings(no_distances="No distances: too few.", no_copies="Copies were not looked for: why.")
-    )
+        Findings(
+            no_distances="No distances: too few.", no_copies="Copies were not looked for: why.",
+            left_out="Real images: 3 of 30 kept.",
+        )
+    )  # fmt: skip
+    assert "Real images: 3 of 30 kept." in html, "why there are too few"
     assert "No distances: too few." in html
     assert "Copies were not looked for: why." in html
     assert 'id="robustness"' not in html
@@ -91,8 +99,10 @@ def test_samples_are_compared_with_training_rows_beside_held_out_ones(
 ) -> None:
     real = table(60, 1)
     monkeypatch.setattr(job, "real_rows", lambda *_: real)
-    found, why = job._copying(config(tmp_path, fraction), SETTINGS, real.slice(30))
+    monkeypatch.setattr(job, "tables_of", lambda *_: [table(100, 2), table(40, 3)])
+    found, why, searched = job._copying(config(tmp_path, 0.9), SETTINGS, real.slice(30), fraction)
     if has_copies:
+        assert searched == (30, 70), "more are staged than are searched"
         assert found is not None
         assert found.generated == pytest.approx(0, abs=1e-3), "the samples are the training rows"
         assert found.nearer == 1.0
@@ -108,13 +118,61 @@ def test_a_report_is_written_beside_the_catalogue(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(job, "path_of", lambda *_: str(tmp_path / "report.html"))
     place = Place(uri=str(tmp_path / "generated"))
     settings = replace(SETTINGS, size=32, softening=1.0)
-    path = job.write(config(tmp_path, 0.5), place, MANIFEST, settings)  # pyright: ignore[reportArgumentType]
+    path = job.write(config(tmp_path, 0.1), place, MANIFEST, settings, 0.5)  # pyright: ignore[reportArgumentType]
     html = Path(path).read_text()
     assert re.search(r"<td>average</td><td class=.n.>0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]</td>", html)
     assert re.search(r"<td>recall</td><td class=.n.>[01]\.\d{4} \[0\.\d{4}, [01]\.\d{4}\]</td>", html)
     assert "The median sample is" in html
     assert "40 were not trained on, the others were: there are no more." in html
     assert "Real images: 80 of 80 kept; generated ones: 80 of 80 kept." in html
+    assert "between halves of the real set, as there are not enough other real images" in html
+    assert re.search(r"nearest of 40 of\s+40 training images", html)
+    for label in ("power (released, averaged)", "power (partitions, intended)"):
+        assert f"<td>{label}</td>" in html
+
+
+def test_the_floor_is_of_as_many_other_real_images_where_there_are_so_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets: list[int] = []
+
+    def distances(real: ImageSet, generated: ImageSet, others: ImageSet | None, settings: object) -> tuple:
+        assert others is not None
+        sets.extend(len(one.images) for one in (real, generated, others))
+        assert not any(np.array_equal(image, other) for image in real.images for other in others.images)
+        return [], "No distances: not asked for.", ""
+
+    real, made = measured_rows(80, 1), measured_rows(25, 2)
+    monkeypatch.setattr(job, "tables_of", lambda place, *_: [real if place.uri.endswith("real") else made])
+    monkeypatch.setattr(job.cluster, "connect", lambda _: nullcontext())
+    monkeypatch.setattr(job, "path_of", lambda *_: str(tmp_path / "report.html"))
+    monkeypatch.setattr(job, "_distances", distances)
+    asked = config(tmp_path, 0.5)
+    asked = asked.model_copy(update={"augment": AugmentConfig(num_samples=1, report_images=30)})
+    place, settings = Place(uri=str(tmp_path / "generated")), replace(SETTINGS, size=32)
+    job.write(asked, place, MANIFEST, settings, 0.5)  # pyright: ignore[reportArgumentType]
+    assert sets == [30, 25, 25]
+
+
+def test_the_floor_of_other_real_images_is_lower_than_that_of_halves() -> None:
+    settings = replace(SETTINGS, size=32)
+    real, made, others = (
+        job._measured_set(measured_rows(120, seed), settings, MorphologyConfig()) for seed in (1, 2, 3)
+    )
+    (whole, _, of_sets), (halves, _, of_halves) = (
+        job._distances(real, made, beside, settings) for beside in (others, None)
+    )
+    floors = [{name: float(least) for name, _, least in rows} for rows in (whole, halves)]
+    assert floors[0]["morphology"] < 0.9 * floors[1]["morphology"]
+    assert (of_sets, of_halves) == (job.FLOOR_OF_SETS, job.FLOOR_OF_HALVES)
+
+
+def test_what_was_held_out_is_what_the_checkpoint_says(tmp_path: Path) -> None:
+    asked = config(tmp_path, 0.2)
+    trained = {"config": {"train": {"validation_fraction": 0.4}}}
+    checkpoint = Checkpoint("image_vae", 1, {}, {}, {}, provenance=trained)
+    assert job.held_out_fraction(asked, checkpoint) == 0.4
+    assert job.held_out_fraction(asked, replace(checkpoint, provenance={})) == 0.2
 
 
 @pytest.mark.parametrize(("num", "expected"), [(4, [0, 1, 5, 6]), (8, [0, 1, 5, 6, 10, 11, 2, 3])])

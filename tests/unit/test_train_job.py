@@ -16,19 +16,21 @@ from engine.column import Column
 from engine.commit import read_manifest
 from engine.commit.manifest import DataFile
 from engine.errors import CheckpointError, EngineError, SchemaError
-from engine.schema import arrow_schema, column_array, to_arrays
+from engine.schema import arrow_schema, column_array, set_column, to_arrays
 from engine.storage import Storage
 from engine.train.loop import TrainResult, _run_config
 from engine.train.plan import TrainConfig, TrainData, run_name
 from engine.train.stream import StagedDatasource
 from engine.units import FileRef
-from jobs.config import JobConfig, MixConfig
-from jobs.train import _check_columns, _checkpoint, _fitted, _mix, training_data
+from jobs.config import JobConfig, MixConfig, model_of
+from jobs.train import _check_columns, _checkpoint, _fitted, _mix, measured, training_data
 from models import MODELS
 from models.disk_classifier import SPEC as DISKS
 from models.disk_classifier_config import PRESETS
+from models.generators.images import measured_stretch
 from models.generators.vae import SPEC as GENERATOR
 from models.scoring import density
+from tests.blobs import make_blobs
 from tests.smallmodels import SMALL, small_config
 from tests.stagedspectra import stage_spectra
 from tests.toymodel import SPEC, ToyConfig
@@ -64,6 +66,31 @@ def test_whole_numbers_may_be_conditions_of_a_generator() -> None:
         staged = (columns[0], dataclasses.replace(columns[1], **other))
         with pytest.raises(CheckpointError, match="learns from column 'label'"):
             _check_columns(columns, manifest(staged), "here")
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"stretched_std": [2.0]}, {"stretched_mean": [1.0], "stretched_std": [2.0]}]
+)
+def test_the_stretch_is_measured_on_training_rows_where_it_is_not_given(given: dict, tmp_path: Path) -> None:
+    image = GENERATOR.config(size=16, softening=0.5)
+    (column,) = GENERATOR.reads(image)
+    values = make_blobs(90, 16, 1)["image"]
+    values[:30] *= 100  # of rows that do not train
+    hashes = pa.array(np.repeat([0.1, 0.9], [30, 60]))
+    table = set_column(pa.table({"split_hash": hashes}), column, column_array(column, values))
+    pq.write_table(table, tmp_path / "part.parquet")
+    data = TrainData((FileRef(str(tmp_path / "part.parquet"), 1, "a"),), 90, ("image",))
+    config = JobConfig.model_validate({
+        "staged": {"uri": str(tmp_path)}, "train": {"validation_fraction": 0.3},
+        "model": {"name": "image_vae", "settings": {"size": 16, "softening": 0.5, **given}},
+    })  # fmt: skip
+    found = measured(config, data)
+    mean, std = measured_stretch(image, values[30:])
+    settings = model_of(found)[1]
+    assert settings.stretched_mean == pytest.approx(given.get("stretched_mean", mean), rel=1e-4)
+    assert settings.stretched_std == pytest.approx(given.get("stretched_std", std), rel=1e-4)
+    assert (found is config) == (len(given) == 2)
+    assert measured(found, data) == found
 
 
 def test_a_checkpoint_holds_the_weights_of_the_network_that_predicts() -> None:

@@ -115,6 +115,12 @@ def test_small_decreases_are_no_gain_but_the_smallest_loss_is_best():
     assert after([1.0, 0.9, 0.8, 0.7], patience=1, min_delta=0.05).stopped == ""
 
 
+def test_no_epoch_is_chosen_by_the_training_loss_where_rows_are_held_out():
+    metrics = {"train_loss": 1.0, "val_discriminator": 0.7}
+    with pytest.raises(EngineError, match=r"no loss to choose the best epoch by; got val_discriminator"):
+        Progress().after_epoch(metrics, 1, [1.0], 0, 0.0)
+
+
 def test_training_loss_is_monitored_where_nothing_is_held_out():
     progress = after([4.0, 2.0], name="train_loss")
     assert (progress.best_loss, progress.best_epoch) == (2.0, 2)
