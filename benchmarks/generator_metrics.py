@@ -46,6 +46,7 @@ from models.evaluation.verdict import (
     UNUSABLE,
     Value,
     floor,
+    label,
     nearness,
     shown,
     takers,
@@ -204,8 +205,8 @@ def lines(row: dict[str, Value], beside: dict[str, Value], title: str = "floor")
     for name, value in row.items():
         factor = 1.0 if name in PLAIN else 100.0
         least = shown(beside[name], factor) if name in beside else ""
-        body.append(f"{name:24}{shown(value, factor):>26}{least:>26}")
-    return [f"{'x 0.01':24}{'generated':>26}{title:>26}", *body]
+        body.append(f"{label(name):30}{shown(value, factor):>26}{least:>26}")
+    return [f"{'x 0.01':30}{'generated':>26}{title:>26}", *body]
 
 
 def images_of(uri: str, source: str, args: argparse.Namespace, limit: int | None) -> Iterator[Piece]:

@@ -47,7 +47,18 @@ from engine.checkpoint import Checkpoint
 from engine.images.morphology import PUBLISHED
 from engine.images.nearest import NearestConfig, features, nearest
 from models.evaluation.table import SetMeasures, TableConfig
-from models.evaluation.verdict import KEPT, NEARER, UNITS, UNUSABLE, Value, nearness, shown, takers, verdict
+from models.evaluation.verdict import (
+    KEPT,
+    NEARER,
+    UNITS,
+    UNUSABLE,
+    Value,
+    label,
+    nearness,
+    shown,
+    takers,
+    verdict,
+)
 
 FAMILIES = ("image_vae", "image_alae", "image_stylegan", "image_flow")
 REAL_SEED, FLOOR_SEED, TRAIN_SEED, CHECK_SEED = 1, 2, 3, 4
@@ -216,13 +227,13 @@ def table(rows: dict[str, dict[str, Value]]) -> list[str]:
     """Format distances by family in hundredths, the average with its interval; the rest as it is."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     plain = (*UNITS, NEARER, KEPT, UNUSABLE, "steps", "best_step", "samples_per_core_s")
-    head = f"{'x 0.01':20}" + "".join(f"{name.removeprefix('image_'):>26}" for name in rows)
+    head = f"{'x 0.01':30}" + "".join(f"{name.removeprefix('image_'):>26}" for name in rows)
     lines = [head]
     for name in names:
         cells = (
             shown(row[name], 1.0 if name in plain else 100.0) if name in row else "-" for row in rows.values()
         )
-        lines.append(f"{name:20}" + "".join(f"{cell:>26}" for cell in cells))
+        lines.append(f"{label(name):30}" + "".join(f"{cell:>26}" for cell in cells))
     return lines
 
 

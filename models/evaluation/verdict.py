@@ -23,6 +23,11 @@ UNITS: dict[str, str] = {
 NEARER = "nearer"
 KEPT, UNUSABLE = "kept", "unusable"
 """Share of a set's images that distances of morphology are of, and images of which nothing can be measured."""
+LABELS: dict[str, str] = {
+    "power": "power (released, averaged)",
+    "power_partitions": "power (partitions, intended)",
+}
+"""What tables call quantities whose names do not say which they are."""
 SHARES = ("precision", "recall", NEARER)
 
 
@@ -177,6 +182,11 @@ def _drawn(
     second: np.ndarray,
 ) -> dict[str, float]:
     return compare_draw(real.take(first), generated.take(second), config)
+
+
+def label(name: str) -> str:
+    """Return what tables call a quantity."""
+    return LABELS.get(name, name)
 
 
 def shown(value: Value, factor: float = 100.0, digits: int = 2) -> str:

@@ -101,6 +101,14 @@ def test_tables_show_what_a_family_lacks_and_hundredths() -> None:
     assert generator_metrics.by_inception("", np.zeros((1, 1, 4, 4)), np.zeros((1, 1, 4, 4))) == {}
 
 
+def test_tables_say_which_power_spectra_are_the_published_ones() -> None:
+    row = {"power": Value(0.05), "power_partitions": Value(0.06)}
+    for lines in (generators.table({"floor": row}), generator_metrics.lines(row, row)):
+        assert lines[1].startswith("power (released, averaged) ")
+        assert lines[2].startswith("power (partitions, intended) ")
+        assert len({len(line) for line in lines}) == 1, "columns are aligned"
+
+
 def test_batches_of_an_experiment_are_as_many_as_asked_for_and_of_both_sets() -> None:
     parser = mixing.options("", alphas=[0.0, 0.5, 1.0], batch_rows=8, steps=40)
     real, made = (pa.table({"image": [value] * 20, "label": [value] * 20}) for value in (0, 1))
