@@ -16,7 +16,7 @@ copies. Distances of power are "released" (radial bins 0 to 14, as the published
 means); only the first is averaged. Orientation is on a line as published; `--circular` takes it on a circle. Images that
 are not finite or constant are left out of all sets and counted (`unusable`); `kept` is the share of all images that distances
 of morphology are of, without those that have no measure or are outside of the published cuts. Morphology
-of SKIRT images is measured at their own size, which their fifth channel tells, as published. `--inception FILE` adds FID
+and power of SKIRT images are measured at their own size, which their fifth channel tells, as published. `--inception FILE` adds FID
 and KID of the published pictures by the seed's network, `inception-2015-12-05.pt`; `frechet_pooled` is of pooled pixels
 and no FID. `--scaling` measures REAL with so many workers one after the other, and says how many images a second that are.
 """
@@ -32,11 +32,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import SKIRT_R, Piece, cut_size, mapper, measures_of, only_usable, or_none, tell
+from benchmarks.measuring import SKIRT_R, Piece, mapper, measures_of, only_usable, or_none, tell
 from engine.images.morphology import PUBLISHED, MorphologyConfig
 from engine.images.nearest import NearestConfig, features, nearest
 from engine.schema import matrix
 from engine.sources import SOURCES
+from models.evaluation.distances import cut_size
 from models.evaluation.frechet import frechet_distance, inception, kernel_distance, pictures
 from models.evaluation.table import TableConfig
 from models.evaluation.verdict import (

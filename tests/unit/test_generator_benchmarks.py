@@ -13,14 +13,14 @@ import torch
 
 from benchmarks import generator_metrics, generators, mixed_classifier, mixing
 from benchmarks.keeping import content_of, kept_arrays, kept_numbers
-from benchmarks.measuring import at_own_size, cut_size, measures_of, only_usable, tell, usable
+from benchmarks.measuring import measure_piece, measures_of, only_usable, tell, usable
 from benchmarks.sersic_generators import NUM_CHECKS, batches_of, pieces, sersic_images, settings_for, trained
 from engine.images.morphology import PUBLISHED
+from engine.images.own_size import at_own_size, size_channel
 from engine.images.power import radial_amplitude
-from engine.sources.galaxy_files import size_channel
 from engine.train.epochs import module_weights
 from models import MODELS
-from models.evaluation.distances import PROPERTIES
+from models.evaluation.distances import PROPERTIES, cut_size
 from models.evaluation.table import SetMeasures
 from models.evaluation.verdict import Value, verdict
 from models.spec import Batch, TrainTask
@@ -326,3 +326,18 @@ def test_skirt_images_are_measured_at_the_size_that_their_fifth_channel_says() -
     (plain,) = at_own_size(images[:1, :1], 0)
     np.testing.assert_array_equal(plain, images[0, 0])
     assert (cut_size(5, 64), cut_size(1, 64)) == (256, 64)
+    nircam = np.ones((1, 6, 64, 64))
+    assert at_own_size(nircam, 2)[0].shape == (64, 64), "six channels are bands"
+
+
+def test_power_of_skirt_images_is_that_of_the_r_band_at_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wave of 12 cycles an image of 96 pixels, resized to 64: bins are of the 96, and there are as many."""
+    monkeypatch.setattr("benchmarks.measuring.measure", lambda *_: {})
+    images = np.random.default_rng(1).normal(5, 0.01, (2, 5, 64, 64))
+    images[0, 1] += np.cos(2 * np.pi * 12 * np.arange(64) / 64)
+    images[0, 4], images[1, 4] = size_channel(192.5), size_channel(67.0)
+    _, spectra = measure_piece(PUBLISHED["skirt"], ([1, 2], images))
+    assert (~np.isnan(spectra)).sum(axis=1).tolist() == [68, 23], "96 and 33 pixels a side"
+    assert 1 + spectra[0, 1:68].argmax() == 12
+    found = measures_of([([1], images[:1]), ([2], images[1:])], PUBLISHED["skirt"], map, "skirt")
+    np.testing.assert_array_equal(found.spectra, spectra)
