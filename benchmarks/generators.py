@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from benchmarks.keeping import Arrays, content_of, kept_arrays, kept_checkpoint
-from benchmarks.measuring import Mapper, mapper, measures_of, or_none, tell, usable
+from benchmarks.measuring import MEASURED_AS, Mapper, mapper, measures_of, or_none, tell, usable
 from benchmarks.sersic_generators import (
     SOFTENING,
     batches_of,
@@ -203,7 +203,8 @@ def measures(
         found = measures_of(pieces(images, args.size), PUBLISHED["sersic"], mapped, name)
         return {"spectra": found.spectra} | dict(found.morphology)
 
-    settings = {"images": content_of(images), "size": args.size} | PUBLISHED["sersic"].model_dump()
+    settings = MEASURED_AS | {"images": content_of(images), "size": args.size}
+    settings |= PUBLISHED["sersic"].model_dump()
     arrays = (
         kept_arrays(args.folder, f"measured-{name}", settings, make) if len(images) else {"spectra": images}
     )

@@ -2,9 +2,11 @@
 
 import multiprocessing
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.pool import AsyncResult, Pool
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,10 @@ from models.evaluation.verdict import Value
 SKIRT_G, SKIRT_R, SKIRT_I = 0, 1, 2
 """Channels of SKIRT images."""
 
+MEASURED_AS: dict[str, int] = {}
+"""Part of the settings by which measures are kept: {"version": 2} and so on once `measure_piece` gives other numbers of
+Sersic images than before, or what was kept before would be taken for them."""
+
 Piece = tuple[list[int], np.ndarray]
 """Identifiers and images [B, C, S, S]."""
 
@@ -31,13 +37,24 @@ def mapper(workers: int, by_ray: bool) -> Iterator[Mapper]:
     """Give what shares work between `workers` processes: of Ray (a cluster's, if RAY_ADDRESS names one), or of a pool."""
     if not by_ray:
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            yield pool.imap
+            yield partial(_in_order, pool, 2 * workers)
         return
     from engine import cluster
     from engine.pipeline import map_tasks
 
     with cluster.connect(cluster.ClusterConfig(num_cpus=workers)):
         yield map_tasks
+
+
+def _in_order(pool: Pool, ahead: int, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """Call a function in a pool, a few items ahead of what is taken: `imap` would read all of them at once."""
+    pending = deque[AsyncResult[Any]]()
+    for item in items:
+        pending.append(pool.apply_async(function, (item,)))
+        if len(pending) == ahead:
+            yield pending.popleft().get()
+    while pending:
+        yield pending.popleft().get()
 
 
 def measures_of(
@@ -47,7 +64,7 @@ def measures_of(
     began = time.monotonic()
     parts = list(mapped(partial(measure_piece, settings), pieces))
     if not parts:
-        raise SystemExit(f"{name}: no image in it")
+        raise SystemExit(f"{name}: no image in it that can be measured")
     morphology = {key: np.concatenate([part[0][key] for part in parts]) for key in parts[0][0]}
     spectra = stacked(part[1] for part in parts)
     print(
@@ -70,17 +87,6 @@ def usable(images: np.ndarray) -> np.ndarray:
     bands = images[:, :SIZE_CHANNEL] if has_size(images.shape[1]) else images
     planes = np.where(finite[:, None, None, None], bands, 0)
     return finite & (planes.max((2, 3)) > planes.min((2, 3))).all(1)
-
-
-def only_usable(pieces: Iterable[Piece]) -> tuple[list[Piece], int]:
-    """Return a set without images of which nothing can be measured, and how many those are."""
-    kept, num_left_out = list[Piece](), 0
-    for ids, images in pieces:
-        good = usable(images)
-        num_left_out += int((~good).sum())
-        if good.any():
-            kept.append(([one for one, is_good in zip(ids, good, strict=True) if is_good], images[good]))
-    return kept, num_left_out
 
 
 def or_none(make: Callable[[], dict[str, Value]], what: str = "distances") -> dict[str, Value]:

@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from benchmarks import generator_metrics, generators, mixed_classifier, mixing
+from benchmarks.gathering import Passing
 from benchmarks.keeping import content_of, kept_arrays, kept_numbers
-from benchmarks.measuring import measure_piece, measures_of, only_usable, tell, usable
+from benchmarks.measuring import measure_piece, measures_of, tell, usable
 from benchmarks.sersic_generators import NUM_CHECKS, batches_of, pieces, sersic_images, settings_for, trained
 from engine.images.morphology import PUBLISHED
+from engine.images.nearest import NearestConfig
 from engine.images.own_size import at_own_size, size_channel
 from engine.images.power import radial_amplitude
 from engine.train.epochs import module_weights
@@ -70,7 +72,7 @@ def test_failures_of_a_set_are_counted_and_told(capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().out
     assert "'not_detected': 2" in printed or "'failed': 2" in printed
     assert "3 of 5 kept (2 undefined)" in printed
-    with pytest.raises(SystemExit, match="nothing: no image in it"):
+    with pytest.raises(SystemExit, match="nothing: no image in it that can be measured"):
         measures_of([], PUBLISHED["sersic"], map, "nothing")
 
 
@@ -82,9 +84,11 @@ def test_images_without_light_or_not_finite_are_unusable() -> None:
     images[3, 4] = np.inf
     assert usable(images).tolist() == [True, False, False, False, True]
     assert not usable(np.ones((1, 1, 8, 8)))[0]
-    kept, num = only_usable([([7, 8, 9], images[:3]), ([10], images[3:4]), ([11], images[4:])])
-    assert [ids for ids, _ in kept] == [[7], [11]]
-    assert num == 3
+    passing = Passing(
+        [([7, 8, 9], images[:3]), ([10], images[3:4]), ([11], images[4:])], NearestConfig(), None, None
+    )
+    assert [ids for ids, _ in passing] == [[7], [11]]
+    assert passing.num_unusable == 3
 
 
 def test_tables_show_what_a_family_lacks_and_hundredths() -> None:
@@ -98,7 +102,6 @@ def test_tables_show_what_a_family_lacks_and_hundredths() -> None:
     )
     assert text[1].split() == ["average", "7.19", "1.00", "[0.80,", "1.20]"]
     assert text[2].split() == ["fid", "0.55"]
-    assert generator_metrics.by_inception("", np.zeros((1, 1, 4, 4)), np.zeros((1, 1, 4, 4))) == {}
 
 
 def test_tables_say_which_power_spectra_are_the_published_ones() -> None:
@@ -196,6 +199,9 @@ def test_a_set_is_measured_anew_when_its_images_differ(
         found = generators.measures(args, map, "set", images)
         np.testing.assert_allclose(found.morphology["gini"], images.mean(1), rtol=1e-5)
     assert seen == [4, 4]
+    monkeypatch.setattr(generators, "MEASURED_AS", {"version": 2})
+    generators.measures(args, map, "set", first)
+    assert seen == [4, 4, 4], "measures of other code are not taken"
 
 
 def noise_images(rows: int, seed: int) -> np.ndarray:
@@ -235,7 +241,9 @@ def test_copies_of_training_images_are_told_beside_a_floor_of_as_many(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     real, training = (list(pieces(noise_images(n, seed), 64)) for n, seed in ((40, 1), (100, 2)))
-    copies = generator_metrics.first_of(training, 30)
+    copies = [
+        (ids[:most], images[:most]) for (ids, images), most in zip(training, (8, 8, 8, 6), strict=False)
+    ]
     found = generator_metrics.compared(metrics_arguments(), PUBLISHED["sersic"], real, copies, training)
     assert found["distances"]["nearer"].value == 1
     assert found["floor"]["precision"] == found["distances"]["precision"], "the same 30 images are its floor"
@@ -310,7 +318,8 @@ def test_without_training_images_the_floor_is_between_halves(capsys: pytest.Capt
 
 def test_scaling_measures_all_images_with_each_number_of_workers(measured_here: list[int]) -> None:
     real = list(pieces(noise_images(20, 1), 64))
-    head, *rows = generator_metrics.scaling(metrics_arguments(scaling=[1, 2]), real, PUBLISHED["sersic"])
+    rates = generator_metrics.scaling(metrics_arguments(scaling=[1, 2]), real, PUBLISHED["sersic"])
+    head, *rows = generator_metrics.scaling_lines(rates)
     assert head.split()[:2] == ["workers", "images/s"]
     assert [row.split()[0] for row in rows] == ["1", "2"]
     assert rows[0].split()[2] == "1.00"
