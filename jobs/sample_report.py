@@ -163,7 +163,11 @@ def _measured(how: MorphologyConfig, piece: tuple[np.ndarray, Sequence[int]]) ->
 def _distances(
     real: ImageSet, generated: ImageSet, settings: GeneratorConfig
 ) -> tuple[list[tuple[str, str, str]], str]:
-    """Quantities with intervals and floors, as text; or why there are none."""
+    """Quantities with intervals and floors, as text; or why there are none.
+
+    Power is of the measured channel at the common size of all images; of images with a size channel the publication, and
+    `benchmarks.generator_metrics`, take it of the r band at their own size.
+    """
     config, pooled = TableConfig(size=cut_size(settings.num_channels, settings.size)), _space(settings)
     ours, theirs = (SetMeasures(one.morphology, one.spectra) for one in (real, generated))
     pair = (features(real.images[:, None], pooled), features(generated.images[:, None], pooled))
