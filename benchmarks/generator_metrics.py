@@ -18,14 +18,16 @@ copies. Distances of power are "released" (radial bins 0 to 14, as the published
 means); only the first is averaged. Orientation is on a line as published; `--circular` takes it on a circle. Images that
 are not finite, or constant in a channel (a band that a cutout lacks), are left out of all sets and counted (`unusable`);
 `kept` is the share of all images that distances of morphology are of, without those that have no measure or are outside of
-the published cuts. `--source skirt`: morphology
-and power are measured at the images' own size, which their fifth channel tells, as published, and colours too.
+the published cuts. `--source skirt`: morphology and power are measured at the images' own size, which their fifth channel
+tells, as published, and colours too.
 `--inception FILE` adds FID and KID of the published pictures by the seed's network, `inception-2015-12-05.pt`, with floor and
-intervals (each draw of 50,000 images takes a minute: `--bootstrap`); `frechet_pooled` is of pooled pixels and no FID.
+intervals (a draw of 50,000 images is some 10^12 operations, a minute or so: `--bootstrap`); `frechet_pooled` is of pooled pixels and no FID.
 
-No image is kept (`benchmarks.gathering` says what is): sets of 50,000 images of 256 pixels want about 1 GB, with
-`--inception` 4 GB, counted and not measured. `--scaling` measures REAL with so many workers one after the other, and says
-how many images a second that are; `--json` writes them.
+No image is kept (`benchmarks.gathering` says what is): sets of 50,000 images of 256 pixels want about 1.2 GB, as random
+numbers in such arrays did, and with `--inception` 4 GB, which is counted and not measured. Their intervals take time: of a core 7 s a
+draw for distances and half a minute for precision and recall, so that 200 draws are more than two hours.
+`--scaling` measures REAL with so many workers one after the other, and says how many images a second that are; `--json`
+writes them.
 """
 
 import argparse
