@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from benchmarks.keeping import Arrays, content_of, kept_arrays, kept_checkpoint
-from benchmarks.measuring import Mapper, mapper, measures_of, or_none, tell, usable
+from benchmarks.measuring import MEASURED_AS, Mapper, mapper, measures_of, or_none, tell, usable
 from benchmarks.sersic_generators import (
     SOFTENING,
     batches_of,
@@ -47,7 +47,18 @@ from engine.checkpoint import Checkpoint
 from engine.images.morphology import PUBLISHED
 from engine.images.nearest import NearestConfig, features, nearest
 from models.evaluation.table import SetMeasures, TableConfig
-from models.evaluation.verdict import KEPT, NEARER, UNITS, UNUSABLE, Value, nearness, shown, takers, verdict
+from models.evaluation.verdict import (
+    KEPT,
+    NEARER,
+    UNITS,
+    UNUSABLE,
+    Value,
+    label,
+    nearness,
+    shown,
+    takers,
+    verdict,
+)
 
 FAMILIES = ("image_vae", "image_alae", "image_stylegan", "image_flow")
 REAL_SEED, FLOOR_SEED, TRAIN_SEED, CHECK_SEED = 1, 2, 3, 4
@@ -192,7 +203,8 @@ def measures(
         found = measures_of(pieces(images, args.size), PUBLISHED["sersic"], mapped, name)
         return {"spectra": found.spectra} | dict(found.morphology)
 
-    settings = {"images": content_of(images), "size": args.size} | PUBLISHED["sersic"].model_dump()
+    settings = MEASURED_AS | {"images": content_of(images), "size": args.size}
+    settings |= PUBLISHED["sersic"].model_dump()
     arrays = (
         kept_arrays(args.folder, f"measured-{name}", settings, make) if len(images) else {"spectra": images}
     )
@@ -216,13 +228,13 @@ def table(rows: dict[str, dict[str, Value]]) -> list[str]:
     """Format distances by family in hundredths, the average with its interval; the rest as it is."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     plain = (*UNITS, NEARER, KEPT, UNUSABLE, "steps", "best_step", "samples_per_core_s")
-    head = f"{'x 0.01':20}" + "".join(f"{name.removeprefix('image_'):>26}" for name in rows)
+    head = f"{'x 0.01':30}" + "".join(f"{name.removeprefix('image_'):>26}" for name in rows)
     lines = [head]
     for name in names:
         cells = (
             shown(row[name], 1.0 if name in plain else 100.0) if name in row else "-" for row in rows.values()
         )
-        lines.append(f"{name:20}" + "".join(f"{cell:>26}" for cell in cells))
+        lines.append(f"{label(name):30}" + "".join(f"{cell:>26}" for cell in cells))
     return lines
 
 

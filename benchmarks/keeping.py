@@ -1,4 +1,8 @@
-"""What a long benchmark keeps between its runs: arrays and numbers, each with the settings that it came from."""
+"""What a long benchmark keeps between its runs: arrays and numbers, each with the settings that it came from.
+
+Code is no setting: results of older code are taken until their settings say otherwise. `benchmarks.measuring.MEASURED_AS`
+says it of measures; trainings and samples of changed code want another folder.
+"""
 
 import hashlib
 import json

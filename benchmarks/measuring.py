@@ -2,22 +2,28 @@
 
 import multiprocessing
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.pool import AsyncResult, Pool
 from typing import Any
 
 import numpy as np
 
 from engine.images.morphology import MorphologyConfig, failures, measure
-from engine.images.power import radial_amplitude
-from engine.sources.galaxy_files import skirt_pixels
+from engine.images.own_size import SIZE_CHANNEL, at_own_size, has_size
+from engine.images.power import radial_amplitude, stacked
 from models.evaluation.distances import g_minus_i, keep
 from models.evaluation.table import SetMeasures, cuts_for
 from models.evaluation.verdict import Value
 
-SKIRT_G, SKIRT_R, SKIRT_I, SKIRT_SIZE = 0, 1, 2, 4
-"""Channels of SKIRT images; the last says how large they were before they were resized."""
+SKIRT_G, SKIRT_R, SKIRT_I = 0, 1, 2
+"""Channels of SKIRT images."""
+
+MEASURED_AS: dict[str, int] = {}
+"""Part of the settings by which measures are kept: {"version": 2} and so on once `measure_piece` gives other numbers of
+Sersic images than before, or what was kept before would be taken for them."""
 
 Piece = tuple[list[int], np.ndarray]
 """Identifiers and images [B, C, S, S]."""
@@ -31,13 +37,24 @@ def mapper(workers: int, by_ray: bool) -> Iterator[Mapper]:
     """Give what shares work between `workers` processes: of Ray (a cluster's, if RAY_ADDRESS names one), or of a pool."""
     if not by_ray:
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            yield pool.imap
+            yield partial(_in_order, pool, 2 * workers)
         return
     from engine import cluster
     from engine.pipeline import map_tasks
 
     with cluster.connect(cluster.ClusterConfig(num_cpus=workers)):
         yield map_tasks
+
+
+def _in_order(pool: Pool, ahead: int, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """Call a function in a pool, a few items ahead of what is taken: `imap` would read all of them at once."""
+    pending = deque[AsyncResult[Any]]()
+    for item in items:
+        pending.append(pool.apply_async(function, (item,)))
+        if len(pending) == ahead:
+            yield pending.popleft().get()
+    while pending:
+        yield pending.popleft().get()
 
 
 def measures_of(
@@ -47,9 +64,9 @@ def measures_of(
     began = time.monotonic()
     parts = list(mapped(partial(measure_piece, settings), pieces))
     if not parts:
-        raise SystemExit(f"{name}: no image in it")
+        raise SystemExit(f"{name}: no image in it that can be measured")
     morphology = {key: np.concatenate([part[0][key] for part in parts]) for key in parts[0][0]}
-    spectra = np.concatenate([part[1] for part in parts])
+    spectra = stacked(part[1] for part in parts)
     print(
         f"{name}: {len(spectra)} images, {len(spectra) / (time.monotonic() - began):.2f} a second", flush=True
     )
@@ -67,19 +84,9 @@ def tell(name: str, measured: SetMeasures, size: int) -> None:
 def usable(images: np.ndarray) -> np.ndarray:
     """Images [B, C, S, S] of which something can be measured: finite, and constant in no channel but that of size."""
     finite = np.asarray(np.isfinite(images).all((1, 2, 3)))
-    planes = np.where(finite[:, None, None, None], images, 0)[:, :SKIRT_SIZE]
+    bands = images[:, :SIZE_CHANNEL] if has_size(images.shape[1]) else images
+    planes = np.where(finite[:, None, None, None], bands, 0)
     return finite & (planes.max((2, 3)) > planes.min((2, 3))).all(1)
-
-
-def only_usable(pieces: Iterable[Piece]) -> tuple[list[Piece], int]:
-    """Return a set without images of which nothing can be measured, and how many those are."""
-    kept, num_left_out = list[Piece](), 0
-    for ids, images in pieces:
-        good = usable(images)
-        num_left_out += int((~good).sum())
-        if good.any():
-            kept.append(([one for one, is_good in zip(ids, good, strict=True) if is_good], images[good]))
-    return kept, num_left_out
 
 
 def or_none(make: Callable[[], dict[str, Value]], what: str = "distances") -> dict[str, Value]:
@@ -92,32 +99,11 @@ def or_none(make: Callable[[], dict[str, Value]], what: str = "distances") -> di
 
 
 def measure_piece(settings: MorphologyConfig, piece: Piece) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Morphology and power spectra of some images; morphology of SKIRT's at their own size, as published."""
+    """Morphology and power spectra of some images; of SKIRT's at their own size as published, and colours too."""
     ids, images = piece
     measured = measure(at_own_size(images, settings.channel), ids, settings)
-    if images.shape[1] > SKIRT_I:
-        measured |= {"g_minus_i": g_minus_i(images[:, SKIRT_G], images[:, SKIRT_I])}
-    return measured, radial_amplitude(images[:, SKIRT_R if images.shape[1] > 1 else 0])
-
-
-def at_own_size(images: np.ndarray, channel: int) -> list[np.ndarray]:
-    """Return a channel of images [B, C, S, S]; those with a size channel get back the size that it says.
-
-    A PSF, noise and a cut in pixels mean something there only: images were resized to one size to be learned from.
-    Resized linearly and without aliasing, as `engine.sources.galaxy_files` does; brightness keeps its value.
-    """
-    planes = images[:, channel]
-    if images.shape[1] <= SKIRT_SIZE:
-        return list(planes)
-    from skimage.transform import resize  # a second that other sets need not pay
-
-    sides = skirt_pixels(images[:, SKIRT_SIZE].mean((1, 2)))
-    return [
-        np.asarray(resize(plane.astype(np.float64), (side, side), order=1, anti_aliasing=True))
-        for plane, side in zip(planes, sides.tolist(), strict=True)
-    ]
-
-
-def cut_size(num_channels: int, size: int) -> int:
-    """Pixels a side that the published cut in radius is scaled by: SKIRT's is measured in pixels of its own."""
-    return 256 if num_channels > SKIRT_SIZE else size
+    if not has_size(images.shape[1]):
+        return measured, radial_amplitude(images[:, settings.channel])
+    colours = {"g_minus_i": g_minus_i(images[:, SKIRT_G], images[:, SKIRT_I])}
+    spectra = stacked(radial_amplitude(plane[None]) for plane in at_own_size(images, SKIRT_R))
+    return measured | colours, spectra

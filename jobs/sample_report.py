@@ -16,6 +16,7 @@ from engine.commit import Manifest, read_manifest
 from engine.errors import SourceError
 from engine.images.morphology import MORPHOLOGY, MorphologyConfig, measure
 from engine.images.nearest import NEAREST, NearestConfig, features, nearest
+from engine.images.own_size import at_own_size
 from engine.pipeline import map_tasks
 from engine.schema import Arrays, matrix
 from engine.sources.galaxy_files import SKIRT_BANDS
@@ -23,7 +24,7 @@ from engine.storage import Storage
 from engine.train.batches import SPLIT_COLUMN, read_tables
 from jobs.config import JobConfig, Place
 from jobs.report import path_of
-from models.evaluation.distances import cuts_for, g_minus_i, keep
+from models.evaluation.distances import cut_size, cuts_for, g_minus_i, keep
 from models.evaluation.neighbours import Copying, copying
 from models.evaluation.table import SetMeasures, TableConfig
 from models.evaluation.verdict import floor, shown, verdict
@@ -156,38 +157,43 @@ def _measured_set(table: pa.Table, settings: GeneratorConfig, how: MorphologyCon
     """Images of one channel, and their morphology; with the bands of SKIRT their colours too."""
     bands = _square(table, settings)
     images = bands[:, how.channel]
-    measured = _morphology(table, images, how)
+    measured = _morphology(table, bands, how)
     if settings.num_channels == SKIRT_BANDS + 1:
         measured |= {"g_minus_i": g_minus_i(bands[:, SKIRT_G], bands[:, SKIRT_I])}
     return ImageSet(images, measured)
 
 
 def _left_out(real: ImageSet, generated: ImageSet, settings: GeneratorConfig) -> str:
-    cuts = cuts_for(settings.size)
+    cuts = cuts_for(cut_size(settings.num_channels, settings.size))
     ours, theirs = (keep(one.morphology, cuts).told for one in (real, generated))
     return f"Real images: {ours}; generated ones: {theirs}."
 
 
-def _morphology(table: pa.Table, images: np.ndarray, how: MorphologyConfig) -> Arrays:
-    """Values that the rows have already, or measured on all CPUs."""
+def _morphology(table: pa.Table, bands: np.ndarray, how: MorphologyConfig) -> Arrays:
+    """Values that the rows have already, or measured on all CPUs, at the size that images say they had."""
     names = [column.name for column in MORPHOLOGY]
     if {*names} <= {*table.column_names}:
         return {name.removeprefix(PREFIX): table[name].to_numpy() for name in names}
     ids = table["object_id"].to_pylist()
-    pieces = [(images[n : n + PIECE], ids[n : n + PIECE]) for n in range(0, len(images), PIECE)]
+    pieces = [(bands[n : n + PIECE], ids[n : n + PIECE]) for n in range(0, len(bands), PIECE)]
     parts = list(map_tasks(partial(_measured, how), pieces))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _measured(how: MorphologyConfig, piece: tuple[np.ndarray, Sequence[int]]) -> Arrays:
-    return measure(*piece, how)
+    bands, ids = piece
+    return measure(at_own_size(bands, how.channel), ids, how)
 
 
 def _distances(
     real: ImageSet, generated: ImageSet, others: ImageSet | None, settings: GeneratorConfig
 ) -> tuple[list[tuple[str, str, str]], str, str]:
-    """Quantities with intervals and floors, as text, or why there are none; and what the floor is."""
-    config = TableConfig(size=settings.size)
+    """Quantities with intervals and floors, as text, or why there are none; and what the floor is.
+
+    Power is of the measured channel at the common size of all images; of images with a size channel the publication, and
+    `benchmarks.generator_metrics`, take it of the r band at their own size.
+    """
+    config = TableConfig(size=cut_size(settings.num_channels, settings.size))
     ours, theirs = _compared(real, settings), _compared(generated, settings)
     try:
         found = verdict(ours[0], theirs[0], (ours[1], theirs[1]), config)

@@ -25,6 +25,7 @@ from engine.config import Config
 from engine.images.bands import BANDS, Band
 from engine.images.columns import OBJECT_ID
 from engine.images.galaxies import image_column
+from engine.images.own_size import at_own_size
 from engine.schema import Arrays, column_array, matrix, set_column
 from engine.stage import Resources, UnitTable
 
@@ -213,6 +214,8 @@ def _nothing(flag: int) -> dict[str, float]:
 class MeasureMorphology:
     """Stage: adds `MORPHOLOGY` to rows of galaxies, so that workers share what takes long.
 
+    Images that have a size channel are measured at their own size (`engine.images.own_size`), as published.
+
     Parameters
     ----------
     size, channels
@@ -254,7 +257,7 @@ class MeasureMorphology:
 
     def _apply(self, table: UnitTable) -> UnitTable:
         shape = (-1, self.channels, self.size, self.size)
-        images = matrix(table.rows, self.image).reshape(shape)[:, self.config.channel]
+        images = at_own_size(matrix(table.rows, self.image).reshape(shape), self.config.channel)
         measured = measure(images, table.rows["object_id"].to_pylist(), self.config)
         rows = table.rows
         for column, values in zip(MORPHOLOGY, measured.values(), strict=True):

@@ -65,17 +65,23 @@ def nearest(
     ValueError
         If there are fewer than two real images, or all are the same.
     """
+    return nearest_of(features(images, config), reference, config.side)
+
+
+def nearest_of(found: np.ndarray, reference: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Do the same for images of which only `features` [N, F] of `side` blocks are left: blocks turn as images do."""
     spread = float(np.sqrt(np.mean((reference - reference.mean(0)) ** 2))) if len(reference) > 1 else 0.0
     if not spread > 0:
         raise ValueError(f"{len(reference)} real images that do not differ: nothing to measure distances by")
-    best, row = np.full(len(images), np.inf), np.zeros(len(images), np.int64)
+    best, row = np.full(len(found), np.inf), np.zeros(len(found), np.int64)
+    blocks = found.reshape(len(found), -1, side, side)
     for element in range(8):
-        turned = np.rot90(images, element % 4, (-2, -1))
+        turned = np.rot90(blocks, element % 4, (-2, -1))
         turned = turned[..., ::-1] if element >= 4 else turned
-        squares = _squares(features(turned, config), reference)
-        found = squares.argmin(1)
-        value = squares[np.arange(len(squares)), found]
-        row, best = np.where(value < best, found, row), np.minimum(value, best)
+        squares = _squares(turned.reshape(found.shape), reference)
+        nearest_row = squares.argmin(1)
+        value = squares[np.arange(len(squares)), nearest_row]
+        row, best = np.where(value < best, nearest_row, row), np.minimum(value, best)
     return np.sqrt(np.maximum(best, 0) / reference.shape[1]) / spread, row
 
 

@@ -7,6 +7,7 @@ Holzschuh et al. (2022), MNRAS 515, 652, Sect. 4, and its released code (`radial
 
 # B = images, S = pixels a side, R = radial bins, M = modes
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -29,21 +30,22 @@ def radial_amplitude(images: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     images
-        [B, S, S], S even.
+        [B, S, S].
 
     Returns
     -------
     numpy.ndarray
-        float64 [B, R], R = floor(S / sqrt(2)) + 1: mean of ``|F(k)| / S**2`` over modes with ``r <= |k| < r + 1``, in the
-        unit of the image. Bin 0 is the absolute value of the image's mean. Bins beyond S / 2 are corners only.
+        float64 [B, R], R = floor(S / sqrt(2)) + 1, of odd S floor((S - 1) / sqrt(2)) + 1: mean of ``|F(k)| / S**2`` over modes with ``r <= |k| < r + 1``, in the
+        unit of the image. Bin 0 is the absolute value of the image's mean. Bins beyond S / 2 are corners only. Of odd S
+        the published code bins about a point half a mode away from frequency 0, here it is frequency 0.
 
     Raises
     ------
     ValueError
-        If images are not square, or S is odd: the zero frequency would not lie where bins are centred.
+        If images are not square.
     """
-    if images.ndim != 3 or images.shape[1] != images.shape[2] or images.shape[1] % 2:
-        raise ValueError(f"images have shape {images.shape}, expected [B, S, S] with S even")
+    if images.ndim != 3 or images.shape[1] != images.shape[2]:
+        raise ValueError(f"images have shape {images.shape}, expected [B, S, S]")
     size = images.shape[1]
     wave = np.fft.fftfreq(size, 1 / size)
     radius = np.hypot(wave, wave[:, None]).astype(np.int64).ravel()
@@ -55,36 +57,52 @@ def radial_amplitude(images: np.ndarray) -> np.ndarray:
     return result
 
 
-def modes_of(spectra: np.ndarray, variant: Variant) -> list[np.ndarray]:
+def stacked(spectra: Iterable[np.ndarray]) -> np.ndarray:
+    """Put spectra [B, R] of images of several sizes into one array: NaN beyond the bins of the smaller ones."""
+    parts = list(spectra)
+    most = max(part.shape[1] for part in parts)
+    tails = (((0, 0), (0, most - part.shape[1])) for part in parts)
+    return np.concatenate(
+        [np.pad(part, tail, constant_values=np.nan) for part, tail in zip(parts, tails, strict=True)]
+    )
+
+
+def modes_of(spectra: np.ndarray, variant: Variant) -> dict[int, np.ndarray]:
     """Divide spectra into modes.
 
     Parameters
     ----------
     spectra
-        [B, R] as `radial_amplitude` returns them.
+        [B, R] as `radial_amplitude` returns them, or `stacked`: each image has the bins before its first NaN.
     variant
         Which division.
 
     Returns
     -------
-    list of numpy.ndarray
-        15 arrays [B] if `released`. If `partitions` [B x bins] each, 15 of them for images of 256 pixels; those ranges
-        that hold no bin of smaller images are left out (14 remain at 64 and 128 pixels).
+    dict
+        Number of a mode, 0 to 14, to its values. If `released`, bin 0 to 14 of the images that have it. If `partitions`,
+        all bins of all images, each by its share of that image's highest frequency; those ranges that hold no bin are
+        left out (14 remain of images of 64 and 128 pixels, 15 of 256).
 
     Raises
     ------
     ValueError
-        If there are fewer than 15 bins.
+        If no image has 15 bins.
     """
     num_bins = spectra.shape[1]
     if num_bins < NUM_MODES:
         raise ValueError(
             f"spectra have {num_bins} bins, {NUM_MODES} are needed: images of 20 pixels at least"
         )
+    counts = (~np.isnan(spectra)).sum(axis=1)
     if variant == "released":
-        return list(spectra[:, :NUM_MODES].T)
-    mode = partition_of_bins(num_bins)
-    return [spectra[:, mode == number].ravel() for number in np.unique(mode)]
+        return {number: spectra[counts > number, number] for number in range(NUM_MODES)}
+    found: dict[int, list[np.ndarray]] = {}
+    for count in np.unique(counts).tolist():
+        rows, mode = spectra[counts == count, :count], partition_of_bins(count)
+        for number in np.unique(mode).tolist():
+            found.setdefault(number, []).append(rows[:, mode == number].ravel())
+    return {number: np.concatenate(parts) for number, parts in sorted(found.items())}
 
 
 def partition_of_bins(num_bins: int) -> np.ndarray:
@@ -92,7 +110,7 @@ def partition_of_bins(num_bins: int) -> np.ndarray:
 
     Images of few pixels may leave some of the lowest ranges empty.
     """
-    share = np.arange(num_bins) / (num_bins - 1)
+    share = np.arange(num_bins) / max(num_bins - 1, 1)
     return np.where(share > 0, 1 + np.searchsorted(_upper_edges(), share, side="left"), 0)
 
 

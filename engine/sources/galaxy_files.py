@@ -22,6 +22,7 @@ from pydantic import Field
 from engine.config import Config
 from engine.errors import SourceError
 from engine.fits import read_hdus
+from engine.images.own_size import size_channel
 from engine.locations import FileInfo
 from engine.sources.galaxies import Galaxy, GalaxyConfig, GalaxySource, centre_crop, id_of
 from engine.stage import Rejection, UnitTable
@@ -32,8 +33,6 @@ SKIRT_BANDS = 4
 """g, r, i, z: the first planes of a file."""
 SMALLEST_SKIRT = 64
 """Pixels a side below which an image is left out."""
-LEAST_SIZE, MOST_SIZE = 2.0, 2516.0
-"""Sides [pixel] that the size channel maps to 0 and 1, logarithmically."""
 
 
 class FilesConfig(GalaxyConfig):
@@ -128,7 +127,7 @@ class SkirtSource(FilesSource):
     """`broadband_*.fits`: g, r, i, z resized to one size, and as a fifth channel how large they were.
 
     The middle half of each side is taken and resized, linearly and without aliasing, so brightness keeps its value.
-    Pixels have no size in arcsec; theirs in kpc follows from the fifth channel (`skirt_pixels`).
+    Pixels have no size in arcsec; theirs in kpc follows from the fifth channel (`engine.images.own_size`).
     """
 
     prefix: ClassVar[str] = "broadband_"
@@ -169,20 +168,3 @@ def _check_skirt(planes: np.ndarray, where: str) -> None:
         raise SourceError("image is smaller than asked for", where, got, expected, reason="too_small")
     if not np.isfinite(planes).all():
         raise SourceError("image has pixels that are NaN or infinite", where, reason="not_finite")
-
-
-def size_channel(side: float) -> float:
-    """Value of the fifth channel for an image of `side` pixels, 0 at 2 and 1 at 2516."""
-    return math.log(side / LEAST_SIZE) / math.log(MOST_SIZE / LEAST_SIZE)
-
-
-def skirt_pixels(channel: np.ndarray) -> np.ndarray:
-    """Sides of the cropped images by their fifth channel [pixel], int64, 2 to 2516: as the published code undoes it.
-
-    Parameters
-    ----------
-    channel
-        Mean of the fifth channel, any shape.
-    """
-    side = LEAST_SIZE * np.exp(np.asarray(channel, np.float64) * math.log(MOST_SIZE / LEAST_SIZE))
-    return np.clip(side / 2, LEAST_SIZE, MOST_SIZE).astype(np.int64)

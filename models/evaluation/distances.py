@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.images.own_size import has_size
 from models.evaluation.wasserstein import (
     MIN_SAMPLES,
     checked,
@@ -96,6 +97,11 @@ def cuts_for(size: int) -> dict[str, tuple[float, float]]:
     """Return `CUTS` for images of the same field with `size` pixels a side: radii scale with it."""
     low, high = CUTS["rhalf_circ"]
     return CUTS | {"rhalf_circ": (low, high * size / 256)}
+
+
+def cut_size(num_channels: int, size: int) -> int:
+    """Pixels a side that the published cut in radius is scaled by: images with a size channel are measured at their own."""
+    return 256 if has_size(num_channels) else size
 
 
 def keep(measured: Measured, cuts: Mapping[str, tuple[float, float]] = CUTS) -> Kept:

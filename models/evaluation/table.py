@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from engine.images.power import modes_of
+from engine.images.power import Variant, modes_of
 from models.evaluation.distances import (
     Measured,
     average,
@@ -32,7 +32,7 @@ class SetMeasures:
     morphology
         Values of `engine.images.morphology.MEASURES` [N], NaN where undefined; of multi-band sets `g_minus_i` too.
     spectra
-        `engine.images.power.radial_amplitude`, [N, R].
+        `engine.images.power.radial_amplitude`, [N, R], of images of several sizes `stacked`.
     num_unusable
         Images there were beside these N, which are not finite or constant: nothing can be measured of them.
     """
@@ -92,7 +92,8 @@ def compare(real: SetMeasures, generated: SetMeasures, config: TableConfig | Non
     -------
     dict
         The eight properties [sigma]; `morphology`, their mean; `power`, the mean of the released modes [dex];
-        `power_partitions`, that of the intended ones; with `g_minus_i`: `colour_early`, `colour_late` [mag], `bulge`; and
+        `power_partitions`, that of the intended ones that have
+        `min_samples` values; with `g_minus_i`: `colour_early`, `colour_late` [mag], `bulge`; and
         `average`, the mean of the groups, with `power` as released.
 
     Raises
@@ -136,15 +137,20 @@ def _morphology(ours: Measured, theirs: Measured, config: TableConfig) -> Group:
 
 def _power(real: SetMeasures, generated: SetMeasures, config: TableConfig) -> Group:
     released, partitions = (
-        power_distances(
-            modes_of(real.spectra, variant),
-            modes_of(generated.spectra, variant),
-            config.histogram,
-            config.min_samples,
-        )
+        power_distances(*_modes(real, generated, variant, config), config.histogram, config.min_samples)
         for variant in ("released", "partitions")
     )
     return {"power": float(np.mean(released)), "power_partitions": float(np.mean(partitions))}, released
+
+
+def _modes(
+    real: SetMeasures, generated: SetMeasures, variant: Variant, config: TableConfig
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Modes of both sets; ranges of frequency that few images are large enough for are left out."""
+    ours, theirs = (modes_of(one.spectra, variant) for one in (real, generated))
+    least = config.min_samples if variant == "partitions" else 0
+    numbers = [n for n in ours if n in theirs and min(len(ours[n]), len(theirs[n])) >= least]
+    return [ours[n] for n in numbers], [theirs[n] for n in numbers]
 
 
 def _colours(ours: Measured, theirs: Measured, config: TableConfig) -> Group:

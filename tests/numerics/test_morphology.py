@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pyarrow as pa
 import pytest
+from skimage.transform import resize
 
 from engine.errors import SchemaError
 from engine.images.galaxies import galaxy_columns, image_column
@@ -21,7 +22,8 @@ from engine.images.morphology import (
     measure,
     segment,
 )
-from engine.schema import arrow_schema, packed_array
+from engine.images.own_size import size_channel
+from engine.schema import arrow_schema, column_array, packed_array, set_column
 from engine.stage import REJECTED, UnitTable, check
 from engine.synthetic.sersic_render import SersicParameters, pixel_arcsec, render
 
@@ -125,6 +127,20 @@ def test_stage_adds_its_columns(galaxy: np.ndarray) -> None:
     assert empty.rows.schema.equals(done.rows.schema)
     with pytest.raises(ValueError, match="channel 2 of images with 1 channels"):
         MeasureMorphology(SIZE, 1, PUBLISHED["skirt"])
+
+
+def test_stage_measures_images_that_say_their_size_at_it(galaxy: np.ndarray) -> None:
+    size = 2 * SIZE  # as if it had been half as large before
+    large = resize(galaxy, (size, size), order=1)
+    images = np.stack([large, large, large, large, np.full_like(large, size_channel(2 * SIZE + 0.5))])
+    column = image_column(size, 5)
+    rows = set_column(pa.table({"object_id": [5]}), column, column_array(column, images.reshape(1, -1)))
+    stage = MeasureMorphology(size, 5, MorphologyConfig(channel=2))
+    done = stage.open()(UnitTable(rows, arrow_schema(REJECTED).empty_table(), 1)).rows
+    alone = measure([galaxy], [5], stage.config)
+    assert done["morph_rhalf_circ"][0].as_py() == pytest.approx(alone["rhalf_circ"][0], rel=0.05), (
+        "its own pixels"
+    )
 
 
 def test_stage_fits_behind_any_source_of_galaxies() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.images.power import modes_of, partition_of_bins, radial_amplitude
+from engine.images.power import modes_of, partition_of_bins, radial_amplitude, stacked
 
 
 def test_white_noise_is_flat_at_its_level() -> None:
@@ -41,7 +41,7 @@ def test_spectrum_does_not_change_with_shifts_and_quarter_turns() -> None:
 def test_released_modes_are_the_first_15_bins() -> None:
     spectra = np.arange(2 * 46.0).reshape(2, 46)
     modes = modes_of(spectra, "released")
-    assert [mode.tolist() for mode in modes] == [[float(k), 46.0 + k] for k in range(15)]
+    assert [mode.tolist() for mode in modes.values()] == [[float(k), 46.0 + k] for k in range(15)]
 
 
 def test_partitions_cover_all_bins_and_widen() -> None:
@@ -52,7 +52,7 @@ def test_partitions_cover_all_bins_and_widen() -> None:
     assert (counts > 0).all()
     assert mode[-1] == 14
     assert (np.diff(counts[3:]) >= -1).all(), "wider and wider"
-    assert sum(len(values) for values in modes_of(np.ones((3, 182)), "partitions")) == 3 * 182
+    assert sum(len(values) for values in modes_of(np.ones((3, 182)), "partitions").values()) == 3 * 182
 
 
 def test_partitions_are_the_published_ones() -> None:
@@ -65,11 +65,41 @@ def test_partitions_are_the_published_ones() -> None:
 def test_ranges_without_a_bin_are_left_out(size: int, num: int) -> None:
     modes = modes_of(radial_amplitude(np.ones((2, size, size))), "partitions")
     assert len(modes) == num
-    assert all(len(mode) for mode in modes)
+    assert all(len(mode) for mode in modes.values())
 
 
-def test_odd_or_small_images_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"shape \(1, 5, 5\), expected \[B, S, S\] with S even"):
-        radial_amplitude(np.ones((1, 5, 5)))
+@pytest.mark.parametrize("size", [32, 33])
+def test_the_bins_of_odd_sizes_are_about_frequency_0_too(size: int) -> None:
+    x = np.arange(size)
+    image = 2.0 + 4.0 * np.cos(2 * np.pi * 5 * x / size)
+    (spectrum,) = radial_amplitude(np.broadcast_to(image, (1, size, size)))
+    assert spectrum[0] == pytest.approx(2.0)
+    assert np.delete(spectrum, [0, 5]) == pytest.approx(0, abs=1e-12)
+    assert len(spectrum) == np.floor((size // 2) * np.sqrt(2)) + 1
+
+
+def test_images_of_several_sizes_share_modes_by_frequency() -> None:
+    """Noise of one pixel scale: each image's bins go where its own division puts them, and padding nowhere."""
+    rng = np.random.default_rng(1)
+    sizes = [24, 64, 129, 256]
+    alone = [radial_amplitude(rng.normal(size=(1, size, size))) for size in sizes]
+    together = stacked(alone)
+    assert together.shape == (4, 182)
+    released, partitions = (modes_of(together, variant) for variant in ("released", "partitions"))
+    for number in range(15):
+        assert released[number].tolist() == [one[0, number] for one in alone]
+        parts = [modes_of(one, "partitions").get(number, np.empty(0)) for one in alone]
+        assert sorted(partitions[number]) == sorted(np.concatenate(parts))
+    assert sum(map(len, partitions.values())) == sum(one.size for one in alone)
+
+
+def test_an_image_with_few_bins_takes_part_in_those_that_it_has() -> None:
+    spectra = stacked([np.ones((1, 2)), np.full((2, 46), 3.0)])
+    assert [len(mode) for mode in modes_of(spectra, "released").values()] == [3, 3, *[2] * 13]
+
+
+def test_small_or_oblong_images_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"shape \(1, 5, 6\), expected \[B, S, S\]"):
+        radial_amplitude(np.ones((1, 5, 6)))
     with pytest.raises(ValueError, match="spectra have 12 bins, 15 are needed"):
         modes_of(radial_amplitude(np.ones((1, 16, 16))), "released")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import wasserstein_distance
 
-from engine.images.power import radial_amplitude
+from engine.images.power import modes_of, radial_amplitude, stacked
 from models.evaluation import distances, wasserstein
 from models.evaluation.distances import PROPERTIES
 from models.evaluation.table import SetMeasures, TableConfig, compare
@@ -210,6 +210,27 @@ def test_table_of_several_bands_has_a_third_group() -> None:
     row = compare(real, real.take(np.arange(60)), TableConfig(min_samples=10))
     colour = np.mean([row[name] for name in ("colour_early", "colour_late", "bulge")])
     assert row["average"] == pytest.approx(np.mean([row["morphology"], row["power"], colour]))
+
+
+def of_sizes(seed: int, scale: float = 1.0) -> SetMeasures:
+    """Fifty images of 64 pixels, and five of 256, which alone have bins in the second range of frequency."""
+    rng = np.random.default_rng(seed)
+    spectra = [
+        radial_amplitude(scale * rng.normal(1.0, 0.5, shape)) for shape in ((50, 64, 64), (5, 256, 256))
+    ]
+    return SetMeasures(sample(55, seed), stacked(spectra))
+
+
+def test_sets_of_images_of_several_sizes_are_compared_in_the_ranges_that_enough_of_them_have() -> None:
+    real, made = of_sizes(1), of_sizes(2, scale=10.0)
+    assert len(modes_of(real.spectra, "partitions")[1]) == 10
+    row = compare(real, made)
+    assert row["power"] == pytest.approx(1.0, abs=0.05), "a dex"
+    assert row["power_partitions"] == pytest.approx(1.0, abs=0.05)
+    first, second = (modes_of(one.spectra, "partitions") for one in (real, made))
+    numbers = [number for number in first if number != 1]
+    expected = distances.power_distances([first[n] for n in numbers], [second[n] for n in numbers])
+    assert row["power_partitions"] == pytest.approx(np.mean(expected))
 
 
 def test_measures_of_different_length_are_refused() -> None:

@@ -7,10 +7,10 @@ import pytest
 from astropy.io import fits
 
 from engine.config import Config
+from engine.images.own_size import size_channel, skirt_pixels
 from engine.schema import matrix
 from engine.sources import SOURCES
 from engine.sources.galaxies import GalaxySource
-from engine.sources.galaxy_files import size_channel, skirt_pixels
 from engine.stage import UnitTable, run_local
 from engine.synthetic.sersic import write_cube
 from tests.galaxies import noise, write_broadband, write_real_galaxies, write_shera_stamps

@@ -11,15 +11,17 @@ import pytest
 import torch
 
 from benchmarks import generator_metrics, generators
+from benchmarks.gathering import Passing
 from benchmarks.keeping import content_of, kept_arrays, kept_numbers
-from benchmarks.measuring import at_own_size, cut_size, measures_of, only_usable, tell, usable
+from benchmarks.measuring import measure_piece, measures_of, tell, usable
 from benchmarks.sersic_generators import NUM_CHECKS, batches_of, pieces, sersic_images, settings_for, trained
 from engine.images.morphology import PUBLISHED
+from engine.images.nearest import NearestConfig
+from engine.images.own_size import at_own_size, size_channel
 from engine.images.power import radial_amplitude
-from engine.sources.galaxy_files import size_channel
 from engine.train.epochs import module_weights
 from models import MODELS
-from models.evaluation.distances import PROPERTIES
+from models.evaluation.distances import PROPERTIES, cut_size
 from models.evaluation.table import SetMeasures
 from models.evaluation.verdict import Value, verdict
 from models.spec import Batch, TrainTask
@@ -69,7 +71,7 @@ def test_failures_of_a_set_are_counted_and_told(capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().out
     assert "'not_detected': 2" in printed or "'failed': 2" in printed
     assert "3 of 5 kept (2 undefined)" in printed
-    with pytest.raises(SystemExit, match="nothing: no image in it"):
+    with pytest.raises(SystemExit, match="nothing: no image in it that can be measured"):
         measures_of([], PUBLISHED["sersic"], map, "nothing")
 
 
@@ -81,9 +83,11 @@ def test_images_without_light_or_not_finite_are_unusable() -> None:
     images[3, 4] = np.inf
     assert usable(images).tolist() == [True, False, False, False, True]
     assert not usable(np.ones((1, 1, 8, 8)))[0]
-    kept, num = only_usable([([7, 8, 9], images[:3]), ([10], images[3:4]), ([11], images[4:])])
-    assert [ids for ids, _ in kept] == [[7], [11]]
-    assert num == 3
+    passing = Passing(
+        [([7, 8, 9], images[:3]), ([10], images[3:4]), ([11], images[4:])], NearestConfig(), None, None
+    )
+    assert [ids for ids, _ in passing] == [[7], [11]]
+    assert passing.num_unusable == 3
 
 
 def test_tables_show_what_a_family_lacks_and_hundredths() -> None:
@@ -97,7 +101,14 @@ def test_tables_show_what_a_family_lacks_and_hundredths() -> None:
     )
     assert text[1].split() == ["average", "7.19", "1.00", "[0.80,", "1.20]"]
     assert text[2].split() == ["fid", "0.55"]
-    assert generator_metrics.by_inception("", np.zeros((1, 1, 4, 4)), np.zeros((1, 1, 4, 4))) == {}
+
+
+def test_tables_say_which_power_spectra_are_the_published_ones() -> None:
+    row = {"power": Value(0.05), "power_partitions": Value(0.06)}
+    for lines in (generators.table({"floor": row}), generator_metrics.lines(row, row)):
+        assert lines[1].startswith("power (released, averaged) ")
+        assert lines[2].startswith("power (partitions, intended) ")
+        assert len({len(line) for line in lines}) == 1, "columns are aligned"
 
 
 def test_a_result_is_read_again_with_its_own_settings_only(tmp_path: Path) -> None:
@@ -166,6 +177,9 @@ def test_a_set_is_measured_anew_when_its_images_differ(
         found = generators.measures(args, map, "set", images)
         np.testing.assert_allclose(found.morphology["gini"], images.mean(1), rtol=1e-5)
     assert seen == [4, 4]
+    monkeypatch.setattr(generators, "MEASURED_AS", {"version": 2})
+    generators.measures(args, map, "set", first)
+    assert seen == [4, 4, 4], "measures of other code are not taken"
 
 
 def noise_images(rows: int, seed: int) -> np.ndarray:
@@ -205,7 +219,9 @@ def test_copies_of_training_images_are_told_beside_a_floor_of_as_many(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     real, training = (list(pieces(noise_images(n, seed), 64)) for n, seed in ((40, 1), (100, 2)))
-    copies = generator_metrics.first_of(training, 30)
+    copies = [
+        (ids[:most], images[:most]) for (ids, images), most in zip(training, (8, 8, 8, 6), strict=False)
+    ]
     found = generator_metrics.compared(metrics_arguments(), PUBLISHED["sersic"], real, copies, training)
     assert found["distances"]["nearer"].value == 1
     assert found["floor"]["precision"] == found["distances"]["precision"], "the same 30 images are its floor"
@@ -280,7 +296,8 @@ def test_without_training_images_the_floor_is_between_halves(capsys: pytest.Capt
 
 def test_scaling_measures_all_images_with_each_number_of_workers(measured_here: list[int]) -> None:
     real = list(pieces(noise_images(20, 1), 64))
-    head, *rows = generator_metrics.scaling(metrics_arguments(scaling=[1, 2]), real, PUBLISHED["sersic"])
+    rates = generator_metrics.scaling(metrics_arguments(scaling=[1, 2]), real, PUBLISHED["sersic"])
+    head, *rows = generator_metrics.scaling_lines(rates)
     assert head.split()[:2] == ["workers", "images/s"]
     assert [row.split()[0] for row in rows] == ["1", "2"]
     assert rows[0].split()[2] == "1.00"
@@ -296,3 +313,18 @@ def test_skirt_images_are_measured_at_the_size_that_their_fifth_channel_says() -
     (plain,) = at_own_size(images[:1, :1], 0)
     np.testing.assert_array_equal(plain, images[0, 0])
     assert (cut_size(5, 64), cut_size(1, 64)) == (256, 64)
+    nircam = np.ones((1, 6, 64, 64))
+    assert at_own_size(nircam, 2)[0].shape == (64, 64), "six channels are bands"
+
+
+def test_power_of_skirt_images_is_that_of_the_r_band_at_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wave of 12 cycles an image of 96 pixels, resized to 64: bins are of the 96, and there are as many."""
+    monkeypatch.setattr("benchmarks.measuring.measure", lambda *_: {})
+    images = np.random.default_rng(1).normal(5, 0.01, (2, 5, 64, 64))
+    images[0, 1] += np.cos(2 * np.pi * 12 * np.arange(64) / 64)
+    images[0, 4], images[1, 4] = size_channel(192.5), size_channel(67.0)
+    _, spectra = measure_piece(PUBLISHED["skirt"], ([1, 2], images))
+    assert (~np.isnan(spectra)).sum(axis=1).tolist() == [68, 23], "96 and 33 pixels a side"
+    assert 1 + spectra[0, 1:68].argmax() == 12
+    found = measures_of([([1], images[:1]), ([2], images[1:])], PUBLISHED["skirt"], map, "skirt")
+    np.testing.assert_array_equal(found.spectra, spectra)

@@ -16,6 +16,7 @@ from catalogs.sample_sets import Findings, ImageSet
 from engine.checkpoint import Checkpoint
 from engine.images.galaxies import image_column
 from engine.images.morphology import MEASURES, MORPHOLOGY, MorphologyConfig
+from engine.images.own_size import size_channel
 from engine.schema import column_array, matrix, set_column
 from jobs import sample_report as job
 from jobs.config import AugmentConfig, JobConfig, Place
@@ -200,6 +201,30 @@ def test_images_of_the_bands_of_skirt_have_a_colour() -> None:
     assert (
         "g_minus_i" not in job._measured_set(table_of_one(measured), SETTINGS, MorphologyConfig()).morphology
     )
+
+
+def test_images_that_say_their_size_are_measured_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def measured(images: list[np.ndarray], keys: list[int], how: MorphologyConfig) -> dict[str, np.ndarray]:
+        seen.extend(image.shape for image in images)
+        return {"gini": np.zeros(len(keys))}
+
+    monkeypatch.setattr(job, "measure", measured)
+    monkeypatch.setattr(job, "map_tasks", map)
+    bands = np.ones((2, 5, 16, 16))
+    bands[:, 4] = np.array([size_channel(64.5), size_channel(20.5)])[:, None, None]
+    job._morphology(pa.table({"object_id": [1, 2]}), bands, MorphologyConfig(channel=2))
+    job._morphology(pa.table({"object_id": [1, 2]}), bands[:, :1], MorphologyConfig())
+    assert seen == [(32, 32), (10, 10), (16, 16), (16, 16)]
+    named = {"rhalf_circ": np.full(20, 40.0)}
+    large = replace(image_set(1, 20), morphology=image_set(1, 20).morphology | named)
+    one, five = (
+        replace(SETTINGS, size=64, num_channels=n, stretched_mean=(0.0,) * n, stretched_std=(1.0,) * n)
+        for n in (1, 5)
+    )
+    assert "Real images: 0 of 20" in job._left_out(large, large, one), "15 pixels of 64"
+    assert "Real images: 20 of 20" in job._left_out(large, large, five), "60 of its own"
 
 
 def table_of_one(measured: pa.Table) -> pa.Table:

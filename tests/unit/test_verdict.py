@@ -8,9 +8,10 @@ import torch
 from scipy.stats import mannwhitneyu
 from torch import Tensor, nn
 
+from models.evaluation import neighbours
 from models.evaluation.frechet import frechet_distance, inception, kernel_distance, pictures
 from models.evaluation.intervals import bootstrap, by_halves
-from models.evaluation.neighbours import copying, precision_recall
+from models.evaluation.neighbours import copying, precision_recall, squared_distances
 from models.evaluation.verdict import UNITS, Value, coverage, floor, nearness, shown, verdict
 from models.evaluation.wasserstein import wasserstein
 from tests.unit.test_evaluation import measures
@@ -140,6 +141,28 @@ def test_precision_is_that_of_a_loop_over_all_pairs() -> None:
     inside = [any(np.linalg.norm(one - real, axis=1) <= reach(real, 3)) for one in made]
     covered = [any(np.linalg.norm(one - made, axis=1) <= reach(made, 3)) for one in real]
     assert precision_recall(real, made) == pytest.approx((np.mean(inside), np.mean(covered)))
+
+
+def test_neighbours_in_blocks_of_rows_are_those_of_the_full_computation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, made = normal((70, 3), 1), normal((45, 3), 2, 0.5)
+    between = squared_distances(real, made)
+    reach = [np.sort(squared_distances(one, one), axis=1)[:, 3] for one in (real, made)]
+    whole = (between <= reach[0][:, None]).any(0).mean(), (between <= reach[1]).any(1).mean()
+    largest = 0
+
+    def watched(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        nonlocal largest
+        largest = max(largest, len(first) * len(second))
+        return squared_distances(first, second)
+
+    monkeypatch.setattr(neighbours, "squared_distances", watched)
+    for most in (1, 8 * 70 * 11, neighbours.BLOCK_BYTES):
+        largest = 0
+        monkeypatch.setattr(neighbours, "BLOCK_BYTES", most)
+        assert precision_recall(real, made) == whole
+        assert largest <= max(most // 8, 70)
 
 
 def test_features_that_say_nothing_are_refused() -> None:
