@@ -27,7 +27,7 @@ from jobs.report import path_of
 from models.evaluation.distances import cut_size, cuts_for, g_minus_i, keep
 from models.evaluation.neighbours import Copying, copying
 from models.evaluation.table import SetMeasures, TableConfig
-from models.evaluation.verdict import floor, shown, verdict
+from models.evaluation.verdict import floor, label, shown, verdict
 from models.generators.config import GeneratorConfig
 
 PIECE = 16
@@ -36,8 +36,6 @@ PREFIX = "morph_"
 SKIRT_G, SKIRT_I = 0, 2
 """Channels of images of g, r, i, z and size, as `engine.sources.galaxy_files` gives them."""
 SHOWN = {"image", "object_id", NEAREST[0].name, *(column.name for column in MORPHOLOGY)}
-LABELS = {"power": "power (released, averaged)", "power_partitions": "power (partitions, intended)"}
-"""What quantities are called in the table, where their names do not say it."""
 FLOOR_OF_SETS = "the same of as many other real images instead of generated ones. What lies no higher cannot be told from the real set."
 FLOOR_OF_HALVES = (
     "the same between halves of the real set, as there are not enough other real images. Halves are smaller than the sets "
@@ -203,7 +201,7 @@ def _distances(
     rows = []
     for name, value in found.items():
         least = f"{beside[name]:.4f}" if name in beside else ""
-        rows.append((LABELS.get(name, name), shown(value, 1.0, 4), least))
+        rows.append((label(name), shown(value, 1.0, 4), least))
     return rows, "", FLOOR_OF_SETS if others else FLOOR_OF_HALVES
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import generator_metrics, generators
+from benchmarks import generator_metrics, generators, sersic_generators
 from benchmarks.gathering import Passing
 from benchmarks.keeping import content_of, kept_arrays, kept_numbers
 from benchmarks.measuring import measure_piece, measures_of, tell, usable
@@ -148,9 +148,14 @@ def test_weights_of_another_training_are_not_taken_for_those_asked_for(name: str
     assert before != after
 
 
-def test_more_samples_are_of_the_weights_that_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_more_samples_are_of_the_weights_that_are_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generators, "NUM_CHECKED", 8)
+    monkeypatch.setattr(sersic_generators, "NUM_CHECKS", 1)
+    monkeypatch.setattr(sersic_generators, "TRIAL_STEPS", 2)
     args = argparse.Namespace(
-        core_s=0.5, size=16, batch_rows=8, num_train=64, preset="tiny", device="cpu", folder=tmp_path, num=2
+        core_s=0.01, size=16, batch_rows=8, num_train=64, preset="tiny", device="cpu", folder=tmp_path, num=2
     )
     few = generators.samples(args, "image_vae")["image"]
     args.num = 4
