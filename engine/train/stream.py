@@ -19,11 +19,6 @@ from engine.train.standins import StandIns
 from engine.units import FileRef
 
 
-BLOCK_BYTES = 16 << 20
-"""Of a block: the first batch of an epoch waits for a whole one, which with Ray's 128 MiB takes seconds where rows are made
-on the fly."""
-
-
 class StagedDatasource(Datasource):
     """Staged Parquet, one read task a file and realisation, in order.
 
@@ -112,7 +107,6 @@ def dataset(data: TrainData, config: TrainConfig, storage: Storage, passes: int 
     """
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
-    context.target_max_block_size = BLOCK_BYTES
     source = staged(data, config, storage, passes)
     with DataContext.current(context):  # a dataset keeps the context that it was made in
         return ray.data.read_datasource(
