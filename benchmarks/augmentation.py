@@ -130,6 +130,11 @@ def generated(args: argparse.Namespace, real: np.ndarray) -> np.ndarray:
         if args.checkpoint
         else kept_checkpoint(args.folder, args.generator, settings, partial(learned, args, real))
     )
+    shape = tuple(checkpoint.config.get(name) for name in ("size", "num_channels"))
+    if args.checkpoint and shape != (args.size, 1):
+        raise SystemExit(
+            f"--checkpoint makes images of (size, channels) {shape}, the experiment needs {(args.size, 1)}"
+        )
     settings = settings | told(args, "num_generated") | {"trained": checkpoint.id}
     return kept_arrays(args.folder, "samples", settings, partial(sampled, args, checkpoint))[IMAGE]
 

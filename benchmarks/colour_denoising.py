@@ -4,7 +4,7 @@
 
 FOLDER holds folders of SDSS pictures (Galaxy Zoo), or pictures. They are contaminated as `jobs/configs/denoiser_colour.toml`
 says; the network is the published preset (cross entropy, full skips, no noise as input), smaller unless told. The middle of
-each picture is taken, halved until it has `--size` pixels. A twelfth of the pictures, chosen by their names, is not learned
+each picture is taken, its pixels averaged until they are `--size`. A twelfth of the pictures, chosen by their names, is not learned
 from and makes the table: medians of PSNR [dB, of the range of pictures], SSIM, and brightness within a quarter of the
 side over the true one, with the 16th to 84th percentile. "Emptied" is what is left within that circle of pictures whose
 galaxy was taken away, but whose contaminants were not, in the brightness of the galaxy. On one core a pass over 1,280
@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from scipy.signal import wiener
 from skimage.metrics import structural_similarity
 
+from benchmarks.denoising import wiener_filtered
 from benchmarks.latents import latent_report, latent_use
 from engine.config import load
 from engine.schema import list_array, matrix, to_arrays
@@ -38,7 +38,6 @@ CONFIG = "jobs/configs/denoiser_colour.toml"
 CPU = torch.device("cpu")
 CHUNK = 32
 TEST_SHARE = 1 / 12
-WIENER_PX = 5
 RADIUS = 0.25
 """Of the circle in which brightness is compared [side]."""
 
@@ -62,13 +61,15 @@ def main() -> None:
     parser.add_argument("--num-threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.num_threads)
+    if args.crop % args.size:
+        parser.error(f"--size {args.size} must divide --crop {args.crop}: pixels are averaged")
     training, test = divided(pictures(args))
     made = realisations(args)
     print(f"{training.num_rows} pictures to learn from, {test.num_rows} to test", flush=True)
     task = trained(args, made, training)
-    batches = [batch_of(made(test[start : start + CHUNK], 0)) for start in range(0, test.num_rows, CHUNK)]
+    batches = [batch_of(made, test[start : start + CHUNK], 0) for start in range(0, test.num_rows, CHUNK)]
     emptied = realisations(args, empty_fraction=1.0)
-    alone = [batch_of(emptied(test[start : start + CHUNK], 0)) for start in range(0, test.num_rows, CHUNK)]
+    alone = [batch_of(emptied, test[start : start + CHUNK], 0) for start in range(0, test.num_rows, CHUNK)]
     methods: dict[str, Clean] = {
         "contaminated": seen, "Wiener 5 x 5": filtered, "U-Net VAE": cleaner(network(args), task)
     }  # fmt: skip
@@ -114,7 +115,7 @@ def divided(table: pa.Table) -> tuple[pa.Table, pa.Table]:
 
 
 def realisations(args: argparse.Namespace, **settings: float) -> Realisations:
-    """Contaminate pictures as the configuration says, but for `settings`; pixels are larger where pictures are halved."""
+    """Contaminate pictures as the configuration says, but for `settings`; pixels are larger where they are averaged."""
     config = load(JobConfig, CONFIG, ()).contaminate
     assert config is not None
     step = args.crop // args.size
@@ -123,8 +124,10 @@ def realisations(args: argparse.Namespace, **settings: float) -> Realisations:
     return Realisations(RealisationsConfig.model_validate(config.model_dump() | settings))
 
 
-def batch_of(table: pa.Table) -> Batch:
-    return to_arrays(table, [*SEEN, "dx", "dy"]) | {"pixel_scale": np.full(table.num_rows, 0.396, np.float32)}
+def batch_of(made: Realisations, table: pa.Table, number: int) -> Batch:
+    """Columns that the network reads, of one realisation."""
+    scale = np.full(table.num_rows, made.config.colour_pixel_arcsec, np.float32)
+    return to_arrays(made(table, number), [*SEEN, "dx", "dy"]) | {"pixel_scale": scale}
 
 
 def trained(args: argparse.Namespace, made: Realisations, training: pa.Table) -> UNetVAETask:
@@ -144,7 +147,7 @@ def training_batches(args: argparse.Namespace, made: Realisations, training: pa.
     for number in range(args.passes):
         order = np.random.default_rng(number).permutation(training.num_rows)
         for start in range(0, training.num_rows - CHUNK + 1, CHUNK):
-            yield batch_of(made(training.take(order[start : start + CHUNK]), number + 1))
+            yield batch_of(made, training.take(order[start : start + CHUNK]), number + 1)
 
 
 def seen(batch: Batch) -> np.ndarray:
@@ -153,12 +156,11 @@ def seen(batch: Batch) -> np.ndarray:
 
 
 def filtered(batch: Batch) -> np.ndarray:
-    """Local Wiener filter (Lim 1990, Eq. 9.26), told of the noise and not of the contaminants; black stays black."""
-    variance = float(np.median(batch["error"]) ** 2)
-    planes = [
-        [wiener(band, WIENER_PX, variance) for band in picture] for picture in seen(batch).astype(float)
-    ]
-    return np.nan_to_num(np.array(planes, np.float32))
+    """Wiener's filter, told of the noise and not of the contaminants."""
+    pairs = zip(seen(batch), _square(batch["error"]), strict=True)
+    return np.array(
+        [[wiener_filtered(*band) for band in zip(*pair, strict=True)] for pair in pairs], np.float32
+    )
 
 
 def cleaner(config: UNetVAEConfig, task: UNetVAETask) -> Clean:
@@ -177,14 +179,14 @@ def measured(clean: Clean, batches: list[Batch], alone: list[Batch]) -> list[np.
     found = [[], [], [], []]
     for batch, empty in zip(batches, alone, strict=True):
         true, mask = _square(batch["clean"]), ~_square(batch["mask"])
-        light = brightness(true)
-        for made, wanted, usable in zip(clean(batch), true, mask, strict=True):
+        light, cleaned = brightness(true), clean(batch)
+        for made, wanted, usable in zip(cleaned, true, mask, strict=True):
             error = float(np.square(made - wanted)[usable].mean())
             found[0].append(-10 * np.log10(max(error, 1e-12)))
             found[1].append(
                 structural_similarity(made * usable, wanted * usable, channel_axis=0, data_range=1.0)
             )
-        found[2].extend(brightness(clean(batch)) / light)
+        found[2].extend(brightness(cleaned) / light)
         found[3].extend(brightness(clean(empty)) / light)
     return [np.array(values) for values in found]
 

@@ -43,7 +43,7 @@ import numpy as np
 
 from benchmarks.gathering import Gathered, gathered
 from benchmarks.image_sets import ImageFiles
-from benchmarks.measuring import SKIRT_R, Piece, mapper, measures_of, or_none, tell
+from benchmarks.measuring import SKIRT_R, Piece, mapper, measures_of, or_none, tell, usable
 from engine.images.morphology import PUBLISHED, MorphologyConfig
 from engine.images.nearest import NearestConfig, nearest_of
 from engine.images.own_size import has_size
@@ -254,12 +254,17 @@ def scaling(
     args: argparse.Namespace, pieces: Iterable[Piece], settings: MorphologyConfig
 ) -> dict[int, float]:
     """Images a second by number of workers, after each has measured one piece: Ray and statmorph are loaded then."""
-    rates, first = dict[int, float](), next(iter(pieces))
+    channels_of({"real": pieces}, settings)
+    judged = [(ids, images, usable(images)) for ids, images in pieces]
+    kept = [(list(np.array(ids)[good]), images[good]) for ids, images, good in judged if good.any()]
+    if not kept:
+        raise SystemExit("no image can be measured")
+    rates, first = dict[int, float](), kept[0]
     for workers in args.scaling:
         with mapper(workers, not args.pool) as mapped:
             measures_of([first] * workers, settings, mapped, f"{workers} workers, to start")
             began = time.monotonic()
-            num = len(measures_of(pieces, settings, mapped, f"{workers} workers"))
+            num = len(measures_of(kept, settings, mapped, f"{workers} workers"))
             rates[workers] = num / (time.monotonic() - began)
     return rates
 

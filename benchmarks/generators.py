@@ -62,7 +62,7 @@ from models.evaluation.verdict import (
 
 FAMILIES = ("image_vae", "image_alae", "image_stylegan", "image_flow")
 REAL_SEED, FLOOR_SEED, TRAIN_SEED, CHECK_SEED = 1, 2, 3, 4
-NUM_CHECKED = 256
+NUM_CHECKED = 128
 """Held-out images that the best weights are chosen by."""
 POOLED = NearestConfig(softening=SOFTENING)
 

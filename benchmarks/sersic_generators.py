@@ -1,5 +1,6 @@
 """What benchmarks of generators share: Sersic images, a family trained on them within a budget, samples of it."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -137,10 +138,15 @@ def trained(
         losses.append(task.step(images(step), step)["loss"])
         if step + 1 in marks:
             found = _distance(task, held_out)
-            best = _weights(task) if not checks or found < min(d for _, d in checks) else best
+            best = (
+                _weights(task)
+                if found < min((d for _, d in checks if math.isfinite(d)), default=math.inf)
+                else best
+            )
             checks.append((step + 1, found))
     weights = spec.to_build(config, {key: value.numpy() for key, value in best.items()})
-    step, least = min(checks, key=lambda check: check[1])
+    finite = [check for check in checks if math.isfinite(check[1])]
+    step, least = min(finite, key=lambda check: check[1], default=(0, math.nan))
     metrics = {"steps": steps, "best_step": step, "distance": least}
     history = [{"step": at, "distance": distance} for at, distance in checks]
     prepare = {"channels": 1, "size": config.size}

@@ -20,6 +20,7 @@ from engine.commit import CatalogConfig, Manifest, publish, read_manifest
 from engine.errors import CheckpointError, ConfigError
 from engine.images.morphology import MeasureMorphology, MorphologyConfig
 from engine.images.nearest import NearestReal, features
+from engine.images.own_size import has_size
 from engine.infer import model_config
 from engine.rows import FLAGS
 from engine.sampling import IMAGE, LATENT, SampleStage
@@ -182,6 +183,7 @@ def _measures(config: JobConfig, settings: GeneratorConfig) -> tuple[list[Stage]
     if asked.morphology:
         stages.append(_morphology(settings, asked.morphology))
         facts["morphology"] = asked.morphology.model_dump(mode="json")
+        facts |= {"at_own_size": True} if has_size(settings.num_channels) else {}
     if asked.nearest:
         stage, publish_id = _nearest(settings, asked.nearest)
         stages.append(stage)

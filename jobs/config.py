@@ -166,7 +166,8 @@ class AugmentConfig(SeedsConfig):
     images that the checkpoint keeps."""
     morphology: MorphologyConfig | None = None
     """Measure morphology with these settings, or with published ones by name: sersic, cosmos, skirt. Images are measured in the
-    size that they are generated in; `engine.images.morphology.measure` says how long it takes."""
+    size that they are generated in, those with a size channel in the size that it says; `engine.images.morphology.measure`
+    says how long it takes."""
     nearest: NearestRealConfig | None = None
     """Find the nearest real image of each sample."""
     robustness: Place | None = None

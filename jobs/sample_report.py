@@ -195,14 +195,18 @@ def _distances(
     ours, theirs = _compared(real, settings), _compared(generated, settings)
     try:
         found = verdict(ours[0], theirs[0], (ours[1], theirs[1]), config)
-        beside = _floor(ours, _compared(others, settings) if others else None, config)
     except ValueError as error:
         return [], f"No distances: {str(error).rstrip('.')}.", ""
+    what = FLOOR_OF_SETS if others else FLOOR_OF_HALVES
+    try:
+        beside = _floor(ours, _compared(others, settings) if others else None, config)
+    except ValueError as error:
+        beside, what = dict[str, float](), f"missing: {str(error).rstrip('.')}."
     rows = []
     for name, value in found.items():
         least = f"{beside[name]:.4f}" if name in beside else ""
         rows.append((label(name), shown(value, 1.0, 4), least))
-    return rows, "", FLOOR_OF_SETS if others else FLOOR_OF_HALVES
+    return rows, "", what
 
 
 def _compared(images: ImageSet, settings: GeneratorConfig) -> tuple[SetMeasures, np.ndarray]:

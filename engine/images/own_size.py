@@ -10,6 +10,7 @@ Holzschuh et al. (2022), MNRAS 515, 652, and its released code (`data_iterator.p
 # B = images, S = pixels a side
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -41,19 +42,18 @@ def skirt_pixels(channel: np.ndarray) -> np.ndarray:
     return np.clip(side / 2, LEAST_SIZE, MOST_SIZE).astype(np.int64)
 
 
-def at_own_size(images: np.ndarray, channel: int) -> list[np.ndarray]:
-    """Return a channel of images [B, C, S, S], [own, own] each where a fifth channel says that size.
+def at_own_size(images: np.ndarray, channel: int) -> Iterator[np.ndarray]:
+    """Yield a channel of images [B, C, S, S], [own, own] each where a fifth channel says that size.
 
     Resized linearly and without aliasing, as `engine.sources.galaxy_files` does; brightness keeps its value. Images
-    without a size channel are returned as they are.
+    without a size channel come as they are. One at a time: a size channel may ask for 50 MB an image.
     """
     planes = images[:, channel]
     if not has_size(images.shape[1]):
-        return list(planes)
+        yield from planes
+        return
     from skimage.transform import resize  # a second that other sets need not pay
 
     sides = skirt_pixels(images[:, SIZE_CHANNEL].mean((1, 2)))
-    return [
-        np.asarray(resize(plane.astype(np.float64), (side, side), order=1, anti_aliasing=True))
-        for plane, side in zip(planes, sides.tolist(), strict=True)
-    ]
+    for plane, side in zip(planes, sides.tolist(), strict=True):
+        yield np.asarray(resize(plane.astype(np.float64), (side, side), order=1, anti_aliasing=True))

@@ -67,8 +67,8 @@ class Progress:
     ) -> "Progress":
         """Progress with one epoch more, and with the reason to stop if there is one.
 
-        The loss that is monitored is `val_loss`, or `train_loss` where nothing is held out. `EngineError` if rows are,
-        but gave no loss: the training loss may say something else, as that of a GAN does.
+        The loss that is monitored is `val_loss`, or `train_loss` where nothing is held out. `EngineError` if
+        validation gave metrics but no loss: the training loss may say something else, as that of a GAN does.
 
         Parameters
         ----------

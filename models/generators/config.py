@@ -30,8 +30,8 @@ class GeneratorConfig:
     softening: float = 1.0
     """Where asinh turns from linear to logarithmic [unit of the image]."""
     stretched_mean: tuple[float, ...] = (0.0,)
-    """Mean of the stretched pixels of the training set, for each channel; by default 0 for all. `train` measures it where a
-    configuration does not give it (`models.generators.images.stretch_settings`)."""
+    """Mean of the stretched pixels of the training set, for each channel; by default 0 for all. `train` measures it, on
+    its first 1,024 rows, where a configuration does not give it (`models.generators.images.stretch_settings`)."""
     stretched_std: tuple[float, ...] = (1.0,)
     """Standard deviation of the stretched pixels, like the mean, by default 1: networks see values of mean 0, variance 1."""
     conditions: tuple[str, ...] = ()

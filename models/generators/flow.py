@@ -66,7 +66,7 @@ class ImageFlowTask(GeneratorTask):
             metrics = {"velocity": self._loss(seen, noise, time)}
             start, times = (
                 torch.randn_like(noise),
-                step_times(self._config.monitor_steps, self._config.time_power),
+                step_times(self._config.monitor_steps or self._config.steps, self._config.time_power),
             )
             with self._precision():
                 network = velocity_of(self._config, unwrapped(self.modules[NETWORK]), seen.condition)

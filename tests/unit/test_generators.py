@@ -156,6 +156,16 @@ def test_epochs_are_chosen_by_the_distance_of_samples(name: str) -> None:
     assert task.evaluate(batch)["loss"] < before["loss"]
 
 
+def test_epochs_of_a_flow_are_judged_by_images_drawn_as_samples_are() -> None:
+    """With fewer steps the solver is judged, and networks that need them all look worse."""
+    every, same, fewer = (
+        tiny("image_flow", monitor_steps=steps) for steps in (0, tiny("image_flow").steps, 2)
+    )
+    batch = blobs(every, 16, 1)
+    found = [started("image_flow", config).evaluate(batch)["loss"] for config in (every, same, fewer)]
+    assert found[0] == found[1] != found[2]
+
+
 @families
 def test_resumed_training_repeats_the_next_step_and_its_metrics(name: str) -> None:
     config = told(name)
