@@ -16,6 +16,7 @@ from catalogs.augmentations import EXAMPLES
 from catalogs.check import check_catalog
 from catalogs.query import open_catalog, run_query
 from engine.checkpoint import Checkpoint, load, save
+from engine.commit import read_manifest
 from engine.errors import CheckpointError
 from engine.images.morphology import MeasureMorphology
 from engine.images.nearest import NearestConfig, features, nearest
@@ -94,10 +95,8 @@ def run(folder: Path, *more: str) -> int:
 def rows_of(folder: Path, root: str = "out") -> pa.Table:
     with open_catalog(str(folder / root / "model=image_vae")) as connection:
         names = run_query(connection, "SELECT * FROM catalog LIMIT 0").read_all().column_names
-    manifest = json.loads(
-        next((folder / root / "model=image_vae" / "data").glob("*/manifest.json")).read_text()
-    )
-    files = [file["path"] for file in manifest["files"] if file["role"] == "data"]
+    manifest = read_manifest(str(folder / root / "model=image_vae"), Storage())
+    files = [file.path for file in manifest.files if file.role == "data"]
     tables = [pq.read_table(folder / root / "model=image_vae" / path) for path in files]
     return pa.concat_tables(tables).select(names).sort_by("seed")
 
