@@ -300,7 +300,12 @@ def test_an_image_without_a_usable_pixel_has_no_probability_and_a_flag(trained) 
     batch["science"][2] = np.nan
     batch["error"][3] = 0
     out = predict(batch)
-    assert (out["flags"] & NOT_SCORED.value).tolist() == [0, NOT_SCORED.value, NOT_SCORED.value, NOT_SCORED.value]
+    assert (out["flags"] & NOT_SCORED.value).tolist() == [
+        0,
+        NOT_SCORED.value,
+        NOT_SCORED.value,
+        NOT_SCORED.value,
+    ]
     assert out["disk_class"].tolist() == [wanted["disk_class"][0], UNKNOWN, UNKNOWN, UNKNOWN]
     for name in ("logit_disk", "prob_disk_raw", "prob_disk", "half_light_radius"):
         assert np.isnan(out[name][1:]).all(), name
