@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmarks.measuring import Mapper, Piece, measures_of, usable
+from benchmarks.measuring import Mapper, Piece, measures_of, only_usable
 from engine.images.morphology import MorphologyConfig
 from engine.images.nearest import NearestConfig, features
 from models.evaluation.frechet import Extract
@@ -66,17 +66,17 @@ class Passing:
     def __iter__(self) -> Iterator[Piece]:
         """Yield pieces to measure."""
         left = self.most
-        for ids, images in self.pieces:
-            good = usable(images)
-            self.num_unusable += int((~good).sum()) if left != 0 else 0
-            self.pooled.append(features(images[good], self.space))
-            taken = images[good][:left]
+        for piece in self.pieces:
+            ids, images = only_usable(piece)
+            self.num_unusable += len(piece[1]) - len(images) if left != 0 else 0
+            self.pooled.append(features(images, self.space))
+            taken = images[:left]
             if not len(taken):
                 continue
             if self.extract:
                 self.deep.append(self.extract(taken).astype(np.float32))
             left = None if left is None else left - len(taken)
-            yield [one for one, is_good in zip(ids, good, strict=True) if is_good][: len(taken)], taken
+            yield ids[: len(taken)], taken
 
 
 def gathered(

@@ -43,10 +43,10 @@ import numpy as np
 
 from benchmarks.gathering import Gathered, gathered
 from benchmarks.image_sets import ImageFiles
-from benchmarks.measuring import SKIRT_R, Piece, mapper, measures_of, or_none, tell, usable
+from benchmarks.measuring import Piece, mapper, measures_of, only_usable, or_none, tell
 from engine.images.morphology import PUBLISHED, MorphologyConfig
 from engine.images.nearest import NearestConfig, nearest_of
-from engine.images.own_size import has_size
+from engine.images.own_size import SKIRT_R, has_size
 from models.evaluation.distances import cut_size
 from models.evaluation.frechet import Extract, inception, pictures
 from models.evaluation.table import TableConfig
@@ -255,8 +255,7 @@ def scaling(
 ) -> dict[int, float]:
     """Images a second by number of workers, after each has measured one piece: Ray and statmorph are loaded then."""
     channels_of({"real": pieces}, settings)
-    judged = [(ids, images, usable(images)) for ids, images in pieces]
-    kept = [(list(np.array(ids)[good]), images[good]) for ids, images, good in judged if good.any()]
+    kept = [piece for piece in map(only_usable, pieces) if len(piece[1])]
     if not kept:
         raise SystemExit("no image can be measured")
     rates, first = dict[int, float](), kept[0]

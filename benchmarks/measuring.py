@@ -12,14 +12,11 @@ from typing import Any
 import numpy as np
 
 from engine.images.morphology import MorphologyConfig, failures, measure
-from engine.images.own_size import SIZE_CHANNEL, at_own_size, has_size
+from engine.images.own_size import SIZE_CHANNEL, SKIRT_G, SKIRT_I, SKIRT_R, at_own_size, has_size
 from engine.images.power import radial_amplitude, stacked
 from models.evaluation.distances import g_minus_i, keep
 from models.evaluation.table import SetMeasures, cuts_for
 from models.evaluation.verdict import Value
-
-SKIRT_G, SKIRT_R, SKIRT_I = 0, 1, 2
-"""Channels of SKIRT images."""
 
 MEASURED_AS: dict[str, int] = {}
 """Part of the settings by which measures are kept: {"version": 2} and so on once `measure_piece` gives other numbers of
@@ -87,6 +84,13 @@ def usable(images: np.ndarray) -> np.ndarray:
     bands = images[:, :SIZE_CHANNEL] if has_size(images.shape[1]) else images
     planes = np.where(finite[:, None, None, None], bands, 0)
     return finite & (planes.max((2, 3)) > planes.min((2, 3))).all(1)
+
+
+def only_usable(piece: Piece) -> Piece:
+    """Leave out what `usable` says nothing can be measured of."""
+    ids, images = piece
+    good = usable(images)
+    return [one for one, is_good in zip(ids, good, strict=True) if is_good], images[good]
 
 
 def or_none(make: Callable[[], dict[str, Value]], what: str = "distances") -> dict[str, Value]:

@@ -133,22 +133,17 @@ def trained(
     task = spec.task(config, 1)
     task.start(device, steps)
     marks = {round(steps * n / NUM_CHECKS) for n in range(1, NUM_CHECKS + 1)}
-    losses, checks, best = list[float](), list[tuple[int, float]](), _weights(task)
+    losses, history = list[float](), list[dict[str, float]]()
+    best, best_step, least = _weights(task), 0, math.inf
     for step in range(steps):
         losses.append(task.step(images(step), step)["loss"])
         if step + 1 in marks:
             found = _distance(task, held_out)
-            best = (
-                _weights(task)
-                if found < min((d for _, d in checks if math.isfinite(d)), default=math.inf)
-                else best
-            )
-            checks.append((step + 1, found))
+            history.append({"step": step + 1, "distance": found})
+            if found < least:  # never of a network that has diverged
+                best, best_step, least = _weights(task), step + 1, found
     weights = spec.to_build(config, {key: value.numpy() for key, value in best.items()})
-    finite = [check for check in checks if math.isfinite(check[1])]
-    step, least = min(finite, key=lambda check: check[1], default=(0, math.nan))
-    metrics = {"steps": steps, "best_step": step, "distance": least}
-    history = [{"step": at, "distance": distance} for at, distance in checks]
+    metrics = {"steps": steps, "best_step": best_step, "distance": least if best_step else math.nan}
     prepare = {"channels": 1, "size": config.size}
     kept = Checkpoint(name, spec.version, settings, prepare, weights, metrics=metrics, history=history)
     return Trained(kept, losses)

@@ -16,10 +16,9 @@ from engine.commit import Manifest, read_manifest
 from engine.errors import SourceError
 from engine.images.morphology import MORPHOLOGY, MorphologyConfig, measure
 from engine.images.nearest import NEAREST, NearestConfig, features, nearest
-from engine.images.own_size import at_own_size
+from engine.images.own_size import SKIRT_G, SKIRT_I, at_own_size, has_size
 from engine.pipeline import map_tasks
 from engine.schema import Arrays, matrix
-from engine.sources.galaxy_files import SKIRT_BANDS
 from engine.storage import Storage
 from engine.train.batches import SPLIT_COLUMN, read_tables
 from jobs.config import JobConfig, Place
@@ -33,8 +32,6 @@ from models.generators.config import GeneratorConfig
 PIECE = 16
 """Images that a task measures."""
 PREFIX = "morph_"
-SKIRT_G, SKIRT_I = 0, 2
-"""Channels of images of g, r, i, z and size, as `engine.sources.galaxy_files` gives them."""
 SHOWN = {"image", "object_id", NEAREST[0].name, *(column.name for column in MORPHOLOGY)}
 FLOOR_OF_SETS = "the same of as many other real images instead of generated ones. What lies no higher cannot be told from the real set."
 FLOOR_OF_HALVES = (
@@ -156,7 +153,7 @@ def _measured_set(table: pa.Table, settings: GeneratorConfig, how: MorphologyCon
     bands = _square(table, settings)
     images = bands[:, how.channel]
     measured = _morphology(table, bands, how)
-    if settings.num_channels == SKIRT_BANDS + 1:
+    if has_size(settings.num_channels):
         measured |= {"g_minus_i": g_minus_i(bands[:, SKIRT_G], bands[:, SKIRT_I])}
     return ImageSet(images, measured)
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+SKIRT_G, SKIRT_R, SKIRT_I = 0, 1, 2
+"""Channels of the bands by which colours and power are measured."""
 SIZE_CHANNEL = 4
 """After g, r, i and z."""
 LEAST_SIZE, MOST_SIZE = 2.0, 2516.0

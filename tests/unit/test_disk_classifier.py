@@ -20,7 +20,7 @@ from engine.train.epochs import module_weights, run_epoch
 from engine.train.plan import EpochPlan
 from models.disk_augment import examples
 from models.disk_classifier import SPEC
-from models.disk_classifier_config import PRESETS, DiskClassifierConfig
+from models.disk_classifier_config import DiskClassifierConfig
 from models.disk_images import DISK, NO_DISK, UNKNOWN, centre, classes, turned_at_random, views, whole_views
 from models.scoring.cutouts import BANDS, Cutouts
 from models.scoring.probabilities import calibration_error, reliability, sigmoid
@@ -241,39 +241,6 @@ def test_classes_are_unknown_where_the_object_was_not_observed() -> None:
     assert classes(batch, views(CONFIG, batch, CPU)).tolist() == [0, UNKNOWN, 0, 1]
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"bands": ("f150w", "f277w")}, "bands is .* 3 of f115w"),
-        ({"bands": ("f277w", "f150w", "f444w")}, "from blue to red"),
-        ({"bands": ("f150w", "f277w", "f999w")}, "bands is"),
-        ({"network_pixels": 64}, "network_pixels is 64, must be odd"),
-        ({"network_pixels": 63}, "a multiple of 2\\^halvings = 16"),
-        ({"network_pixels": 97}, "at most 95"),
-        ({"network_pixels": 17}, "need 33"),
-        ({"size": 60}, "network_pixels is 65, must be at most 59"),
-        ({"rotations": 6}, "rotations is 6, must be 4 or 8 or 16"),
-        ({"kernel_pixels": 4}, "kernel_pixels is 4, must be 3 or 5"),
-        ({"architecture": "resnet"}, "architecture is resnet"),
-        ({"fields": ()}, "fields is"),
-        ({"halvings": (1, 9)}, "halvings is"),
-        ({"halvings": (2, 1)}, "halvings is"),
-        ({"softening": 0.0}, "softening is 0.0, must be positive"),
-        ({"blur_sigma": 0.0}, "blur_sigma is 0.0"),
-        ({"dropout": 1.0}, "dropout is 1.0"),
-        ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
-        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
-        ({"denoised_share": 1.5}, "denoised_share is 1.5"),
-        ({"min_aperture_fraction": 0.0}, "min_aperture_fraction is 0.0"),
-        ({"centre_pixels": 0.5}, "centre_pixels is 0.5"),
-        ({"num_bins": 0}, "num_bins is 0"),
-    ],
-)
-def test_bad_settings_are_refused_by_name(settings: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        DiskClassifierConfig(**settings)
-
-
 def test_cutouts_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match=r"science is \(2, 3456\), must be \[rows, 6144\]: 32 pixels"):
         views(CONFIG, make_disks(2, 24), CPU)
@@ -322,12 +289,6 @@ def test_a_checkpoint_of_another_group_is_refused_with_what_was_expected(tmp_pat
     with pytest.raises(CheckpointError, match=r"blocks.0.convolution.* \(32, .*\(16, ") as raised:
         open_model(SPEC, load(uri, Storage(), SPEC.name, SPEC.version), uri)
     assert uri in str(raised.value)
-
-
-def test_published_sees_what_pandya_et_al_see_after_their_first_block() -> None:
-    published = PRESETS["published"]
-    assert (published.pixels + 1) // 2 == 129
-    assert len(published.fields) == 11
 
 
 def test_what_is_fitted_is_refused_in_another_shape(trained) -> None:
