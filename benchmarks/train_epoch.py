@@ -4,9 +4,10 @@
     python -m benchmarks.train_epoch --config jobs/configs/demo_morphology.toml
 
 The second line takes the model of a configuration, its settings of training and what it has staged (after `jobs demo`).
-The bare loop reads the Parquet with pyarrow in the process that trains, which then has nothing else to
-do; Ray reads it in other processes. Both take every step on equal batches (the losses are compared).
-Epochs of the two alternate in time: bare, Ray, bare. Start-up of Ray (workers, first blocks) is apart.
+The bare loop reads the Parquet with pyarrow in the process that trains, with a thread of torch for each core; Ray
+reads it in other processes. Both take every step on equal batches. Epochs of the two alternate in time: bare, Ray,
+bare, the last with as many threads as Ray's worker has: its losses are compared, as sums depend on the number of
+threads, and the faster of the two is the loop that Ray is compared with. Start-up of Ray (workers, first blocks) is apart.
 """
 
 import os
@@ -37,6 +38,7 @@ from engine.train.batches import SPLIT_COLUMN, Splitter, shuffled_batches
 from engine.train.loop import TrainConfig, TrainData, TrainResult, train
 from engine.train.plan import epoch_plan, expected_steps
 from engine.train.stream import staged
+from engine.train.worker import num_threads
 from engine.units import FileRef
 from jobs.config import JobConfig, model_of
 from jobs.train import measured, training_data
@@ -61,10 +63,12 @@ def main() -> None:
         factory, config, data = configured(args) if args.config else made(args, Path(folder))
         size = sum(file.size for file in data.files)
         print(f"{data.num_rows} rows, {size / 2**30:.2f} GiB of Parquet")
-        first, losses = bare_rates(factory, data, config)
+        cores = os.cpu_count() or 1
+        threads = num_threads(config, config.num_workers, data.realisations is not None)
+        bare, _ = bare_rates(factory, data, config, cores)
         result, seconds = ray_run(factory, data, config, folder)
-        second, _ = bare_rates(factory, data, config)
-    report(first + second, result, losses, seconds)
+        again, losses = bare_rates(factory, data, config, threads)
+    report({f"bare torch, {cores}": bare, f"bare torch, {threads} again": again}, result, losses, seconds)
 
 
 def made(args: argparse.Namespace, folder: Path) -> tuple[Factory, TrainConfig, TrainData]:
@@ -98,9 +102,11 @@ def make_files(folder: Path, num: int, num_pixels: int) -> TrainData:
     return TrainData(tuple(files), num, ("flux", "ivar"))
 
 
-def bare_rates(factory: Factory, data: TrainData, config: TrainConfig) -> tuple[list[float], list[float]]:
+def bare_rates(
+    factory: Factory, data: TrainData, config: TrainConfig, num_threads: int
+) -> tuple[list[float], list[float]]:
     """Train without Ray; rows/s of each epoch, and the losses."""
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(num_threads)
     task, plan = factory(), epoch_plan(data, config)
     task.start(torch.device("cpu"), expected_steps(data.num_rows, config))
     rates, losses = list[float](), list[float]()
@@ -129,12 +135,12 @@ def ray_run(factory: Factory, data: TrainData, config: TrainConfig, folder: str)
     return result, seconds
 
 
-def report(bare: list[float], result: TrainResult, losses: list[float], seconds: float) -> None:
+def report(bare: dict[str, list[float]], result: TrainResult, losses: list[float], seconds: float) -> None:
     rates = [epoch["rows_per_s"] for epoch in result.history]
-    ratio = statistics.median(rates[1:] or rates) / statistics.median(bare)
-    print(f"{'':12}{'rows/s of each epoch'}")
-    print(f"{'bare torch':12}{'  '.join(f'{rate:8.0f}' for rate in bare)}")
-    print(f"{'Ray Train':12}{'  '.join(f'{rate:8.0f}' for rate in rates)}")
+    ratio = statistics.median(rates[1:] or rates) / max(map(statistics.median, bare.values()))
+    print(f"{'threads':22}{'rows/s of each epoch'}")
+    for name, values in (bare | {"Ray Train": rates}).items():
+        print(f"{name:22}{'  '.join(f'{rate:8.0f}' for rate in values)}")
     worst = float(np.max(np.abs(np.array(losses) / np.array(result.step_losses) - 1)))
     print(f"largest relative difference of a loss: {worst:.1e} over {len(losses)} steps")
     print(f"call of train in all: {seconds:.1f} s, {len(rates)} epochs included")

@@ -112,7 +112,8 @@ def _train(
     """Start the workers, and return the state in which they end."""
     board = ray.remote(num_cpus=0)(Board).remote()
     plan, total_steps = epoch_plan(data, config), expected_steps(data.num_rows, config)
-    job = Job(factory, config, plan, total_steps, run_uri, storage, board)
+    readers_compute = data.realisations is not None
+    job = Job(factory, config, plan, total_steps, run_uri, storage, readers_compute, board)
     trainer = TorchTrainer(
         work,
         train_loop_config={"job": job},

@@ -93,9 +93,10 @@ class TrainConfig(Config):
     cpus_per_worker: float = Field(default=1.0, gt=0)
     """CPUs that a worker reserves; reading needs some beside it."""
     read_cpus: float = Field(default=0.5, gt=0)
-    """CPUs that a reading task reserves."""
+    """CPUs that a reading task reserves; 1 serves better where reading makes the rows (`contaminate`)."""
     threads_per_worker: int = Field(default=0, ge=0)
-    """Threads of torch; 0: those of the machine divided by its workers."""
+    """Threads of torch; 0: the cores of the machine divided by its workers, half of that where reading makes the rows
+    (`contaminate`)."""
     device: Device = "auto"
     """auto: a GPU for each worker if the cluster has them; on one that grows by itself (cluster.may_grow) CPUs."""
     validation_fraction: float = Field(default=0.05, ge=0, lt=1)

@@ -18,6 +18,10 @@ from engine.train.plan import Realisations, TrainConfig, TrainData, ordered_file
 from engine.train.standins import StandIns
 from engine.units import FileRef
 
+MADE_ROWS, MADE_BYTES = 128, 32 << 20
+"""Rows that are made at once where rows are made, and size of a block of them: making takes milliseconds a row, and
+training waits for the first block of each epoch."""
+
 
 class StagedDatasource(Datasource):
     """Staged Parquet, one read task a file and realisation, in order.
@@ -71,7 +75,7 @@ def realised(
 ) -> Iterator[pa.Table]:
     """Yield the rows of one realisation of a staged file."""
     own = [name for name in columns if name != SPLIT_COLUMN]
-    for table in read_tables([uri], [*realisations.reads(own), SPLIT_COLUMN], storage):
+    for table in read_tables([uri], [*realisations.reads(own), SPLIT_COLUMN], storage, MADE_ROWS):
         yield realisations(table, number).select(list(columns))
 
 
@@ -107,6 +111,8 @@ def dataset(data: TrainData, config: TrainConfig, storage: Storage, passes: int 
     """
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
+    if data.realisations:
+        context.target_max_block_size = MADE_BYTES
     source = staged(data, config, storage, passes)
     with DataContext.current(context):  # a dataset keeps the context that it was made in
         return ray.data.read_datasource(

@@ -38,6 +38,7 @@ class Job:
     total_steps: int
     run_uri: str
     storage: Storage
+    readers_compute: bool
     board: Any = field(repr=False)
 
 
@@ -45,7 +46,7 @@ def work(settings: dict[str, Any]) -> RunState | None:
     """Run the loop of one worker. Worker 0 returns the final state."""
     job: Job = settings["job"]
     context = ray.train.get_context()
-    torch.set_num_threads(job.config.threads_per_worker or _fair_threads(context.get_local_world_size()))
+    torch.set_num_threads(num_threads(job.config, context.get_local_world_size(), job.readers_compute))
     task = job.factory()
     task.start(get_device(), job.total_steps)
     bare = dict(task.modules)
@@ -86,8 +87,13 @@ def _tables(name: str) -> Iterable[pa.Table]:
     return shard.iter_batches(batch_size=cast(int, None), batch_format="pyarrow", prefetch_batches=2)
 
 
-def _fair_threads(workers_here: int) -> int:
-    return max(1, (os.cpu_count() or 1) // workers_here)
+def num_threads(config: TrainConfig, workers_here: int, readers_compute: bool) -> int:
+    """Return the threads of torch: a fair share of the cores, or half of it where readers need the other half.
+
+    A thread that shares its core with a reader holds up all others at the end of each layer.
+    """
+    fair = max(1, (os.cpu_count() or 1) // workers_here)
+    return config.threads_per_worker or (max(1, fair // 2) if readers_compute else fair)
 
 
 def _restored(task: "TrainTask", job: Job) -> RunState:
