@@ -10,7 +10,8 @@ every 50 steps, the best weights are kept, and training ends before `--steps` af
 images that none has seen: as trained (none), with pixels twice as large (blurred before they are binned, as published), with
 noise 5 times (as the released code) and 4 times (as its README says) as strong, and with large pixels and 5 times the noise.
 Improvement is 1 - MSE(alpha) / MSE(0), the mean over seeds, each paired with its own alpha = 0, with the 95 % interval of
-Student's t. `--generator truth` takes new galaxies of the recipe for generated ones: what a perfect generator could do.
+Student's t. Seeds are those of restorers: the interval leaves out what other real images, another training of the generator and
+other test images would change. `--generator truth` takes new galaxies of the recipe for generated ones: what a perfect generator could do.
 
 The generator's checkpoint, its samples and the errors of each alpha and seed are kept in `--folder`, by all settings that
 change them: a rerun goes on where one has ended. `--checkpoint` takes a generator that is trained already, such as one of

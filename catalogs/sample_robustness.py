@@ -80,7 +80,7 @@ def improvement(errors: Errors, alpha: float, shift: str) -> Gain:
 
 
 def mean_of(gains: np.ndarray) -> Gain:
-    """Mean of gains [N], one a seed, with the interval of Student's t."""
+    """Mean of gains [N], one a seed of a restorer, with the interval of Student's t: of these seeds alone."""
     num, tail = len(gains), (1 - CONFIDENCE) / 2
     half = student.ppf(1 - tail, num - 1) * gains.std(ddof=1) / num**0.5 if num > 1 else np.nan
     return Gain(float(gains.mean()), float(half))
