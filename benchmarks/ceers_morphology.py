@@ -5,8 +5,8 @@
 STAMPS is a folder of cutouts with `index.csv` as `source = "stamps"` reads it (Ferreira et al. 2023: 74 galaxies of
 CEERS, of which a third has a class; few are confident). Rows, the steps from the synthetic to the real sky: raw, the
 classifier as shipped on images as measured; denoised, on cleaned ones; calibrated, those at a temperature found on real
-galaxies of the other folds; k-fold, with the last layer fitted to the real galaxies of the other folds. The last two are
-means over repeats. ECE: expected calibration error in 10 bins; 34 galaxies fill them badly. Measures have the 95 % interval of 2,000 bootstrap samples of galaxies;
+galaxies of the other folds; k-fold, with the last layer fitted to the real galaxies of the other folds, whose cross-entropy
+sets the scale of the log odds: no temperature on top. The last two are means over repeats. ECE: expected calibration error in 10 bins; 34 galaxies fill them badly. Measures have the 95 % interval of 2,000 bootstrap samples of galaxies;
 nothing was chosen by them. Last: the fraction of disks by redshift of all galaxies, with exact binomial intervals.
 """
 
@@ -148,8 +148,10 @@ def tuned(
 
 
 def probability(module: torch.nn.Module, checkpoint: Checkpoint, galaxies: Batch) -> np.ndarray:
+    """Probability by a network whose last layer was fitted: temperature 1, the shipped one belongs to the old layer."""
     config = SPEC.config(**checkpoint.config)
-    predict = SPEC.predictor(config, module, checkpoint.fitted, CPU)
+    fitted = checkpoint.fitted | {"temperature": np.ones(1, np.float32)}
+    predict = SPEC.predictor(config, module, fitted, CPU)
     return predict(galaxies)["prob_disk"]
 
 

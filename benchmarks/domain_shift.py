@@ -12,6 +12,7 @@ STAMPS as for `benchmarks.ceers_morphology`. Each step trains the network anew f
     last layer    and its last layer fitted to real galaxies of the other folds, stratified and repeated
     all layers    and all of it trained on them instead, as an ordinary network: its symmetry is not kept
 
+The first four are at the temperature of the synthetic test galaxies, the last two at 1: tuning sets their scale.
 Settings were fixed before the first run; the classes of real galaxies are used by the last two alone, in other folds. The
 mean probability over seeds (and repeats) of each real galaxy is judged: AUROC of cleaned and of measured images, balanced
 accuracy and Brier score of cleaned ones, with the 95 % interval of bootstrapped galaxies, and how much the AUROC differs from
@@ -54,6 +55,7 @@ Batch = dict[str, np.ndarray]
 
 CPU = torch.device("cpu")
 SEED_TRAINING = 3001
+KINDS = ("denoised", "raw")
 BASE = DiskClassifierConfig(
     size=SIZE, network_pixels=33, fields=(4, 6, 8, 12), halvings=(1, 2, 3), use_denoised=True, batch_rows=32
 )
@@ -145,11 +147,19 @@ def judged(
     config: DiskClassifierConfig, module: torch.nn.Module, real: Batch, test: Batch
 ) -> dict[str, np.ndarray]:
     """Log odds of real galaxies at the temperature of synthetic ones, and the AUROC of those."""
-    logits, outcome = log_odds(config, module, test, "denoised"), test["label"]
+    logits, outcome = of_known_class(config, module, test)
+    temperature = fit_temperature(logits, outcome)
+    of_real = {kind: log_odds(config, module, real, kind) / temperature for kind in KINDS}
+    return of_real | {"synthetic": np.array(auroc(logits, outcome))}
+
+
+def of_known_class(
+    config: DiskClassifierConfig, module: torch.nn.Module, batch: Batch
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log odds of cleaned images and classes of the objects that have both."""
+    logits, outcome = log_odds(config, module, batch, "denoised"), batch["label"]
     usable = np.isfinite(logits) & (outcome != UNKNOWN)
-    temperature = fit_temperature(logits[usable], outcome[usable])
-    of_real = {kind: log_odds(config, module, real, kind) / temperature for kind in ("denoised", "raw")}
-    return of_real | {"synthetic": np.array(auroc(logits[usable], outcome[usable]))}
+    return logits[usable], outcome[usable]
 
 
 def log_odds(config: DiskClassifierConfig, module: torch.nn.Module, batch: Batch, kind: str) -> np.ndarray:
@@ -166,9 +176,13 @@ def log_odds(config: DiskClassifierConfig, module: torch.nn.Module, batch: Batch
 def in_folds(
     args: argparse.Namespace, module: torch.nn.Module, real: Batch, test: Batch, tune: "Tune", seed: int
 ) -> dict[str, np.ndarray]:
-    """Log odds of each real galaxy with a class by networks tuned on those of the other folds, mean over repeats."""
+    """Log odds of each real galaxy with a class by networks tuned on those of the other folds, mean over repeats.
+
+    Tuning lowers the cross-entropy of real galaxies, which sets the scale of the log odds. A temperature of synthetic
+    ones on top, another in each fold, would put the folds on different scales.
+    """
     known = np.flatnonzero(real["label"] != UNKNOWN)
-    total = {kind: np.zeros(len(real["label"])) for kind in ("denoised", "raw")}
+    total = {kind: np.zeros(len(real["label"])) for kind in KINDS}
     some, areas = {key: values[:256] for key, values in test.items()}, []
     for repeat in range(args.repeats):
         rng = np.random.default_rng((7, seed, repeat))
@@ -177,10 +191,10 @@ def in_folds(
             mine = copy.deepcopy(module)
             tune(args, mine, {key: values[known[fold != number]] for key, values in real.items()}, rng)
             out = known[fold == number]
-            one = judged(ADAPTED, mine, {key: values[out] for key, values in real.items()}, some)
-            areas.append(one["synthetic"])
+            areas.append(auroc(*of_known_class(ADAPTED, mine, some)))
+            left_out = {key: values[out] for key, values in real.items()}
             for kind, values in total.items():
-                values[out] += one[kind] / args.repeats
+                values[out] += log_odds(ADAPTED, mine, left_out, kind) / args.repeats
     return total | {"synthetic": np.mean(areas)}
 
 
@@ -262,9 +276,7 @@ def told_as_json(rows: dict[str, dict[str, np.ndarray]], label: np.ndarray) -> d
     """Measures of each seed."""
     chosen = label != UNKNOWN
     return {
-        name: {
-            kind: [auroc(one[chosen], label[chosen]) for one in found[kind]] for kind in ("denoised", "raw")
-        }
+        name: {kind: [auroc(one[chosen], label[chosen]) for one in found[kind]] for kind in KINDS}
         | {"synthetic": found["synthetic"].tolist()}
         for name, found in rows.items()
     }

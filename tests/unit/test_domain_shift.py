@@ -1,6 +1,7 @@
 """Folds of real galaxies in the benchmarks of the disk classifier: nothing is tuned on what it is judged by."""
 
 from argparse import Namespace
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -8,11 +9,12 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks import ceers_morphology
-from benchmarks.ceers_morphology import calibrated, stratified_folds
-from benchmarks.domain_shift import ADAPTED, in_folds
+from benchmarks.ceers_morphology import calibrated, probability, stratified_folds
+from benchmarks.domain_shift import ADAPTED, in_folds, log_odds
 from benchmarks.last_layer import fit_last_layer
 from models.disk_classifier import SPEC
 from models.disk_images import DISK, NO_DISK, views
+from models.scoring.probabilities import sigmoid
 from tests.disks import make_disks
 
 CPU = torch.device("cpu")
@@ -76,6 +78,41 @@ def test_networks_are_tuned_on_other_folds_alone() -> None:
     assert sorted(left_out) == [n / 100 for n in range(20)]
     assert np.isfinite(found["denoised"]).all()
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+
+
+def test_log_odds_of_all_folds_are_on_the_scale_that_tuning_gave_them() -> None:
+    real, test = with_denoised(20, 1), with_denoised(12, 2)
+    real["dx"] = np.arange(20, dtype=np.float32) / 100  # a name for each
+    factor_of: dict[float, float] = {}
+
+    def sharpen(
+        _args: Namespace, module: torch.nn.Module, galaxies: dict[str, np.ndarray], _rng: object
+    ) -> None:
+        factor = 1.0 + len(factor_of)
+        factor_of.update(dict.fromkeys(set(real["dx"].tolist()) - set(galaxies["dx"].tolist()), factor))
+        for values in module.get_submodule("head.linear").parameters():
+            values.data *= factor
+
+    module = network()
+    found = in_folds(Namespace(repeats=1, folds=5), module, real, test, sharpen, 0)
+    factors = np.array([factor_of[name] for name in real["dx"].tolist()])
+    assert len(set(factors)) == 5
+    for kind in ("denoised", "raw"):
+        np.testing.assert_allclose(found[kind], factors * log_odds(ADAPTED, module, real, kind), rtol=1e-3)
+
+
+def test_a_fitted_last_layer_has_no_temperature_of_the_shipped_one() -> None:
+    galaxies, module = with_denoised(8, 1), network()
+    fitted = {
+        "temperature": np.array([0.5], np.float32),
+        "calibration_error": np.zeros(2),
+        "brier": np.zeros(2),
+    }
+    table = np.zeros((ADAPTED.num_bins, 3))
+    fitted |= {"reliability_raw": table, "reliability_calibrated": table}
+    checkpoint = Namespace(config=asdict(ADAPTED), fitted=fitted)
+    found = probability(module, checkpoint, galaxies)  # pyright: ignore[reportArgumentType]
+    np.testing.assert_allclose(found, sigmoid(log_odds(ADAPTED, module, galaxies, "denoised")), atol=1e-5)
 
 
 def test_the_last_layer_is_fitted_and_a_penalty_holds_it() -> None:
