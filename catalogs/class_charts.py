@@ -1,7 +1,7 @@
 """Charts of the report of a catalogue of two classes: probabilities, how honest they are, and redshift."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,10 +15,25 @@ NUM_BINS = 10
 """Bins of probability in which labels are counted."""
 
 
+class Reliability(NamedTuple):
+    """How honest probabilities were on objects that nobody trained on.
+
+    Parameters
+    ----------
+    table
+        [M, 3] rows, mean probability and fraction of class 1: see `models.scoring.probabilities.reliability`.
+    is_cross_fitted
+        Whether each object's temperature was found on others; else on the same objects, which flatters.
+    """
+
+    table: np.ndarray
+    is_cross_fitted: bool
+
+
 def class_chart(
     classes: Classes,
     probabilities: Mapping[str, Histogram],
-    reliability: np.ndarray | None,
+    reliability: Reliability | None,
     labelled: tuple[np.ndarray, np.ndarray],
     fractions: Fractions,
 ) -> str:
@@ -31,7 +46,7 @@ def class_chart(
     probabilities
         Distribution of the probability, of all rows and of those with a given class.
     reliability
-        [M, 3] rows, mean probability and fraction of class 1 of held-out objects, of the checkpoint; None: unknown.
+        Of the checkpoint; None: unknown.
     labelled
         Probability and class (True: 1) of rows that have a given class.
     fractions
@@ -58,15 +73,14 @@ def _draw_probabilities(axes: Axes, histograms: Mapping[str, Histogram], classes
 
 
 def _draw_reliability(
-    axes: Axes, table: np.ndarray | None, probability: np.ndarray, outcome: np.ndarray
+    axes: Axes, found: Reliability | None, probability: np.ndarray, outcome: np.ndarray
 ) -> None:
     axes.plot([0, 1], [0, 1], color="#555555", lw=0.8, ls="--", zorder=0)
-    if table is not None:
-        count, mean, rate = table[table[:, 0] > 0].T
+    if found is not None:
+        count, mean, rate = found.table[found.table[:, 0] > 0].T
         error = count @ np.abs(rate - mean) / max(count.sum(), 1)
-        axes.plot(
-            mean, rate, "o-", ms=3.5, lw=1.0, color=GREY, label=f"held out in training, ECE {error:.2f}"
-        )
+        origin = "held out" if found.is_cross_fitted else "calibrated on, not trained on"
+        axes.plot(mean, rate, "o-", ms=3.5, lw=1.0, color=GREY, label=f"{origin}, ECE {error:.2f}")
     if len(probability):
         cell = np.minimum((probability * NUM_BINS).astype(int), NUM_BINS - 1)
         totals, hits, sums = (

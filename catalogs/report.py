@@ -66,7 +66,7 @@ def build_report(
     gallery_note: str = "",
     history: Sequence[Mapping[str, Any]] = (),
     options: ReportOptions | None = None,
-    reliability: np.ndarray | None = None,
+    reliability: class_charts.Reliability | None = None,
     found: Evidence | None = None,
     checkpoint: CheckpointFacts | None = None,
 ) -> str:
@@ -91,7 +91,7 @@ def build_report(
     options
         What to show.
     reliability
-        [M, 3] of the checkpoint, if the model tells classes apart: see `models.scoring.probabilities.reliability`.
+        Of the checkpoint, if the model tells classes apart.
     found
         Tracks and what was measured of a sample of spectra.
     checkpoint
@@ -132,7 +132,7 @@ def _context(
     gallery: Sequence[GalleryItem],
     gallery_note: str,
     history: Sequence[Mapping[str, Any]],
-    reliability: np.ndarray | None,
+    reliability: class_charts.Reliability | None,
     found: Evidence | None,
     checkpoint: CheckpointFacts,
 ) -> dict[str, Any]:
@@ -318,7 +318,7 @@ def _umap(inputs: _Inputs, sample: statistics.Sample, top: np.ndarray) -> str:
     return charts.latent_chart(points, sample.label[few], sample.score[few], ringed, ("UMAP 1", "UMAP 2"))
 
 
-def _classes(inputs: _Inputs, reliability: np.ndarray | None) -> dict[str, Any]:
+def _classes(inputs: _Inputs, reliability: class_charts.Reliability | None) -> dict[str, Any]:
     """Chart and counts of classes; empty where the catalogue has none."""
     classes, con = inputs.spec.classes, inputs.con
     if classes is None or inputs.release.manifest.rows == 0:

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from catalogs import augmentations
 from catalogs.checkpoint_facts import CheckpointFacts
@@ -16,6 +17,9 @@ from jobs import applied, catalogue
 from jobs.config import JobConfig, Place, ReportConfig
 from jobs.job import JobResult, Options
 from models.scoring.calibration import CLASSES
+
+if TYPE_CHECKING:
+    from catalogs.class_charts import Reliability
 
 _logger = logging.getLogger(__name__)
 
@@ -62,7 +66,7 @@ def write(place: Place, version: int | None, settings: ReportConfig, out: str = 
         chain = applied.open_all(_made_with(manifest, "checkpoint", "upstream"))
         checkpoint = chain[-1].checkpoint
         history, facts = checkpoint.history, facts_of(checkpoint)
-        reliability = checkpoint.fitted.get("reliability_calibrated")
+        reliability = reliability_of(checkpoint)
         config = _made_with(manifest, "checkpoint", "upstream", "infer", "release", "catalog")
         reader = gallery.make_reader(config, chain)
         items, note = gallery.items(reader, place, manifest, settings.gallery)
@@ -77,6 +81,14 @@ def write(place: Place, version: int | None, settings: ReportConfig, out: str = 
         found, facts,
     )  # fmt: skip
     return path
+
+
+def reliability_of(checkpoint: Checkpoint) -> "Reliability | None":
+    """Reliability of the published probability; checkpoints without temperatures of halves have that of one set."""
+    from catalogs.class_charts import Reliability
+
+    table = checkpoint.fitted.get("reliability_calibrated")
+    return None if table is None else Reliability(table, "temperature_halves" in checkpoint.fitted)
 
 
 def facts_of(checkpoint: Checkpoint) -> CheckpointFacts:

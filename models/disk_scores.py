@@ -1,7 +1,12 @@
-"""Probabilities of the disk classifier: calibration on held-out objects of known class, and columns."""
+"""Probabilities of the disk classifier: calibration on held-out objects of known class, and columns.
+
+The temperatures that are published are found on all held-out objects. How good probabilities are after that is measured
+with temperatures of the other half of them: nothing is judged by the objects that it was fitted to.
+"""
 
 # B objects, N held-out objects of known class, M bins
 
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -15,9 +20,21 @@ from models.disk_classifier_config import DiskClassifierConfig
 from models.disk_images import DISK, LABEL, NO_DISK, UNKNOWN, classifier_input, views
 from models.disk_packed import packed
 from models.scoring.cutouts import Cutouts
-from models.scoring.probabilities import brier_score, calibration_error, fit_temperature, reliability, sigmoid
+from models.scoring.probabilities import (
+    brier_score,
+    calibration_error,
+    cross_fitted,
+    fit_temperature,
+    halves,
+    reliability,
+    sigmoid,
+)
 from models.spec import Batch, Predict
 
+MEASURED = "_measured"
+"""End of the names of what was fitted to images as measured, where denoised ones are judged."""
+MIN_HELD_OUT = 2
+"""Held-out objects of each class, at least: one for each half."""
 GPU_ROWS = 256
 """Objects at once on a GPU, at least: fewer leave it idle."""
 
@@ -26,15 +43,20 @@ def columns(config: DiskClassifierConfig) -> tuple[Column, ...]:
     """All columns that `predictor` gives, beside bits for `flags`."""
     judged = "denoised" if config.use_denoised else "measured"
     reddest = config.bands[-1].upper()
-    denoised = Column(
-        "prob_disk_denoised", "float32", "Probability of a disk from the denoised cutouts, not calibrated",
-        ucd="stat.probability",
+    of_both = (
+        Column("prob_disk_raw_calibrated", "float32",
+               "Probability of a disk from the measured cutouts, calibrated by a temperature of their own; null: the "
+               "checkpoint has none, as those before it was found",
+               ucd="stat.probability"),
+        Column("prob_disk_denoised", "float32",
+               "Probability of a disk from the denoised cutouts, not calibrated",
+               ucd="stat.probability"),
     )  # fmt: skip
     return (
         Column("logit_disk", "float32", "Log odds of a disk from the measured cutouts, not calibrated"),
         Column("prob_disk_raw", "float32", "Probability of a disk from the measured cutouts, not calibrated",
                ucd="stat.probability"),
-        *((denoised,) * config.use_denoised),
+        *(of_both if config.use_denoised else ()),
         Column("prob_disk", "float32",
                f"Probability of a disk from the {judged} cutouts, calibrated by a temperature",
                ucd="stat.probability"),
@@ -81,20 +103,35 @@ def fit(
     Returns
     -------
     dict
-        float32: `temperature` [1]; `calibration_error` and `brier` [2], before and after; `reliability_raw`
-        and `reliability_calibrated` [M, 3], see `models.scoring.probabilities.reliability`.
+        float32: `temperature` [1] of all held-out objects, `temperature_halves` [2] of two halves of them;
+        `calibration_error` and `brier` [2], before and after; `reliability_raw` and `reliability_calibrated` [M, 3],
+        see `models.scoring.probabilities.reliability`. What is measured after is at the temperature of the other half.
+        With denoised images all this is of them, and the same names with `_measured` are of images as measured.
 
     Raises
     ------
     ValueError
-        If no held-out object has a label, or all have the same.
+        If there are fewer than two held-out objects of either label.
     """
-    logits, outcome = _held_out(config, module, held_out)
-    temperature = fit_temperature(logits, outcome)
-    pair = [sigmoid(logits), sigmoid(logits / temperature)]
+    found = _held_out(config, module, held_out)
+    half = halves(found.key, found.outcome)
+    fitted = _calibrated(config, found.judged, found.outcome, half)
+    if config.use_denoised:
+        measured = _calibrated(config, found.measured, found.outcome, half)
+        fitted |= {name + MEASURED: values for name, values in measured.items()}
+    return fitted
+
+
+def _calibrated(
+    config: DiskClassifierConfig, logits: np.ndarray, outcome: np.ndarray, half: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Temperature, and measures before it and after that of the other half."""
+    after, temperatures = cross_fitted(logits, outcome, half)
+    pair = [sigmoid(logits), after]
     tables = [reliability(probability, outcome, config.num_bins) for probability in pair]
     fitted = {
-        "temperature": [temperature],
+        "temperature": [fit_temperature(logits, outcome)],
+        "temperature_halves": temperatures,
         "calibration_error": [calibration_error(table) for table in tables],
         "brier": [brier_score(probability, outcome) for probability in pair],
         "reliability_raw": tables[0],
@@ -116,6 +153,7 @@ def predictor(
         If an array of `fit` is missing or of another shape.
     """
     temperature = _checked(config, fitted)["temperature"][0]
+    of_measured = fitted.get("temperature" + MEASURED, np.full(1, np.nan))[0]
     module = module.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     module = packed(module, config.batch_rows)
 
@@ -123,6 +161,7 @@ def predictor(
         found = _measure(config, module, batch, device)
         out = {"logit_disk": found.logit, "prob_disk_raw": sigmoid(found.logit)}
         if config.use_denoised:
+            out["prob_disk_raw_calibrated"] = sigmoid(found.logit / of_measured)
             out["prob_disk_denoised"] = sigmoid(found.judged)
         out["prob_disk"] = sigmoid(found.judged / temperature)
         out = {name: np.where(found.is_observed, values, np.nan) for name, values in out.items()}
@@ -144,26 +183,34 @@ def _flags(found: _Measured, min_snr: float) -> np.ndarray:
     return (bits | np.where(is_truncated, TRUNCATED.value, 0)).astype(np.int32)
 
 
-def _held_out(
-    config: DiskClassifierConfig, module: nn.Module, batches: Iterable[Batch]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Log odds and classes of the objects of known class, [N] each."""
+class _HeldOut(NamedTuple):
+    """Log odds of the measured and of the judged images, class, and hash of the pixels; [N] each."""
+
+    measured: np.ndarray
+    judged: np.ndarray
+    outcome: np.ndarray
+    key: np.ndarray
+
+
+def _held_out(config: DiskClassifierConfig, module: nn.Module, batches: Iterable[Batch]) -> _HeldOut:
+    """Objects of known class."""
     device, num_rows = next(module.parameters()).device, 0
-    logits, labels = [np.empty(0, np.float64)], [np.empty(0, np.int8)]
+    parts = [_HeldOut(np.empty(0), np.empty(0), np.empty(0, np.int8), np.empty(0, np.uint32))]
     for batch in batches:
-        found = _measure(config, module, batch, device)
-        known = found.is_observed & (np.asarray(batch[LABEL.name]) != UNKNOWN)
-        logits.append(found.judged[known])
-        labels.append(np.asarray(batch[LABEL.name], np.int8)[known])
+        found, label = _measure(config, module, batch, device), np.asarray(batch[LABEL.name], np.int8)
+        known = found.is_observed & (label != UNKNOWN)
+        key = np.array([zlib.crc32(row.tobytes()) for row in batch["science"]], np.uint32)
+        parts.append(_HeldOut(found.logit[known], found.judged[known], label[known], key[known]))
         num_rows += len(known)
-    label = np.concatenate(labels)
-    if set(label.tolist()) != {NO_DISK, DISK}:
-        counts = ", ".join(f"{value}: {(label == value).sum()}" for value in np.unique(label)) or "no label"
+    whole = _HeldOut(*(np.concatenate(pieces) for pieces in zip(*parts, strict=True)))
+    counts = {value: int((whole.outcome == value).sum()) for value in (NO_DISK, DISK)}
+    if min(counts.values()) < MIN_HELD_OUT:
+        told = ", ".join(f"{value}: {num}" for value, num in counts.items())
         raise ValueError(
-            f"held_out has {num_rows} objects ({counts}), must have some of label {DISK} (disk) and of "
-            f"{NO_DISK} (not a disk), with all of {', '.join(config.bands)} observed"
+            f"held_out has {num_rows} objects ({told}), must have {MIN_HELD_OUT} of label {DISK} (disk) and of "
+            f"{NO_DISK} (not a disk) at least, with all of {', '.join(config.bands)} observed"
         )
-    return np.concatenate(logits), label
+    return whole
 
 
 def _measure(
@@ -195,6 +242,8 @@ def _checked(config: DiskClassifierConfig, fitted: Mapping[str, np.ndarray]) -> 
         "temperature": (1,), "calibration_error": (2,), "brier": (2,),
         "reliability_raw": table, "reliability_calibrated": table,
     }  # fmt: skip
+    if "temperature" + MEASURED in fitted:
+        expected |= {name + MEASURED: shape for name, shape in expected.items()}
     for name, shape in expected.items():
         found = fitted.get(name)
         if found is None or found.shape != shape:

@@ -63,6 +63,42 @@ def fit_temperature(logits: np.ndarray, outcome: np.ndarray) -> float:
     return float(np.exp(0.5 * (cold + hot)))
 
 
+def halves(key: np.ndarray, outcome: np.ndarray) -> np.ndarray:
+    """Divide objects in two, by their keys alone: each half has as many of either class, or one more.
+
+    Parameters
+    ----------
+    key
+        [N] hash of each object. In each class every second one, ordered by it, is in the same half.
+    outcome
+        [N] 0 or 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        [N] 0 or 1.
+
+    Raises
+    ------
+    ValueError
+        If a class has fewer than two objects.
+    """
+    _check_outcome(outcome)
+    half = np.empty(len(outcome), np.int8)
+    for value in (0, 1):
+        mine = np.flatnonzero(outcome == value)
+        if len(mine) < 2:
+            raise ValueError(f"class {value} has {len(mine)} object, must have at least 2: one for each half")
+        half[mine[np.argsort(key[mine], kind="stable")]] = np.arange(len(mine)) % 2
+    return half
+
+
+def cross_fitted(logits: np.ndarray, outcome: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities [N] at the temperature of the other half, and the temperatures [2] of the halves."""
+    temperatures = np.array([fit_temperature(logits[half == one], outcome[half == one]) for one in (0, 1)])
+    return sigmoid(logits / temperatures[1 - half]), temperatures
+
+
 def reliability(probability: np.ndarray, outcome: np.ndarray, num_bins: int = 15) -> np.ndarray:
     """Count objects, and compare predicted with observed, in bins of equal width of the probability.
 

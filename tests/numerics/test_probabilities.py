@@ -9,7 +9,9 @@ from models.scoring.probabilities import (
     auroc,
     brier_score,
     calibration_error,
+    cross_fitted,
     fit_temperature,
+    halves,
     negative_log_likelihood,
     reliability,
     sigmoid,
@@ -109,3 +111,24 @@ def test_brier_and_auroc_at_their_ends() -> None:
     assert auroc(-outcome, outcome) == 0
     assert auroc(np.zeros(4), outcome) == 0.5
     assert np.isnan(auroc(outcome, np.ones(4)))
+
+
+def test_halves_depend_on_keys_alone_and_have_both_classes() -> None:
+    rng = np.random.default_rng(0)
+    key, outcome = rng.permutation(21), np.repeat([0, 1], [14, 7])
+    half, order = halves(key, outcome), rng.permutation(21)
+    np.testing.assert_array_equal(halves(key[order], outcome[order]), half[order])
+    for value, counts in ((0, [7, 7]), (1, [4, 3])):
+        assert np.bincount(half[outcome == value]).tolist() == counts
+    with pytest.raises(ValueError, match="class 1 has 1 object, must have at least 2"):
+        halves(key[:15], outcome[:15])
+
+
+def test_cross_fitted_probabilities_are_at_the_temperature_of_the_other_half() -> None:
+    logits, outcome = sample()
+    half = halves(np.arange(len(logits)), outcome)
+    logits = np.where(half == 1, 3 * logits, logits)  # three times too certain
+    probability, temperatures = cross_fitted(logits, outcome, half)
+    np.testing.assert_allclose(temperatures, [1, 3], rtol=0.1)
+    np.testing.assert_allclose(probability[half == 0], sigmoid(logits[half == 0] / temperatures[1]))
+    np.testing.assert_allclose(probability[half == 1], sigmoid(logits[half == 1] / temperatures[0]))

@@ -4,7 +4,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from catalogs.class_charts import class_chart
+from catalogs.class_charts import Reliability, class_chart
 from catalogs.nircam_morphology import SPEC
 from catalogs.spec import Choice
 from catalogs.statistics import chosen_rows, class_fractions, confusion, histogram, labelled
@@ -65,11 +65,13 @@ def test_chart_is_drawn_with_and_without_what_may_be_missing(con):
     histograms = {"all": histogram(con, "prob_disk", 0, 1, 5)}
     fractions = class_fractions(con, CLASSES, np.array([0.0, 1.0, 2.0]))
     table = np.array([[5, 0.2, 0.1], [0, np.nan, np.nan], [4, 0.8, 0.9]])
-    full = class_chart(CLASSES, histograms, table, labelled(con, CLASSES), fractions)
-    assert "held out in training, ECE 0.10" in full
+    full = class_chart(CLASSES, histograms, Reliability(table, True), labelled(con, CLASSES), fractions)
+    assert "held out, ECE 0.10" in full
     assert "given classes, Brier" in full
     none = np.empty(0), np.empty(0, bool)
     nothing = class_fractions(con, CLASSES, np.array([8.0, 9.0]))
+    flattered = class_chart(CLASSES, histograms, Reliability(table, False), none, nothing)
+    assert "calibrated on, not trained on, ECE 0.10" in flattered
     bare = class_chart(CLASSES, histograms, None, none, nothing)
     assert "held out" not in bare
     assert "given classes" not in bare

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ from models.disk_classifier import SPEC
 from models.disk_classifier_config import DiskClassifierConfig
 from models.disk_images import DISK, NO_DISK, UNKNOWN, centre, classes, turned_at_random, views, whole_views
 from models.scoring.cutouts import BANDS, Cutouts
-from models.scoring.probabilities import calibration_error, reliability, sigmoid
+from models.scoring.probabilities import calibration_error, fit_temperature, reliability, sigmoid
 from tests.cutouts import by_band, hide_band, profile
 from tests.disks import make_disks
 
@@ -109,11 +110,34 @@ def test_calibration_makes_held_out_objects_more_likely_and_says_how_good_it_is(
     assert all(values.dtype == np.float32 for values in fitted.values())
     assert fitted["reliability_raw"][:, 0].sum() == fitted["reliability_calibrated"][:, 0].sum() < 300
     right = (label == DISK)[is_known].astype(float)
-    for index, name in enumerate(("prob_disk_raw", "prob_disk")):
-        table = reliability(out[name][is_known], right, CONFIG.num_bins)
-        assert fitted["calibration_error"][index] == pytest.approx(calibration_error(table), abs=1e-4)
-        assert fitted["brier"][index] == pytest.approx(np.mean((out[name][is_known] - right) ** 2), abs=1e-4)
+    table = reliability(out["prob_disk_raw"][is_known], right, CONFIG.num_bins)
+    assert fitted["calibration_error"][0] == pytest.approx(calibration_error(table), abs=1e-4)
+    assert fitted["brier"][0] == pytest.approx(
+        np.mean((out["prob_disk_raw"][is_known] - right) ** 2), abs=1e-4
+    )
     assert fitted["brier"][1] < 0.1
+
+
+def test_each_half_is_measured_at_the_temperature_of_the_other_in_any_order_of_batches(trained) -> None:
+    _, module, fitted = trained
+    held_out = make_disks(300, S, 1000, unknown=0.2)
+    held_out = {name: values[held_out["label"] != UNKNOWN] for name, values in held_out.items()}
+    backwards = {name: values[::-1].copy() for name, values in held_out.items()}
+    again = SPEC.fit(CONFIG, module, [], [{k: v[cut] for k, v in backwards.items()}
+                                         for cut in (slice(0, 70), slice(70, None))])  # fmt: skip
+    for name, values in fitted.items():
+        np.testing.assert_allclose(again[name], values, rtol=1e-4, atol=1e-5, err_msg=name)
+    key = np.array([zlib.crc32(row.tobytes()) for row in held_out["science"]])
+    logits = SPEC.predictor(CONFIG, module, fitted, CPU)(held_out)["logit_disk"].astype(np.float64)
+    label, errors = held_out["label"], np.empty(len(key))
+    for value, other in ((0, 1), (1, 0)):
+        half = [
+            np.isin(key, np.concatenate([np.sort(key[label == c])[n::2] for c in (0, 1)])) for n in (0, 1)
+        ]
+        temperature = fit_temperature(logits[half[other]], label[half[other]])
+        assert fitted["temperature_halves"][other] == pytest.approx(temperature, rel=1e-3)
+        errors[half[value]] = sigmoid(logits[half[value]] / temperature) - label[half[value]]
+    assert fitted["brier"][1] == pytest.approx(np.mean(errors**2), abs=1e-5)
 
 
 def test_an_object_without_one_of_the_three_bands_is_not_scored(trained) -> None:
@@ -152,10 +176,26 @@ def test_probability_with_denoised_images_is_of_them(trained) -> None:
     assert out["prob_disk"][0] == out["prob_disk"][1]
     assert out["prob_disk_denoised"][0] == out["prob_disk_denoised"][1]
     assert out["prob_disk_raw"][0] != out["prob_disk_raw"][1]
+    assert fitted["temperature_measured"] != fitted["temperature"]
+    np.testing.assert_allclose(
+        out["prob_disk_raw_calibrated"],
+        sigmoid(out["logit_disk"] / fitted["temperature_measured"]),
+        rtol=1e-5,
+    )
+    of_measured = SPEC.fit(CONFIG, module, [], [batch])
+    for name, values in of_measured.items():
+        np.testing.assert_allclose(fitted[f"{name}_measured"], values, rtol=1e-4, atol=1e-5, err_msg=name)
+    old = {name: values for name, values in fitted.items() if not name.endswith(("_measured", "_halves"))}
+    before = SPEC.predictor(DENOISED, module, old, CPU)(batch)
+    assert np.isnan(before["prob_disk_raw_calibrated"]).all(), (
+        "checkpoints without a temperature of these images"
+    )
+    np.testing.assert_array_equal(before["prob_disk"], out["prob_disk"])
     assert set(out) - {"flags"} == {column.name for column in SPEC.writes(DENOISED)}
     assert "denoised" in {column.name for column in SPEC.reads(DENOISED)}
     assert "denoised" in next(c.description for c in SPEC.writes(DENOISED) if c.name == "prob_disk")
-    assert "prob_disk_denoised" not in {column.name for column in SPEC.writes(CONFIG)}
+    both = {"prob_disk_denoised", "prob_disk_raw_calibrated"}
+    assert not both & {column.name for column in SPEC.writes(CONFIG)}
 
 
 def test_training_takes_both_kinds_of_images() -> None:
@@ -209,7 +249,7 @@ def test_calibration_needs_both_classes(label: int) -> None:
     batch = make_disks(8, S, 5)
     batch["label"][:] = label
     with pytest.raises(
-        ValueError, match=r"held_out has 8 objects .*must have some of label 1 \(disk\) and of 0"
+        ValueError, match=r"held_out has 8 objects .*must have 2 of label 1 \(disk\) and of 0"
     ):
         SPEC.fit(CONFIG, built(CONFIG), [], [batch])
 
