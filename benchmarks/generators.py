@@ -16,12 +16,17 @@ of a core an image of 64 pixels: 1,000 images of six sets a quarter of an hour o
 On a GPU at the published size, with training images drawn there:
 
     python -m benchmarks.generators --size 256 --preset published256 --num-train 0 --device cuda --families image_flow
+
+How few steps of the solver do, of the flow that an earlier line of the same settings has left in `--folder`:
+
+    python -m benchmarks.generators --families image_flow --solver-steps 2 4 8 16
 """
 
 import argparse
 import json
 import os
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,7 +65,8 @@ from models.evaluation.verdict import (
     verdict,
 )
 
-FAMILIES = ("image_vae", "image_alae", "image_stylegan", "image_flow")
+FLOW = "image_flow"
+FAMILIES = ("image_vae", "image_alae", "image_stylegan", FLOW)
 REAL_SEED, FLOOR_SEED, TRAIN_SEED, CHECK_SEED = 1, 2, 3, 4
 NUM_CHECKED = 128
 """Held-out images that the best weights are chosen by."""
@@ -83,6 +89,9 @@ def main() -> None:
     parser.add_argument("--preset", default="cpu64", choices=("tiny", "cpu64", "published256"))
     parser.add_argument("--num", type=int, default=1000, help="images of each set that is measured")
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES)
+    parser.add_argument(
+        "--solver-steps", type=int, nargs="+", default=[], help="draw from the flow with each number, too"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that measure")
     parser.add_argument("--pool", action="store_true", help="measure without Ray")
     parser.add_argument("--num-threads", type=int, default=0, help="of torch; 0: its own choice")
@@ -94,6 +103,7 @@ def main() -> None:
     torch.set_num_threads(args.num_threads or torch.get_num_threads())
     args.folder.mkdir(parents=True, exist_ok=True)
     made = {name: samples(args, name) for name in args.families}
+    made |= {f"{FLOW}-{steps}": samples(args, FLOW, steps) for steps in args.solver_steps}
     if not args.train_only:
         rows = judged(args, made)
         print("\n".join(table(rows)))
@@ -115,11 +125,15 @@ def training_set(args: argparse.Namespace) -> np.ndarray:
     return kept_arrays(args.folder, "train", settings, lambda: {"image": draw()})["image"]
 
 
-def samples(args: argparse.Namespace, family: str) -> Arrays:
-    """Images of a trained family, and numbers on its training."""
+def samples(args: argparse.Namespace, family: str, steps: int = 0) -> Arrays:
+    """Images of a trained family, and numbers on its training; `steps` of the flow's solver, 0: its own number."""
     settings = settings_of(args, family)
     checkpoint = kept_checkpoint(args.folder, family, settings, partial(learned, args, family))
-    return kept_arrays(args.folder, family, settings | {"num": args.num}, partial(sampled, args, checkpoint))
+    settings |= {"num": args.num}
+    if steps:
+        checkpoint = replace(checkpoint, config={**checkpoint.config, "steps": steps})
+        settings |= {"steps": steps}
+    return kept_arrays(args.folder, family, settings, partial(sampled, args, checkpoint))
 
 
 def learned(args: argparse.Namespace, family: str) -> Checkpoint:

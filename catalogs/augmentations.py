@@ -11,8 +11,8 @@ SUMMARY = (
     "One row an image that a generator made, in a catalogue per model (`model=<name>` below `output.uri`), flat: one file "
     "for each range of seeds, as HATS does not apply to what has no position. A version holds samples of one checkpoint: "
     "those of another one of the same model replace them, so each set has an `output.uri` of its own. Seed, conditions and "
-    "checkpoint make a row again, bit for bit on one machine type with the same versions of torch and numpy and as many "
-    "threads. It can be trained on, or mixed into a training (`[mix]`), like staged rows. "
+    "checkpoint make a row again (`engine.sampling.sampled_again`), bit for bit on one machine type with the same versions of "
+    "torch and numpy and as many threads; so do `steps`, a column of samples for which `[augment] steps` was given. It can be trained on, or mixed into a training (`[mix]`), like staged rows. "
     "Columns of a latent and of images depend on the generator; those of measures are there if they were asked for."
 )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from engine.checkpoint import read_header
+from engine.checkpoint import Checkpoint, read_header
 from engine.column import Column
 from engine.errors import CheckpointError
 from engine.infer import Device, choose_device, load_planned, model_config, open_model
@@ -24,6 +24,7 @@ IMAGE, LATENT = "image", "latent"
 PACKED_LATENT = 513
 """Latents of so many numbers are stored as bytes; the longest published ones of their own are of 512."""
 CHECKPOINT_ID = Column("checkpoint_id", "string", "Checkpoint that made the sample")
+STEPS = Column("steps", "int32", "Steps of the solver that made the sample; there where they were asked for")
 
 Draw = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
 """(what the checkpoint has fitted, seeds [N]) to conditions [N, K], one drawn for each seed."""
@@ -34,8 +35,7 @@ class SampleStage:
     """Generate an image for each seed of a unit. Make one with `from_checkpoint`.
 
     A sample is made again, bit for bit on one machine type with the same versions of torch and numpy and as many
-    threads, from its seed, its condition and the checkpoint:
-    `spec.sampler(config, module, device).sample(seeds, condition)`.
+    threads, from its seed, its condition and the checkpoint, and `steps` where they were asked for: `sampled_again`.
 
     Parameters
     ----------
@@ -51,6 +51,8 @@ class SampleStage:
         How to reach storage.
     condition
         Conditions that are the same for all samples, by name; the others are drawn.
+    steps
+        Steps of the solver, which `config` has, where they were asked for; 0: as the checkpoint says.
     device
         "auto" takes a GPU if torch sees one.
     resources
@@ -65,6 +67,7 @@ class SampleStage:
     draw: Draw
     options: StorageOptions = field(default_factory=StorageOptions)
     condition: Mapping[str, float] = field(default_factory=dict)
+    steps: int = 0
     device: Device = "auto"
     resources: Resources = field(default_factory=Resources)
 
@@ -75,6 +78,7 @@ class SampleStage:
         checkpoint_uri: str,
         options: StorageOptions,
         draw: Draw,
+        steps: int = 0,
         **settings: Any,
     ) -> "SampleStage":
         """Read the checkpoint's JSON and make the stage; the weights are read by `open`.
@@ -82,19 +86,28 @@ class SampleStage:
         Raises
         ------
         CheckpointError
-            If it is not a checkpoint of this model and version, or the model generates nothing.
+            If it is not a checkpoint of this model and version, or the model generates nothing, or has no solver and
+            `steps` are asked for.
         """
         import torch
 
         header = read_header(checkpoint_uri, Storage(options), spec.name, spec.version)
-        config = model_config(spec, header.config, checkpoint_uri, CheckpointError)
+        if steps and STEPS.name not in spec.sampled_with:
+            raise CheckpointError(
+                "the generator has no solver whose steps could be chosen", checkpoint_uri, f"{spec.name}, steps {steps}",
+                "a generator that solves an equation, as image_flow", "Take augment.steps out of the configuration.",
+            )  # fmt: skip
+        asked = {STEPS.name: steps} if steps else {}
+        config = model_config(spec, {**header.config, **asked}, checkpoint_uri, CheckpointError)
         if spec.sampler is None:
             raise CheckpointError(
                 "the model generates nothing", checkpoint_uri, spec.name, "a generator of images",
                 "Give [checkpoint] that of a model of models.generators.",
             )  # fmt: skip
         num_latent = spec.sampler(config, spec.build(config), torch.device("cpu")).num_latent
-        return cls(spec, config, checkpoint_uri, header.id, num_latent, draw, options, **settings)
+        return cls(
+            spec, config, checkpoint_uri, header.id, num_latent, draw, options, steps=steps, **settings
+        )
 
     @property
     def name(self) -> str:
@@ -113,23 +126,28 @@ class SampleStage:
         packed = self.num_latent >= PACKED_LATENT
         latent = Column(LATENT, "float32", text, "", self.num_latent, packed=packed)
         image = replace(self.spec.reads(self.config)[0], name=IMAGE)
-        return (CHECKPOINT_ID, *self._conditions, image, latent)
+        steps = (STEPS,) if self.steps else ()
+        return (CHECKPOINT_ID, *steps, *self.told, image, latent)
 
     def open(self) -> UnitFunction:
         """Load the checkpoint, build the network and return the function that samples a unit."""
-        assert self.spec.sampler is not None
         checkpoint = load_planned(self.spec, self.checkpoint_uri, self.checkpoint_id, self.options)
-        config, module = open_model(self.spec, checkpoint, self.checkpoint_uri)
-        sampler = self.spec.sampler(config, module, choose_device(self.device))
-        return _Generator(self, sampler, checkpoint.fitted)
+        return _Generator(self, self.sampler(checkpoint), checkpoint.fitted)
+
+    def sampler(self, checkpoint: Checkpoint) -> "Sampler":
+        """Build the network of the checkpoint, with the steps that are asked for."""
+        assert self.spec.sampler is not None
+        _, module = open_model(self.spec, checkpoint, self.checkpoint_uri)
+        return self.spec.sampler(self.config, module, choose_device(self.device))
 
     @property
-    def _conditions(self) -> tuple[Column, ...]:
+    def told(self) -> tuple[Column, ...]:
+        """Conditions of the generator, which rows have."""
         return self.spec.reads(self.config)[1:]
 
     def conditions(self, fitted: Mapping[str, np.ndarray], seeds: np.ndarray) -> np.ndarray | None:
         """Conditions [N, K] of seeds: those that are set, the others drawn; None if the generator has none."""
-        names = [column.name for column in self._conditions]
+        names = [column.name for column in self.told]
         if not names:
             return None
         drawn = np.array(self.draw(fitted, seeds), np.float64)
@@ -165,8 +183,59 @@ class _Generator:
     ) -> pa.Array:
         if column.name == CHECKPOINT_ID.name:
             return pa.array([self._stage.checkpoint_id] * num_rows, pa.string())
+        if column.name == STEPS.name:
+            return pa.array([self._stage.steps] * num_rows, pa.int32())
         if column.name in made:
             return column_array(column, made[column.name])
         assert condition is not None
-        names = [c.name for c in self._stage.spec.reads(self._stage.config)[1:]]
+        names = [c.name for c in self._stage.told]
         return column_array(column, condition[:, names.index(column.name)])
+
+
+def sampled_again(
+    spec: "ModelSpec",
+    checkpoint_uri: str,
+    rows: pa.Table,
+    options: StorageOptions | None = None,
+    device: Device = "cpu",
+) -> dict[str, np.ndarray]:
+    """Make samples again from their rows: their seeds, conditions, and steps of the solver where rows have them.
+
+    Parameters
+    ----------
+    spec, checkpoint_uri
+        The generator, and the checkpoint that rows name by `checkpoint_id`.
+    rows
+        Of the catalogue, at least one; `image` and `latent` need not be there.
+    options
+        How to reach storage.
+    device
+        That of the job, as the number of torch's threads: others round otherwise.
+
+    Returns
+    -------
+    dict
+        `image` [N, C * S * S] and `latent` [N, D].
+
+    Raises
+    ------
+    CheckpointError
+        If rows are of another checkpoint.
+    ValueError
+        If they were not all made with as many steps.
+    """
+    steps = set(rows[STEPS.name].to_pylist()) if STEPS.name in rows.column_names else {0}
+    if len(steps) != 1:
+        raise ValueError(f"steps are {sorted(steps)}, must be the same for all of {len(rows)} rows")
+    stage = SampleStage.from_checkpoint(
+        spec, checkpoint_uri, options or StorageOptions(), _not_drawn, steps=steps.pop(), device=device
+    )
+    for checkpoint_id in set(rows[CHECKPOINT_ID.name].to_pylist()):
+        checkpoint = load_planned(spec, checkpoint_uri, checkpoint_id, stage.options)
+    told = [rows[column.name].to_numpy() for column in stage.told]
+    return stage.sampler(checkpoint).sample(rows[SEED.name].to_numpy(), np.stack(told, 1) if told else None)
+
+
+def _not_drawn(fitted: Mapping[str, np.ndarray], seeds: np.ndarray) -> np.ndarray:
+    """Rows have their conditions."""
+    raise NotImplementedError

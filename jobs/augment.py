@@ -115,7 +115,7 @@ def assemble(config: JobConfig, applied: Applied, limit: int | None) -> Parts:
     Raises
     ------
     CheckpointError
-        If the checkpoint is not that of a generator.
+        If the checkpoint is not that of a generator, or of one without a solver where steps are asked for.
     ConfigError
         If a condition is not one of its, or lies outside of what it has learned; or images do not fit the measures.
     """
@@ -125,7 +125,7 @@ def assemble(config: JobConfig, applied: Applied, limit: int | None) -> Parts:
     resources = Resources(config.infer.num_cpus, config.infer.num_gpus)
     generate = SampleStage.from_checkpoint(
         applied.spec, place.uri, place.storage, drawn_conditions,
-        condition=asked.condition, device=config.infer.device, resources=resources,
+        steps=asked.steps, condition=asked.condition, device=config.infer.device, resources=resources,
     )  # fmt: skip
     settings = SeedsConfig(**{name: getattr(asked, name) for name in SeedsConfig.model_fields})
     source = SeedSource(place.uri, place.storage, settings, model=applied.spec.name)
@@ -138,6 +138,7 @@ def assemble(config: JobConfig, applied: Applied, limit: int | None) -> Parts:
         "job": "augment",
         "checkpoint": applied.checkpoint.id,
         "condition": asked.condition,
+        **({"steps": asked.steps} if asked.steps else {}),
         **facts,
     }
     output = Place(

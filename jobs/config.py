@@ -164,6 +164,9 @@ class AugmentConfig(SeedsConfig):
     condition: dict[str, float] = Field(default_factory=dict)
     """Conditions that are the same for all samples; each of the others is drawn for each seed from the training
     images that the checkpoint keeps."""
+    steps: int = Field(default=0, ge=0)
+    """Steps of the solver of `image_flow`, which learns the same whatever they are: fewer are faster and less true. Rows
+    say them in a column `steps`; 0: as the checkpoint says, without that column."""
     morphology: MorphologyConfig | None = None
     """Measure morphology with these settings, or with published ones by name: sersic, cosmos, skirt. Images are measured in the
     size that they are generated in, those with a size channel in the size that it says; `engine.images.morphology.measure`

@@ -130,6 +130,8 @@ class ModelSpec:
         another form than it predicts in; None if they are the same.
     sampler
         `(config, module, device) -> Sampler` of a generator; None if the model generates nothing.
+    sampled_with
+        Names of settings that weights do not depend on: a sample may be made with others than the checkpoint has.
     """
 
     name: str
@@ -145,6 +147,7 @@ class ModelSpec:
     trains_on: Callable[[Any], tuple[Column, ...]] | None = None
     exported: Callable[[Any, Weights], Weights] | None = None
     sampler: Callable[[Any, nn.Module, torch.device], Sampler] | None = None
+    sampled_with: tuple[str, ...] = ()
     decode: Callable[[Any, nn.Module, np.ndarray], np.ndarray] | None = None
     judged_rows: int = 0
     presets: Mapping[str, Any] = field(default_factory=dict)

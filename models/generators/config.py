@@ -7,6 +7,8 @@ from models.settings import check
 
 SMALLEST = 4
 """Pixels a side of the innermost features."""
+TURNED_WITH_IMAGES = frozenset({"position_angle_deg", "x_arcsec", "y_arcsec", "dx", "dy"})
+"""Columns that say where a source is in its image or how it is turned: no longer true of an image that is turned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,8 @@ class GeneratorConfig:
     condition_high: tuple[float, ...] = ()
     """Largest value of each condition."""
     augment: bool = True
-    """Whether training turns or flips each image, one of the 8 symmetries of the square. Not with a condition
-    that says where the source is or how it is turned."""
+    """Whether training turns or flips each image, one of the 8 symmetries of the square. Refused with a condition of
+    `TURNED_WITH_IMAGES`, which would be noise."""
     width: int = 24
     """Channels at the size of the image; they double with each halving up to `max_width`."""
     max_width: int = 96
@@ -89,6 +91,9 @@ class GeneratorConfig:
         names = self.conditions
         check(len(set(names)) == len(names) and self.image_column not in names, "conditions", names,
               f"different names of columns, none of them {self.image_column}")  # fmt: skip
+        turned = sorted(TURNED_WITH_IMAGES & {*names}) if self.augment else []
+        check(not turned, "augment", True,
+              f"false with condition {', '.join(turned)}: images are turned, it is not; or take it out of conditions")  # fmt: skip
         for name in ("condition_low", "condition_high"):
             check(len(getattr(self, name)) == len(names), name, getattr(self, name),
                   f"{len(names)} values, one a condition")  # fmt: skip

@@ -8,6 +8,7 @@ equation is solved in few steps, and runs backwards from an image to its noise, 
 # B images, C channels, S pixels a side, D = C S^2 latents, K conditions
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -135,4 +136,7 @@ def _writes(config: ImageFlowConfig) -> tuple[Column, ...]:
     return encoder_columns(config.num_pixels, text, error)
 
 
-SPEC = encoder_spec("image_flow", ImageFlowConfig, FlowNetwork, ImageFlowTask, _writes, _family, PRESETS)
+SPEC = replace(
+    encoder_spec("image_flow", ImageFlowConfig, FlowNetwork, ImageFlowTask, _writes, _family, PRESETS),
+    sampled_with=("steps",),
+)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from astropy.modeling.models import Sersic2D
 from scipy.special import gamma
+from scipy.stats import kstest
 
 from engine.synthetic.sersic_render import (
     EXPOSURE_S,
@@ -114,15 +115,18 @@ def test_torch_draws_what_numpy_draws(size: int) -> None:
     assert off.max() < 1e-2
 
 
-def test_parameters_fill_their_ranges_and_come_again() -> None:
+def test_parameters_fill_the_published_ranges_and_come_again() -> None:
+    published = [(-1, 1), (-1, 1), (1, 4), (1, 4), (0.4, 1), (0, 180)]
+    assert list(RANGES.values()) == published
+    low, high = np.array(published).T
     first = draw_parameters(4000, np.random.default_rng(3))
     again = torch.stack([draw_torch(4000, torch.Generator().manual_seed(1)) for _ in range(2)])
     assert torch.equal(again[0], again[1])
     for drawn in (np.stack(first, axis=1), again[0].numpy()):
-        low, high = np.array(list(RANGES.values())).T
-        assert (drawn >= low).all()
-        assert (drawn <= high).all()
-        assert np.abs(drawn.mean(0) - (low + high) / 2).max() / (high - low).max() < 0.02
+        for name, values in zip(RANGES, ((drawn - low) / (high - low)).T, strict=True):
+            assert kstest(values, "uniform").pvalue > 1e-4, name
+        correlation = np.corrcoef(drawn.T) - np.eye(len(published))
+        assert np.abs(correlation).max() < 4 / np.sqrt(4000), "parameters do not depend on each other"
 
 
 def test_impossible_parameters_are_refused() -> None:

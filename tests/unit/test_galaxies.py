@@ -116,7 +116,7 @@ def test_cosmos_stamps_are_cropped_to_their_middle_with_what_the_catalogues_say(
         expected = stamp[start : start + 8, start : start + 8].reshape(-1)
         assert np.array_equal(matrix(table.rows, "image")[row], expected)
     last = table.rows.slice(2).to_pylist()[0]
-    assert last["ra"], last["magnitude"] == (152.0, 22.5)
+    assert (last["ra"], last["magnitude"]) == (152.0, 22.5)
     assert last["half_light_radius_arcsec"] == pytest.approx(0.03 * 10 * 0.5), "circularised"
     assert last["position_angle_deg"] == pytest.approx(150)
     assert (last["sersic_n"], last["axis_ratio"], last["z"]) == (2.0, 0.25, 0.5)

@@ -290,6 +290,16 @@ def test_a_family_with_bad_samples_keeps_its_row_and_all_are_counted_again_from_
     assert printed.count("  flags:") == 4
 
 
+def test_the_flow_is_drawn_from_with_other_steps_without_a_second_training(tmp_path: Path) -> None:
+    args = metrics_arguments(
+        size=16, num=6, num_train=64, folder=tmp_path, preset="tiny", core_s=0.01, batch_rows=8, device="cpu"
+    )
+    own, few, as_own = (generators.samples(args, "image_flow", steps)["image"] for steps in (0, 2, 8))
+    assert len([*tmp_path.glob("*.checkpoint")]) == 1
+    assert not np.allclose(own, few)
+    np.testing.assert_array_equal(own, as_own)
+
+
 @pytest.mark.usefixtures("measured_here")
 def test_without_training_images_the_floor_is_between_halves(capsys: pytest.CaptureFixture[str]) -> None:
     real, made = (list(pieces(noise_images(48, seed), 64)) for seed in (1, 2))

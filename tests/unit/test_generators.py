@@ -106,6 +106,11 @@ def test_objects_of_unknown_class_are_left_out_of_training_and_flagged_after(
     assert predicted_rows(wide, batch, CPU).usable.tolist() == (label >= 0).tolist()
 
 
+def test_an_angle_may_be_a_condition_of_images_that_are_not_turned() -> None:
+    angle = {"conditions": ("position_angle_deg",), "condition_low": (0.0,), "condition_high": (180.0,)}
+    assert tiny("image_flow", augment=False, **angle).conditions == ("position_angle_deg",)
+
+
 def test_minus_one_is_a_value_of_any_other_condition() -> None:
     config = tiny("image_vae", conditions=("tilt",), condition_low=(-1.0,), condition_high=(1.0,))
     batch = blobs(tiny("image_vae"), 4) | {"tilt": np.array([-1.0, 0.0, 1.0, -1.0])}
@@ -276,6 +281,15 @@ def test_stretch_is_measured_in_pieces_and_without_broken_images() -> None:
         ("image_vae", {"max_width": 4}, "max_width is 4, must be at least width = 8"),
         ("image_vae", {"conditions": ("a",)}, r"condition_low is \(\), must be 1 values"),
         ("image_vae", TOLD | {"condition_low": (5.0, 0.4)}, "range of condition half_light_radius_pixels is"),
+        (
+            "image_vae",
+            {
+                "conditions": ("dx", "position_angle_deg"),
+                "condition_low": (0.0,) * 2,
+                "condition_high": (1.0,) * 2,
+            },
+            "augment is True, must be false with condition dx, position_angle_deg: .* out of conditions",
+        ),
         ("image_vae", {"ema_decay": 1.0}, r"ema_decay is 1.0, must be in \[0, 1\)"),
         ("image_vae", {"num_latent": 0}, "num_latent is 0"),
         ("image_vae", {"least_scatter": 0.0}, "least_scatter is 0.0"),
