@@ -13,7 +13,8 @@ from engine.cluster import ClusterConfig
 from engine.commit import CatalogConfig
 from engine.config import Config
 from engine.errors import ConfigError
-from engine.images.morphology import PUBLISHED, CutoutMorphologyConfig, MorphologyConfig
+from engine.images.cutout_morphology import CutoutMorphologyConfig
+from engine.images.morphology import PUBLISHED, MorphologyConfig
 from engine.images.nearest import NearestConfig
 from engine.infer import Device, Precision, model_config
 from engine.locations import NotFoundError, is_object
@@ -240,8 +241,8 @@ class JobConfig(Config):
     catalog: Catalog = Field(default=CatalogConfig(name="spectral_anomaly"), validate_default=True)
     """Kind of catalogue and its partitioning."""
     morphology: CutoutMorphologyConfig | None = None
-    """statmorph quantities of cutouts, columns `morph_*` of the catalogue; `engine.images.morphology.measure` says how
-    long they take."""
+    """statmorph quantities of cutouts, columns `morph_*` of the catalogue; `engine.images.cutout_morphology` says what is
+    measured."""
     models: tuple[ScoringConfig, ...] = ()
     """Instead of `checkpoint`, `upstream`, `output`, `catalog` and `infer`: several models that score the release in one pass,
     each into a catalogue of its own."""

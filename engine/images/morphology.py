@@ -15,14 +15,13 @@ Holzschuh et al. (2022), MNRAS 515, 652, Sect. 4, and its released code: the set
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
 from engine.column import Column
 from engine.config import Config
-from engine.images.bands import BANDS, Band
 from engine.images.columns import OBJECT_ID
 from engine.images.galaxies import image_column
 from engine.images.own_size import at_own_size
@@ -86,22 +85,6 @@ class MorphologyConfig(Config):
     """Of the noise."""
 
 
-class CutoutMorphologyConfig(MorphologyConfig):
-    """Which of a source's cutouts are measured, and how."""
-
-    channel: int = Field(default=0, ge=0, le=0)
-    """Not used: `band` says it."""
-    image: Literal["science", "denoised"] = "science"
-    """As measured, or as a denoiser of `upstream` cleans them: noise is what most quantities suffer from."""
-    band: Band = "f444w"
-    """The band."""
-
-    def stage(self, size: int) -> "MeasureMorphology":
-        """Return the stage that measures cutouts of `size` pixels a side."""
-        chosen = self.model_copy(update={"channel": BANDS.index(self.band)})
-        return MeasureMorphology(size, len(BANDS), chosen, self.image)
-
-
 PUBLISHED: dict[str, MorphologyConfig] = {
     "sersic": MorphologyConfig(),
     "cosmos": MorphologyConfig(),
@@ -128,8 +111,15 @@ def measure(images: Iterable[np.ndarray], keys: Iterable[int], config: Morpholog
         Values of `MEASURES` by name, [B] each. What could not be measured is there with NaN and its flag.
     """
     pairs = zip(images, keys, strict=True)
-    rows = [_measure_one(np.asarray(image, np.float64), int(key), config) for image, key in pairs]
-    return {column.name: np.array([row[column.name] for row in rows], column.dtype) for column in MEASURES}
+    return collected(_measure_one(np.asarray(image, np.float64), int(key), config) for image, key in pairs)
+
+
+def collected(rows: Iterable[dict[str, float]]) -> Arrays:
+    """Values of `MEASURES` by name, of rows that `attempted` gave."""
+    measured = list(rows)
+    return {
+        column.name: np.array([row[column.name] for row in measured], column.dtype) for column in MEASURES
+    }
 
 
 def failures(measured: Arrays) -> dict[str, int]:
@@ -163,16 +153,27 @@ def segment(image: np.ndarray, config: MorphologyConfig) -> np.ndarray | None:
     return smooth if smooth.any() else None
 
 
-def _measure_one(image: np.ndarray, key: int, config: MorphologyConfig) -> dict[str, float]:
-    psf = _psf(config) if config.psf_fwhm_px else None
+def attempted(measure: Callable[[], dict[str, float] | None]) -> dict[str, float]:
+    """Row of a measurement; NaN and flag `NOT_DETECTED` where it gives none, `FAILED` where statmorph gives up."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # statmorph says by flags what it warns of
         try:
-            image = _degraded(image, psf, key, config)
-            mask = segment(image, config)
-            return _nothing(NOT_DETECTED) if mask is None else _fit(image, mask, psf, config)
+            return measure() or _nothing(NOT_DETECTED)
         except FAULTS:
             return _nothing(FAILED)
+
+
+def _measure_one(image: np.ndarray, key: int, config: MorphologyConfig) -> dict[str, float]:
+    psf = _psf(config) if config.psf_fwhm_px else None
+
+    def found() -> dict[str, float] | None:
+        degraded = _degraded(image, psf, key, config)
+        mask = segment(degraded, config)
+        if mask is None:
+            return None
+        return fitted(degraded, mask.astype(np.int64), gain=config.gain, psf=psf)
+
+    return attempted(found)
 
 
 def _psf(config: MorphologyConfig) -> np.ndarray:
@@ -195,12 +196,11 @@ def _degraded(image: np.ndarray, psf: np.ndarray | None, key: int, config: Morph
     return image
 
 
-def _fit(
-    image: np.ndarray, mask: np.ndarray, psf: np.ndarray | None, config: MorphologyConfig
-) -> dict[str, float]:
+def fitted(image: np.ndarray, segments: np.ndarray, **noise: Any) -> dict[str, float]:
+    """Measure the pixels of `segments` [H, W] that are 1, with what statmorph is told of noise, PSF and bad pixels."""
     import statmorph  # a second that readers of the columns need not pay
 
-    found: Any = statmorph.SourceMorphology(image, mask.astype(np.int64), 1, gain=config.gain, psf=psf)
+    found: Any = statmorph.SourceMorphology(image, segments, 1, **noise)
     values = {name: float(getattr(found, name)) for name in QUANTITIES}
     row = {name: np.nan if value == UNDEFINED else value for name, value in values.items()}
     return row | {"flag": int(found.flag), "flag_sersic": int(found.flag_sersic)}
@@ -208,6 +208,14 @@ def _fit(
 
 def _nothing(flag: int) -> dict[str, float]:
     return dict.fromkeys(QUANTITIES, np.nan) | {"flag": flag, "flag_sersic": flag}
+
+
+def with_measures(table: UnitTable, measured: Arrays) -> UnitTable:
+    """Rows with columns `MORPHOLOGY`."""
+    rows = table.rows
+    for column, values in zip(MORPHOLOGY, measured.values(), strict=True):
+        rows = set_column(rows, column, column_array(column, values))
+    return table.with_rows(rows)
 
 
 @dataclass(frozen=True)
@@ -222,14 +230,11 @@ class MeasureMorphology:
         Of the images.
     config
         Settings of the measure.
-    image
-        Column that holds the images, flat in order channel, y, x.
     """
 
     size: int
     channels: int = 1
     config: MorphologyConfig = field(default_factory=MorphologyConfig)
-    image: str = "image"
     resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
@@ -244,7 +249,7 @@ class MeasureMorphology:
     @property
     def requires(self) -> tuple[Column, ...]:
         """Images, and the identifiers that set the noise."""
-        return (OBJECT_ID, replace(image_column(self.size, self.channels), name=self.image))
+        return (OBJECT_ID, image_column(self.size, self.channels))
 
     @property
     def provides(self) -> tuple[Column, ...]:
@@ -257,9 +262,5 @@ class MeasureMorphology:
 
     def _apply(self, table: UnitTable) -> UnitTable:
         shape = (-1, self.channels, self.size, self.size)
-        images = at_own_size(matrix(table.rows, self.image).reshape(shape), self.config.channel)
-        measured = measure(images, table.rows["object_id"].to_pylist(), self.config)
-        rows = table.rows
-        for column, values in zip(MORPHOLOGY, measured.values(), strict=True):
-            rows = set_column(rows, column, column_array(column, values))
-        return table.with_rows(rows)
+        images = at_own_size(matrix(table.rows, "image").reshape(shape), self.config.channel)
+        return with_measures(table, measure(images, table.rows["object_id"].to_pylist(), self.config))

@@ -13,6 +13,7 @@ from engine.checkpoint import load as load_checkpoint
 from engine.checkpoint import save as save_checkpoint
 from engine.commit import read_manifest
 from engine.storage import Storage
+from engine.train.batches import SPLIT_COLUMN, read_tables
 from jobs.__main__ import main
 from tests.inprocess import in_process
 from tests.integration.conftest import manifest_of
@@ -27,6 +28,7 @@ SMALL = {
 }  # fmt: skip
 NUM_GALAXIES = (384 // 64) ** 2
 """One a square of 64 pixels."""
+REALISATIONS, BATCH_ROWS, VALIDATION_FRACTION = 2, 16, 0.1
 
 
 def run(job: str, name: str, folder: Path, **more: object) -> int:
@@ -44,13 +46,13 @@ def run(job: str, name: str, folder: Path, **more: object) -> int:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of both demos."""
     folder = tmp_path_factory.mktemp("morphology")
-    denoiser = {"checkpoint.uri": folder / "a-denoiser", "contaminate.realisations": 2,
-                "train.global_batch_rows": 16}  # fmt: skip
+    denoiser = {"checkpoint.uri": folder / "a-denoiser", "contaminate.realisations": REALISATIONS,
+                "train.global_batch_rows": BATCH_ROWS, "train.validation_fraction": VALIDATION_FRACTION}  # fmt: skip
     with in_process():
         assert run("demo", "denoiser", folder, **denoiser) == 0
     classifier = {
         "checkpoint.uri": folder / "a-classifier", "output.uri": folder / "catalogue", "train.epochs": 1,
-        "upstream": f'[{{uri = "{folder / "a-denoiser"}"}}]', "train.global_batch_rows": 16,
+        "upstream": f'[{{uri = "{folder / "a-denoiser"}"}}]', "train.global_batch_rows": BATCH_ROWS,
         "infer.publish_images": "true", "morphology": '{image = "denoised", band = "f277w"}',
     }  # fmt: skip
     with in_process():
@@ -61,8 +63,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_denoiser_has_seen_every_galaxy_in_each_realisation(made: Path) -> None:
     manifest = read_manifest(str(made / "staged-denoiser"), Storage())
     assert manifest.rows == NUM_GALAXIES
+    files = [str(made / "staged-denoiser" / path) for path in manifest.paths("data")]
+    hashes = [table[SPLIT_COLUMN].to_numpy() for table in read_tables(files, [SPLIT_COLUMN], Storage())]
+    training_rows = int(np.sum(np.concatenate(hashes) >= VALIDATION_FRACTION))
     history = load_checkpoint(str(made / "a-denoiser"), Storage()).history
     assert len(history) == 1
+    assert history[0]["step"] == REALISATIONS * training_rows // BATCH_ROWS > training_rows // BATCH_ROWS
     assert np.isfinite(history[0]["val_loss"])
 
 
