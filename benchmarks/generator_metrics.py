@@ -43,7 +43,7 @@ import numpy as np
 
 from benchmarks.gathering import Gathered, gathered
 from benchmarks.image_sets import ImageFiles
-from benchmarks.measuring import Piece, mapper, measures_of, only_usable, or_none, tell
+from benchmarks.measuring import Piece, mapper, measured_of, measures_of, only_usable, or_none, tell
 from engine.images.morphology import PUBLISHED, MorphologyConfig
 from engine.images.nearest import NearestConfig, nearest_of
 from engine.images.own_size import SKIRT_R, has_size
@@ -63,6 +63,7 @@ from models.evaluation.verdict import (
     nearness,
     network_floor,
     shown,
+    spread,
     takers,
     verdict,
 )
@@ -144,10 +145,10 @@ def compared(
     sets = all_gathered(args, settings, given)
     for name, found in sets.items():
         tell(name, found.measures, size)
-    row = judged(args, sets["real"], sets["generated"], size)
+    row = judged(args, sets, "generated", size)
     if training:
         row |= or_none(partial(copies, args, sets), "look for copies")
-        beside, title = judged(args, sets["real"], sets["training"], size), "floor"
+        beside, title = judged(args, sets, "training", size), "floor"
         title += fewer(len(sets["training"].measures), len(sets["generated"].measures))
     else:
         beside, title = floor_of_halves(args, sets["real"], size), "floor, of halves"
@@ -197,17 +198,20 @@ def pictured(path: str) -> Extract | None:
     return of
 
 
-def judged(args: argparse.Namespace, real: Gathered, other: Gathered, size: int) -> dict[str, Value]:
+def judged(args: argparse.Namespace, sets: Mapping[str, Gathered], name: str, size: int) -> dict[str, Value]:
     """Distances of a set from the real one; what cannot be measured is left out and told."""
-    config = TableConfig(size=size, circular=args.circular, histogram=not args.exact)
-
-    def distances() -> dict[str, Value]:
-        return verdict(real.measures, other.measures, (real.pooled, other.pooled), config, args.bootstrap)
-
-    row = takers(other.measures, size) | or_none(distances)
+    real, other = sets["real"], sets[name]
+    pooled = real.pooled, other.pooled
+    found = verdict(real.measures, other.measures, pooled, table_config(args, size), args.bootstrap)
+    row = takers(other.measures, size) | measured_of(name, found)
     if real.deep is None or other.deep is None:
         return row
     return row | or_none(partial(by_network, (real.deep, other.deep), args.bootstrap), "FID and KID")
+
+
+def table_config(args: argparse.Namespace, size: int) -> TableConfig:
+    """Return how distances are taken."""
+    return TableConfig(size=size, circular=args.circular, histogram=not args.exact)
 
 
 def copies(args: argparse.Namespace, sets: Mapping[str, Gathered]) -> dict[str, Value]:
@@ -233,21 +237,12 @@ def fewer(num: int, num_compared: int) -> str:
 
 def floor_of_halves(args: argparse.Namespace, real: Gathered, size: int) -> dict[str, Value]:
     """Distances between halves of the real set."""
-    config = TableConfig(size=size, circular=args.circular, histogram=not args.exact)
-
-    def distances() -> dict[str, Value]:
-        return spread(floor(real.measures, real.pooled, config, args.repeats))
-
-    row = takers(real.measures, size) | or_none(distances, "floor")
+    found = floor(real.measures, real.pooled, table_config(args, size), args.repeats)
+    row = takers(real.measures, size) | measured_of("floor", found)
     if real.deep is None:
         return row
     deep = real.deep
     return row | or_none(lambda: spread(network_floor(deep, args.repeats)), "floor of FID and KID")
-
-
-def spread(found: Mapping[str, tuple[float, float]]) -> dict[str, Value]:
-    """Means with a standard deviation to either side."""
-    return {name: Value(mean, mean - scatter, mean + scatter) for name, (mean, scatter) in found.items()}
 
 
 def scaling(

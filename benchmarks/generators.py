@@ -35,7 +35,7 @@ import numpy as np
 import torch
 
 from benchmarks.keeping import Arrays, content_of, kept_arrays, kept_checkpoint
-from benchmarks.measuring import MEASURED_AS, Mapper, mapper, measures_of, or_none, tell, usable
+from benchmarks.measuring import MEASURED_AS, Mapper, mapper, measured_of, measures_of, or_none, tell
 from benchmarks.sersic_generators import (
     SOFTENING,
     batches_of,
@@ -49,6 +49,7 @@ from benchmarks.sersic_generators import (
     trained,
 )
 from engine.checkpoint import Checkpoint
+from engine.images.measures import usable
 from engine.images.morphology import PUBLISHED
 from engine.images.nearest import NearestConfig, features, nearest
 from models.evaluation.table import SetMeasures, TableConfig
@@ -193,7 +194,7 @@ def compared(
 
     def distances() -> dict[str, Value]:
         pooled = features(pair[0], POOLED), features(pair[1], POOLED)
-        return verdict(ours, theirs, pooled, TableConfig(size=args.size))
+        return measured_of(name, verdict(ours, theirs, pooled, TableConfig(size=args.size)))
 
     def copies() -> dict[str, Value]:
         return {NEARER: nearness(_nearest(args, sets[name]), _nearest(args, sets["real"]))}

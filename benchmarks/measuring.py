@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from engine.images.morphology import MorphologyConfig, failures, measure
-from engine.images.own_size import SIZE_CHANNEL, SKIRT_G, SKIRT_I, SKIRT_R, at_own_size, has_size
-from engine.images.power import radial_amplitude, stacked
-from models.evaluation.distances import g_minus_i, keep
+from engine.images.measures import measures, usable
+from engine.images.morphology import MorphologyConfig, failures
+from engine.images.power import stacked
+from models.evaluation.distances import keep
 from models.evaluation.table import SetMeasures, cuts_for
-from models.evaluation.verdict import Value
+from models.evaluation.verdict import Value, Verdict
 
 MEASURED_AS: dict[str, int] = {}
 """Part of the settings by which measures are kept: {"version": 2} and so on once `measure_piece` gives other numbers of
@@ -78,14 +78,6 @@ def tell(name: str, measured: SetMeasures, size: int) -> None:
         print(f"  {keep(measured.morphology, cuts_for(size)).told}", flush=True)
 
 
-def usable(images: np.ndarray) -> np.ndarray:
-    """Images [B, C, S, S] of which something can be measured: finite, and constant in no channel but that of size."""
-    finite = np.asarray(np.isfinite(images).all((1, 2, 3)))
-    bands = images[:, :SIZE_CHANNEL] if has_size(images.shape[1]) else images
-    planes = np.where(finite[:, None, None, None], bands, 0)
-    return finite & (planes.max((2, 3)) > planes.min((2, 3))).all(1)
-
-
 def only_usable(piece: Piece) -> Piece:
     """Leave out what `usable` says nothing can be measured of."""
     ids, images = piece
@@ -93,8 +85,8 @@ def only_usable(piece: Piece) -> Piece:
     return [one for one, is_good in zip(ids, good, strict=True) if is_good], images[good]
 
 
-def or_none(make: Callable[[], dict[str, Value]], what: str = "distances") -> dict[str, Value]:
-    """Return what is measured, or say why there is nothing: too few images, say. The rest of a table stays."""
+def or_none(make: Callable[[], dict[str, Value]], what: str) -> dict[str, Value]:
+    """Return what is measured, or say why there is nothing of it: too few images, say."""
     try:
         return make()
     except ValueError as error:
@@ -102,12 +94,14 @@ def or_none(make: Callable[[], dict[str, Value]], what: str = "distances") -> di
         return {}
 
 
+def measured_of(what: str, found: Verdict) -> dict[str, Value]:
+    """Return what a verdict has, and say which groups it lacks and why."""
+    for line in found.told:
+        print(f"{what}: {line}", flush=True)
+    return found.values
+
+
 def measure_piece(settings: MorphologyConfig, piece: Piece) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Morphology and power spectra of some images; of SKIRT's at their own size as published, and colours too."""
+    """Morphology, colours and power spectra of some images."""
     ids, images = piece
-    measured = measure(at_own_size(images, settings.channel), ids, settings)
-    if not has_size(images.shape[1]):
-        return measured, radial_amplitude(images[:, settings.channel])
-    colours = {"g_minus_i": g_minus_i(images[:, SKIRT_G], images[:, SKIRT_I])}
-    spectra = stacked(radial_amplitude(plane[None]) for plane in at_own_size(images, SKIRT_R))
-    return measured | colours, spectra
+    return measures(images, ids, settings)

@@ -66,12 +66,12 @@ def _histograms(axes: Axes, real: np.ndarray, generated: np.ndarray) -> None:
 
 
 def power_chart(real: np.ndarray, generated: np.ndarray) -> str:
-    """Draw radially averaged amplitudes, [N, R] and [M, R]: medians, and where 68 % of the images lie."""
+    """Draw radially averaged amplitudes, [N, R] and [M, R]: medians, and where 68 % of the images that have a bin lie."""
     with style():
         figure = new_figure(6.5, 3.4)
         axes = figure.subplots()
         for spectra, colour, label in ((real, BLUE, "real"), (generated, VERMILION, "generated")):
-            low, middle, high = np.percentile(spectra, [16, 50, 84], axis=0)
+            low, middle, high = np.nanpercentile(spectra, [16, 50, 84], axis=0)
             wave = np.arange(len(middle))
             axes.fill_between(wave, low, high, color=colour, alpha=0.2, lw=0)
             axes.plot(wave, middle, color=colour, lw=1.4, label=label)

@@ -8,23 +8,30 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from engine.images.power import radial_amplitude
-
 if TYPE_CHECKING:
     from catalogs.sample_robustness import Robustness
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images [N, S, S] and what `engine.images.morphology.MEASURES` are of them, [N] each."""
+    """Images of a set that can be measured, and what was measured of them.
+
+    Parameters
+    ----------
+    images
+        A channel of each [N, S, S].
+    morphology
+        Values of `engine.images.morphology.MEASURES` [N], and colours where there are bands for them.
+    spectra
+        Radially averaged amplitudes [N, R], NaN beyond the bins of smaller ones where images say their own size.
+    pooled
+        Features of pooled pixels of all channels, [N, F].
+    """
 
     images: np.ndarray
     morphology: Mapping[str, np.ndarray]
-
-    @property
-    def spectra(self) -> np.ndarray:
-        """Radially averaged amplitudes [N, R]."""
-        return radial_amplitude(self.images)
+    spectra: np.ndarray
+    pooled: np.ndarray
 
     @property
     def num_failed(self) -> int:
@@ -62,8 +69,12 @@ class Findings:
 
     Parameters
     ----------
-    distances, no_distances
-        Quantity, value with its interval, floor, as text; or why there are none.
+    distances
+        Quantity, value with its interval, floor, as text.
+    missing
+        Groups of quantities that could not be measured, and why.
+    taken
+        How distances are taken.
     floor_of
         What the floor is the distance between.
     copies, no_copies
@@ -81,7 +92,8 @@ class Findings:
     """
 
     distances: Sequence[tuple[str, str, str]] = ()
-    no_distances: str = ""
+    missing: Sequence[str] = ()
+    taken: str = ""
     floor_of: str = ""
     copies: Copies | None = None
     no_copies: str = ""

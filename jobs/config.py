@@ -176,6 +176,11 @@ class AugmentConfig(SeedsConfig):
     """Find the nearest real image of each sample."""
     robustness: Place | None = None
     """JSON of `benchmarks.augmentation --json`: the report draws its curves."""
+    exact_power: bool = False
+    """Whether the report takes distances of power exactly, in any unit; the published histograms hold amplitudes from 1e-5 to
+    1e4 alone, which those of smoothed or faint images are not within."""
+    circular: bool = False
+    """Whether the report takes orientation on a circle instead of a line, as published."""
     report_images: int = Field(default=256, ge=2)
     """Images of each set that the report compares, where there is `staged` to compare with."""
 

@@ -14,19 +14,21 @@ from engine import cluster
 from engine.checkpoint import Checkpoint
 from engine.commit import Manifest, read_manifest
 from engine.errors import SourceError
-from engine.images.morphology import MORPHOLOGY, MorphologyConfig, measure
+from engine.images.measures import colours, measures, spectra, usable
+from engine.images.morphology import MORPHOLOGY, MorphologyConfig
 from engine.images.nearest import NEAREST, NearestConfig, features, nearest
-from engine.images.own_size import SKIRT_G, SKIRT_I, at_own_size, has_size
+from engine.images.own_size import has_size
+from engine.images.power import stacked
 from engine.pipeline import map_tasks
 from engine.schema import Arrays, matrix
 from engine.storage import Storage
 from engine.train.batches import SPLIT_COLUMN, read_tables
-from jobs.config import JobConfig, Place
+from jobs.config import AugmentConfig, JobConfig, Place
 from jobs.report import path_of
-from models.evaluation.distances import cut_size, cuts_for, g_minus_i, keep
+from models.evaluation.distances import cut_size, cuts_for, keep
 from models.evaluation.neighbours import Copying, copying
 from models.evaluation.table import SetMeasures, TableConfig
-from models.evaluation.verdict import floor, label, shown, verdict
+from models.evaluation.verdict import Verdict, floor, label, shown, verdict
 from models.generators.config import GeneratorConfig
 
 PIECE = 16
@@ -38,6 +40,8 @@ FLOOR_OF_HALVES = (
     "the same between halves of the real set, as there are not enough other real images. Halves are smaller than the sets "
     "compared, so this floor lies too high, about 1.4 times that of sets of their size (and coverage too low)."
 )
+REPEATS = 200
+"""Draws of the intervals."""
 MAX_ROWS = 2000
 """Staged images that samples are compared with where `augment.nearest` does not say it."""
 
@@ -75,20 +79,25 @@ def write(
     assert config.augment is not None
     how, num = config.augment.morphology or MorphologyConfig(), config.augment.report_images
     column = settings.image_column
-    generated = rows_of(place, manifest, num)
+    generated, made_is_usable = usable_rows(rows_of(place, manifest, num), settings)
     real, num_held_out = held_out_first(config.staged, column, 2 * num, fraction)
-    if not real.num_rows:
-        raise SourceError("there are no real images to compare with", config.staged.uri)
+    real, is_usable = usable_rows(real, settings)
+    if not real.num_rows or not generated.num_rows:
+        raise SourceError(
+            "there are no images to compare",
+            config.staged.uri,
+            got=f"{real.num_rows} real and {generated.num_rows} generated ones that can be measured",
+        )
     rest = beside_floor(real[num:], generated.num_rows)
     with cluster.connect(config.cluster):
         ours, theirs = (_measured_set(table, settings, how) for table in (real[:num], generated))
         others = _measured_set(rest, settings, how) if rest else None
     name = NEAREST[0].name
     findings = Findings(
-        *_distances(ours, theirs, others, settings),
+        *_distances(ours, theirs, others, _table_config(config.augment, settings)),
         *_copying(config, settings, generated, fraction),
-        num_held_out=min(num_held_out, num),
-        left_out=_left_out(ours, theirs, settings),
+        num_held_out=min(int(is_usable[:num_held_out].sum()), num),
+        left_out=_left_out(ours, theirs, settings) + _unusable(is_usable, made_is_usable),
         nearest=generated[name].to_numpy() if name in generated.column_names else None,
         robustness=_robustness(config),
     )
@@ -96,6 +105,24 @@ def write(
     path = path_of(place, manifest)
     Storage(place.storage).put(path, html.encode())
     return path
+
+
+def usable_rows(table: pa.Table, settings: GeneratorConfig) -> tuple[pa.Table, np.ndarray]:
+    """Return the rows whose images can be measured, and which of all they are, bool [N]."""
+    if not table.num_rows:
+        return table, np.zeros(0, bool)
+    is_usable = usable(_square(table, settings))
+    return table.filter(pa.array(is_usable)), is_usable
+
+
+def _unusable(real: np.ndarray, generated: np.ndarray) -> str:
+    """Say how many images that were read cannot be measured; nothing where all can."""
+    if real.all() and generated.all():
+        return ""
+    told = (
+        f"{(~one).sum()} of {len(one)} {name}" for name, one in (("real", real), ("generated", generated))
+    )
+    return f" Left out before, as not finite or constant in a channel: {' and '.join(told)} images that were read."
 
 
 def beside_floor(others: pa.Table, num: int) -> pa.Table | None:
@@ -149,13 +176,10 @@ def tables_of(place: Place, manifest: Manifest | None, wanted: Collection[str]) 
 
 
 def _measured_set(table: pa.Table, settings: GeneratorConfig, how: MorphologyConfig) -> ImageSet:
-    """Images of one channel, and their morphology; with the bands of SKIRT their colours too."""
+    """Images of one channel, and all that is measured."""
     bands = _square(table, settings)
-    images = bands[:, how.channel]
-    measured = _morphology(table, bands, how)
-    if has_size(settings.num_channels):
-        measured |= {"g_minus_i": g_minus_i(bands[:, SKIRT_G], bands[:, SKIRT_I])}
-    return ImageSet(images, measured)
+    morphology, amplitudes = _measures(table, bands, how)
+    return ImageSet(bands[:, how.channel], morphology, amplitudes, features(bands, _space(settings)))
 
 
 def _left_out(real: ImageSet, generated: ImageSet, settings: GeneratorConfig) -> str:
@@ -164,61 +188,59 @@ def _left_out(real: ImageSet, generated: ImageSet, settings: GeneratorConfig) ->
     return f"Real images: {ours}; generated ones: {theirs}."
 
 
-def _morphology(table: pa.Table, bands: np.ndarray, how: MorphologyConfig) -> Arrays:
-    """Values that the rows have already, or measured on all CPUs, at the size that images say they had."""
+def _measures(table: pa.Table, bands: np.ndarray, how: MorphologyConfig) -> tuple[Arrays, np.ndarray]:
+    """Morphology, which the rows may have already, colours, and power spectra: measured on all CPUs where it takes long."""
+    starts, ids = range(0, len(bands), PIECE), table["object_id"].to_pylist()
     names = [column.name for column in MORPHOLOGY]
     if {*names} <= {*table.column_names}:
-        return {name.removeprefix(PREFIX): table[name].to_numpy() for name in names}
-    ids = table["object_id"].to_pylist()
-    pieces = [(bands[n : n + PIECE], ids[n : n + PIECE]) for n in range(0, len(bands), PIECE)]
-    parts = list(map_tasks(partial(_measured, how), pieces))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        mapped = map_tasks if has_size(bands.shape[1]) else map
+        parts = mapped(partial(spectra, channel=how.channel), [bands[n : n + PIECE] for n in starts])
+        known = {name.removeprefix(PREFIX): table[name].to_numpy() for name in names}
+        return known | colours(bands), stacked(parts)
+    pieces = [(bands[n : n + PIECE], ids[n : n + PIECE]) for n in starts]
+    found = list(map_tasks(partial(_measured, how), pieces))
+    morphology = {name: np.concatenate([part[0][name] for part in found]) for name in found[0][0]}
+    return morphology, stacked(part[1] for part in found)
 
 
-def _measured(how: MorphologyConfig, piece: tuple[np.ndarray, Sequence[int]]) -> Arrays:
-    bands, ids = piece
-    return measure(at_own_size(bands, how.channel), ids, how)
+def _measured(how: MorphologyConfig, piece: tuple[np.ndarray, Sequence[int]]) -> tuple[Arrays, np.ndarray]:
+    return measures(*piece, how)
+
+
+def _table_config(asked: AugmentConfig, settings: GeneratorConfig) -> TableConfig:
+    """Return how distances are taken."""
+    size = cut_size(settings.num_channels, settings.size)
+    return TableConfig(size=size, circular=asked.circular, histogram=not asked.exact_power)
 
 
 def _distances(
-    real: ImageSet, generated: ImageSet, others: ImageSet | None, settings: GeneratorConfig
-) -> tuple[list[tuple[str, str, str]], str, str]:
-    """Quantities with intervals and floors, as text, or why there are none; and what the floor is.
-
-    Power is of the measured channel at the common size of all images; of images with a size channel the publication, and
-    `benchmarks.generator_metrics`, take it of the r band at their own size.
-    """
-    config = TableConfig(size=cut_size(settings.num_channels, settings.size))
-    ours, theirs = _compared(real, settings), _compared(generated, settings)
-    try:
-        found = verdict(ours[0], theirs[0], (ours[1], theirs[1]), config)
-    except ValueError as error:
-        return [], f"No distances: {str(error).rstrip('.')}.", ""
-    what = FLOOR_OF_SETS if others else FLOOR_OF_HALVES
-    try:
-        beside = _floor(ours, _compared(others, settings) if others else None, config)
-    except ValueError as error:
-        beside, what = dict[str, float](), f"missing: {str(error).rstrip('.')}."
+    real: ImageSet, generated: ImageSet, others: ImageSet | None, config: TableConfig
+) -> tuple[list[tuple[str, str, str]], list[str], str, str]:
+    """Quantities with intervals and floors, as text; what is missing and why; how they are taken; what the floor is."""
+    found = _judged(real, generated, config)
+    beside = _judged(real, others, config, 0) if others else floor(_compared(real), real.pooled, config)
     rows = []
-    for name, value in found.items():
-        least = f"{beside[name]:.4f}" if name in beside else ""
+    for name, value in found.values.items():
+        least = f"{beside.values[name].value:.4f}" if name in beside.values else ""
         rows.append((label(name), shown(value, 1.0, 4), least))
-    return rows, "", what
+    only_floor = {group: why for group, why in beside.missing.items() if group not in found.missing}
+    missing = [*found.told, *(f"Floor: {line}" for line in Verdict({}, only_floor).told)]
+    return rows, missing, _taken(config), FLOOR_OF_SETS if others else FLOOR_OF_HALVES
 
 
-def _compared(images: ImageSet, settings: GeneratorConfig) -> tuple[SetMeasures, np.ndarray]:
-    """Return what is compared of a set: measures, and features of pooled pixels."""
-    return SetMeasures(images.morphology, images.spectra), features(images.images[:, None], _space(settings))
+def _taken(config: TableConfig) -> str:
+    """Say how distances are taken, where there are two ways."""
+    line = "a circle" if config.circular else "a line, as published"
+    power = "by the published histograms" if config.histogram else "exact, not by the published histograms"
+    return f"Orientation is on {line}; power is {power}."
 
 
-def _floor(
-    real: tuple[SetMeasures, np.ndarray], others: tuple[SetMeasures, np.ndarray] | None, config: TableConfig
-) -> dict[str, float]:
-    """Return the verdict on other real images, or on halves where there are none."""
-    if others is None:
-        return {name: mean for name, (mean, _) in floor(*real, config).items()}
-    judged = verdict(real[0], others[0], (real[1], others[1]), config, repeats=0)
-    return {name: value.value for name, value in judged.items()}
+def _judged(real: ImageSet, other: ImageSet, config: TableConfig, repeats: int = REPEATS) -> Verdict:
+    return verdict(_compared(real), _compared(other), (real.pooled, other.pooled), config, repeats)
+
+
+def _compared(images: ImageSet) -> SetMeasures:
+    return SetMeasures(images.morphology, images.spectra)
 
 
 def _space(settings: GeneratorConfig) -> NearestConfig:

@@ -213,14 +213,6 @@ def _positive(values: np.ndarray, mode: int, name: str) -> np.ndarray:
     return values
 
 
-def g_minus_i(g: np.ndarray, i: np.ndarray) -> np.ndarray:
-    """Colours [N, mag] of images [N, H, W] by their total flux; NaN where one is not above 0."""
-    flux_g, flux_i = (np.asarray(image, np.float64).sum(axis=(-2, -1)) for image in (g, i))
-    good = (flux_g > 0) & (flux_i > 0)
-    ratio = np.divide(flux_g, flux_i, out=np.full(len(flux_g), np.nan), where=good)
-    return -2.5 * np.log10(ratio)
-
-
 def colour_distances(
     real: Measured, generated: Measured, standardised: bool = False, min_samples: int = MIN_SAMPLES
 ) -> dict[str, float]:
@@ -298,7 +290,7 @@ def split_floor(
     Returns
     -------
     dict
-        Name to mean and standard deviation over the repeats.
+        Name to mean and standard deviation over the repeats, of what all of them have.
 
     Raises
     ------
@@ -313,4 +305,5 @@ def split_floor(
         order = generator.permutation(num)
         for name, value in distance(order[: num // 2], order[num // 2 :]).items():
             found.setdefault(name, []).append(value)
-    return {name: (float(np.mean(values)), float(np.std(values))) for name, values in found.items()}
+    whole = {name: values for name, values in found.items() if len(values) == repeats}
+    return {name: (float(np.mean(values)), float(np.std(values))) for name, values in whole.items()}

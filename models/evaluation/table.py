@@ -1,7 +1,6 @@
 """The row of a generator in the published table."""
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,10 +16,12 @@ from models.evaluation.distances import (
     morphology_distances,
     power_distances,
 )
-from models.evaluation.wasserstein import MIN_SAMPLES
+from models.evaluation.wasserstein import MIN_SAMPLES, checked
 
+PARTITIONS = "power_partitions"
+"""Group that the average leaves out."""
 Group = tuple[dict[str, float], list[float]]
-"""Distances of a group by name, and those of them that are averaged."""
+"""Distances of a group by name, and those of them that are averaged; none of a group that the average leaves out."""
 
 
 @dataclass(frozen=True)
@@ -101,32 +102,52 @@ def compare(real: SetMeasures, generated: SetMeasures, config: TableConfig | Non
     ValueError
         What the distances raise: too few images, no spread, power outside of the histograms.
     """
-    found = [group() for group in _groups(real, generated, config or TableConfig())]
-    return _row(found) | {"average": average(*(values for _, values in found))}
+    return _row(group() for group in _groups(real, generated, config or TableConfig()).values())
 
 
-def compare_draw(
+def compare_groups(
     real: SetMeasures, generated: SetMeasures, config: TableConfig | None = None
-) -> dict[str, float]:
-    """Do the same for a draw of a bootstrap: a group that cannot be measured of it is left out, and so is the average."""
-    groups, found = _groups(real, generated, config or TableConfig()), list[Group]()
-    for group in groups:
-        with suppress(ValueError):
-            found.append(group())
-    if len(found) < len(groups):
-        return _row(found)
-    return _row(found) | {"average": average(*(values for _, values in found))}
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Do the same, but leave out a group that cannot be measured, and `average` where it is one of those averaged.
+
+    Returns
+    -------
+    tuple
+        Distances by name, and of each group that is left out why: `morphology`, `power`, `power_partitions`, `colours`.
+    """
+    groups, found, missing = (
+        _groups(real, generated, config or TableConfig()),
+        dict[str, Group](),
+        dict[str, str](),
+    )
+    for name, group in groups.items():
+        try:
+            found[name] = group()
+        except ValueError as error:
+            missing[name] = str(error).rstrip(".")
+    row = _row(found.values())
+    if {*missing} - {PARTITIONS}:
+        row.pop("average", None)
+    return row, missing
 
 
-def _row(groups: Sequence[Group]) -> dict[str, float]:
-    return {name: value for row, _ in groups for name, value in row.items()}
+def _row(groups: Iterable[Group]) -> dict[str, float]:
+    """Distances of groups, and the average of those that are averaged, if there is one."""
+    found = [*groups]
+    averaged = [values for _, values in found if values]
+    row = {name: value for one, _ in found for name, value in one.items()}
+    return row | ({"average": average(*averaged)} if averaged else {})
 
 
-def _groups(real: SetMeasures, generated: SetMeasures, config: TableConfig) -> list[Callable[[], Group]]:
-    """Return what measures each group: morphology, power, and colour in sets of several bands."""
+def _groups(real: SetMeasures, generated: SetMeasures, config: TableConfig) -> dict[str, Callable[[], Group]]:
+    """Return what measures each group: morphology, power in two ways, and colour in sets of several bands."""
     ours, theirs = (keep(one.morphology, cuts_for(config.size)).values for one in (real, generated))
-    groups = [partial(_morphology, ours, theirs, config), partial(_power, real, generated, config)]
-    return [*groups, partial(_colours, ours, theirs, config)] if "g_minus_i" in ours else groups
+    groups: dict[str, Callable[[], Group]] = {
+        "morphology": partial(_morphology, ours, theirs, config),
+        "power": partial(_power, real, generated, config),
+        PARTITIONS: partial(_power_partitions, real, generated, config),
+    }
+    return groups | ({"colours": partial(_colours, ours, theirs, config)} if "g_minus_i" in ours else {})
 
 
 def _morphology(ours: Measured, theirs: Measured, config: TableConfig) -> Group:
@@ -136,11 +157,22 @@ def _morphology(ours: Measured, theirs: Measured, config: TableConfig) -> Group:
 
 
 def _power(real: SetMeasures, generated: SetMeasures, config: TableConfig) -> Group:
-    released, partitions = (
-        power_distances(*_modes(real, generated, variant, config), config.histogram, config.min_samples)
-        for variant in ("released", "partitions")
-    )
-    return {"power": float(np.mean(released)), "power_partitions": float(np.mean(partitions))}, released
+    found = _power_of(real, generated, "released", config)
+    return {"power": float(np.mean(found))}, found
+
+
+def _power_partitions(real: SetMeasures, generated: SetMeasures, config: TableConfig) -> Group:
+    """Of as many images as any other distance, though each has several values in most ranges."""
+    for name, one in (("real", real), ("generated", generated)):
+        checked(one.spectra[:, :1], f"spectra of the {name} set", config.min_samples)
+    return {PARTITIONS: float(np.mean(_power_of(real, generated, "partitions", config)))}, []
+
+
+def _power_of(
+    real: SetMeasures, generated: SetMeasures, variant: Variant, config: TableConfig
+) -> list[float]:
+    pair = _modes(real, generated, variant, config)
+    return power_distances(*pair, config.histogram, config.min_samples)
 
 
 def _modes(

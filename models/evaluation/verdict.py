@@ -12,14 +12,16 @@ from models.evaluation.distances import cuts_for, keep, split_floor
 from models.evaluation.frechet import frechet_distance, kernel_distance
 from models.evaluation.intervals import bootstrap, by_halves
 from models.evaluation.neighbours import copying, precision_recall
-from models.evaluation.table import SetMeasures, TableConfig, compare, compare_draw
+from models.evaluation.table import SetMeasures, TableConfig, compare_groups
 
 UNITS: dict[str, str] = {
     "precision": "share",
     "recall": "share",
     "frechet_pooled": "variance of pooled pixels",
 }
-"""What is no Wasserstein distance."""
+"""What is no Wasserstein distance: by features, all of it or none."""
+COVERAGE = "coverage"
+"""Group of these."""
 NETWORK = ("fid", "kid")
 """Distances by the seed's network, where its weights are given."""
 NEARER = "nearer"
@@ -45,6 +47,26 @@ class Value(NamedTuple):
     high: float = np.nan
 
 
+class Verdict(NamedTuple):
+    """What could be measured, and why the rest could not.
+
+    Parameters
+    ----------
+    values
+        Quantities by name.
+    missing
+        Groups that could not be measured (`models.evaluation.table.compare_groups`, `COVERAGE`), and why.
+    """
+
+    values: dict[str, Value]
+    missing: dict[str, str]
+
+    @property
+    def told(self) -> list[str]:
+        """What is missing, a line each, for people."""
+        return [f"no {label(group)}: {why}" for group, why in self.missing.items()]
+
+
 def verdict(
     real: SetMeasures,
     generated: SetMeasures,
@@ -52,8 +74,8 @@ def verdict(
     config: TableConfig | None = None,
     repeats: int = 200,
     seed: int = 1,
-) -> dict[str, Value]:
-    """Measure a generated set by the real one.
+) -> Verdict:
+    """Measure a generated set by the real one. A group that cannot be measured takes nothing else with it.
 
     Parameters
     ----------
@@ -71,21 +93,20 @@ def verdict(
 
     Returns
     -------
-    dict
-        Names of `models.evaluation.table.compare`, then those of `UNITS`. Intervals of a group are NaN where a draw of
-        the bootstrap cannot be measured though the sets can: too few of its images are defined, or within the histograms.
-
-    Raises
-    ------
-    ValueError
-        If there are too few images that could be measured, and what distances raise.
+    Verdict
+        Names of `models.evaluation.table.compare`, then those of `UNITS`, of groups that can be measured. Intervals of a
+        group are NaN where a draw of the bootstrap cannot be measured though the sets can: too few of its images are
+        defined, or within the histograms.
     """
-    row = compare(real, generated, config)
-    ends = _ends(real, generated, config, repeats, seed) if repeats else {}
+    row, missing = compare_groups(real, generated, config)
+    ends = _ends(real, generated, config, repeats, seed) if repeats and row else {}
     found = {name: Value(value, *ends.get(name, ())) for name, value in row.items()}
-    if features is None:
-        return found
-    return found | coverage(features, repeats, seed)
+    if features is not None:
+        try:
+            found |= coverage(features, repeats, seed)
+        except ValueError as error:
+            missing[COVERAGE] = str(error).rstrip(".")
+    return Verdict(found, missing)
 
 
 def takers(measured: SetMeasures, size: int = 256) -> dict[str, Value]:
@@ -157,18 +178,29 @@ def floor(
     config: TableConfig | None = None,
     repeats: int = 5,
     seed: int = 1,
-) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of a verdict between halves of the real set; see `split_floor`.
+) -> Verdict:
+    """Mean of a verdict between halves of the real set, with a standard deviation to either side; see `split_floor`.
 
     For want of a second real set: halves are smaller than the sets that are compared, so distances are larger, and
-    coverage less, than between sets of their size.
+    coverage less, than between sets of their size. What cannot be measured of one of the halves is missing.
     """
+    missing = dict[str, str]()
 
     def halves(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
-        row = compare(real.take(first), real.take(second), config)
-        return row if features is None else row | _covered(features[first], features[second])
+        pair = None if features is None else (features[first], features[second])
+        found = verdict(real.take(first), real.take(second), pair, config, repeats=0)
+        missing.update(found.missing)
+        return {name: value.value for name, value in found.values.items()}
 
-    return split_floor(halves, len(real), repeats, seed)
+    try:
+        return Verdict(spread(split_floor(halves, len(real), repeats, seed)), missing)
+    except ValueError as error:
+        return Verdict({}, {"floor": str(error)})
+
+
+def spread(found: Mapping[str, tuple[float, float]]) -> dict[str, Value]:
+    """Means with a standard deviation to either side."""
+    return {name: Value(mean, mean - scatter, mean + scatter) for name, (mean, scatter) in found.items()}
 
 
 def network_floor(features: np.ndarray, repeats: int = 5, seed: int = 1) -> dict[str, tuple[float, float]]:
@@ -211,7 +243,7 @@ def _drawn(
     first: np.ndarray,
     second: np.ndarray,
 ) -> dict[str, float]:
-    return compare_draw(real.take(first), generated.take(second), config)
+    return compare_groups(real.take(first), generated.take(second), config)[0]
 
 
 def label(name: str) -> str:

@@ -97,7 +97,7 @@ def histogram_wasserstein(
         if inside < 0.99:
             raise ValueError(
                 f"{1 - inside:.1%} of the {name} sample is not within {low} to {high}, where the published histogram"
-                " is. Use images in the published unit, or exact distances."
+                " is. Use images in the published unit, or exact distances (`augment.exact_power`, `--exact`)."
             )
         shares.append(counts / counts.sum())
     return float(np.abs(np.cumsum(shares[0] - shares[1])).sum() * (edges[1] - edges[0]))

@@ -249,7 +249,7 @@ def test_the_report_shows_real_and_generated_of_a_condition(site: Path) -> None:
     html = (site / "shown" / "model=image_vae" / "reports" / "000001.html").read_text()
     for part in ("grid", "properties", "power", "distances", "copies", "robustness"):
         assert f'id="{part}"' in html
-    assert "No distances: " in html, "nothing of an untrained generator can be measured"
+    assert "no morphology: " in html, "nothing of an untrained generator can be measured"
     assert "Copies were not looked for: distances of generated images: 9 values, at least 20" in html
     assert "+50.0 &plusmn; 0.0 %" in html, "half of the error at alpha = 1"
 

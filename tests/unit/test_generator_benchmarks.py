@@ -13,8 +13,9 @@ import torch
 from benchmarks import generator_metrics, generators, sersic_generators
 from benchmarks.gathering import Passing
 from benchmarks.keeping import content_of, kept_arrays, kept_numbers
-from benchmarks.measuring import measure_piece, measures_of, tell, usable
+from benchmarks.measuring import measure_piece, measures_of, tell
 from benchmarks.sersic_generators import NUM_CHECKS, batches_of, pieces, sersic_images, settings_for, trained
+from engine.images.measures import usable
 from engine.images.morphology import PUBLISHED
 from engine.images.nearest import NearestConfig
 from engine.images.own_size import at_own_size, size_channel
@@ -257,7 +258,9 @@ def test_a_set_without_distances_still_has_its_counts(capsys: pytest.CaptureFixt
     found = generator_metrics.compared(metrics_arguments(), PUBLISHED["sersic"], real, few, [])
     assert {*found["distances"]} == {"kept", "unusable"}
     assert "average" in found["floor"]
-    assert "no distances: " in capsys.readouterr().out
+    told = capsys.readouterr().out
+    for group in ("morphology", "power (released, averaged)", "coverage"):
+        assert f"generated: no {group}: " in told
 
 
 def judged_families(tmp_path: Path) -> dict[str, dict[str, Value]]:
@@ -334,7 +337,7 @@ def test_skirt_images_are_measured_at_the_size_that_their_fifth_channel_says() -
 
 def test_power_of_skirt_images_is_that_of_the_r_band_at_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wave of 12 cycles an image of 96 pixels, resized to 64: bins are of the 96, and there are as many."""
-    monkeypatch.setattr("benchmarks.measuring.measure", lambda *_: {})
+    monkeypatch.setattr("engine.images.measures.measure", lambda *_: {})
     images = np.random.default_rng(1).normal(5, 0.01, (2, 5, 64, 64))
     images[0, 1] += np.cos(2 * np.pi * 12 * np.arange(64) / 64)
     images[0, 4], images[1, 4] = size_channel(192.5), size_channel(67.0)

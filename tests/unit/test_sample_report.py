@@ -14,13 +14,16 @@ from catalogs.sample_report import sample_report
 from catalogs.sample_robustness import Robustness
 from catalogs.sample_sets import Findings, ImageSet
 from engine.checkpoint import Checkpoint
+from engine.errors import SourceError
 from engine.images.galaxies import image_column
 from engine.images.morphology import MEASURES, MORPHOLOGY, MorphologyConfig
 from engine.images.own_size import size_channel
+from engine.images.power import radial_amplitude
 from engine.schema import column_array, matrix, set_column
 from jobs import sample_report as job
 from jobs.config import AugmentConfig, JobConfig, Place
 from models.evaluation.neighbours import Copying
+from models.evaluation.table import TableConfig
 from models.generators.vae import PRESETS
 from tests.blobs import make_blobs
 
@@ -34,9 +37,8 @@ def image_set(seed: int, rows: int = 30) -> ImageSet:
     rng = np.random.default_rng(seed)
     images = make_blobs(rows, 16, seed)["image"].reshape(rows, 16, 16) + 0.01
     values = {column.name: rng.uniform(0.01, 0.1, rows) for column in MEASURES}
-    return ImageSet(
-        images, values | {"flag": np.zeros(rows, np.int16), "flag_sersic": np.zeros(rows, np.int16)}
-    )
+    flags = {"flag": np.zeros(rows, np.int16), "flag_sersic": np.zeros(rows, np.int16)}
+    return ImageSet(images, values | flags, radial_amplitude(images), images.reshape(rows, -1))
 
 
 def written(findings: Findings) -> str:
@@ -47,7 +49,7 @@ def test_the_report_shows_all_that_was_found() -> None:
     errors = {alpha: [{"none": 2.0 - alpha, "both": 4.0}] * 2 for alpha in (0.0, 1.0)}
     html = written(
         Findings(
-            [("average", "0.0719 [0.06, 0.08]", "0.0120")], "", job.FLOOR_OF_SETS, Copying(0.2, 0.3, 0.61, 0.05), "",
+            [("average", "0.0719 [0.06, 0.08]", "0.0120")], (), "", job.FLOOR_OF_SETS, Copying(0.2, 0.3, 0.61, 0.05), "",
             (1900, 47_500), np.array([0.1, 0.2]), Robustness(errors=errors, options={"generator": "<flow>"}),
             left_out="Real images: 29 of 30 kept.",
         )
@@ -64,12 +66,13 @@ def test_the_report_shows_all_that_was_found() -> None:
 def test_the_report_says_why_something_is_not_known() -> None:
     html = written(
         Findings(
-            no_distances="No distances: too few.", no_copies="Copies were not looked for: why.",
+            missing=["no morphology: too few", "no power: why"], no_copies="Copies were not looked for: why.",
             left_out="Real images: 3 of 30 kept.",
         )
     )  # fmt: skip
     assert "Real images: 3 of 30 kept." in html, "why there are too few"
-    assert "No distances: too few." in html
+    assert "no morphology: too few" in html
+    assert "no power: why" in html
     assert "Copies were not looked for: why." in html
     assert 'id="robustness"' not in html
 
@@ -137,11 +140,12 @@ def test_the_floor_is_of_as_many_other_real_images_where_there_are_so_many(
 ) -> None:
     sets: list[int] = []
 
-    def distances(real: ImageSet, generated: ImageSet, others: ImageSet | None, settings: object) -> tuple:
+    def distances(real: ImageSet, generated: ImageSet, others: ImageSet | None, config: TableConfig) -> tuple:
         assert others is not None
         sets.extend(len(one.images) for one in (real, generated, others))
         assert not any(np.array_equal(image, other) for image in real.images for other in others.images)
-        return [], "No distances: not asked for.", ""
+        assert config == TableConfig(size=32)
+        return [], ["no distances: not asked for"], "", ""
 
     real, made = measured_rows(80, 1), measured_rows(25, 2)
     monkeypatch.setattr(job, "tables_of", lambda place, *_: [real if place.uri.endswith("real") else made])
@@ -160,8 +164,8 @@ def test_the_floor_of_other_real_images_is_lower_than_that_of_halves() -> None:
     real, made, others = (
         job._measured_set(measured_rows(120, seed), settings, MorphologyConfig()) for seed in (1, 2, 3)
     )
-    (whole, _, of_sets), (halves, _, of_halves) = (
-        job._distances(real, made, beside, settings) for beside in (others, None)
+    (whole, *_, of_sets), (halves, *_, of_halves) = (
+        job._distances(real, made, beside, TableConfig(size=32)) for beside in (others, None)
     )
     floors = [{name: float(least) for name, _, least in rows} for rows in (whole, halves)]
     assert floors[0]["morphology"] < 0.9 * floors[1]["morphology"]
@@ -189,7 +193,8 @@ def test_samples_are_compared_with_rows_that_were_not_trained_on_first(
     np.testing.assert_array_equal(matrix(rows, "image")[0], matrix(staged, "science")[0])
 
 
-def test_images_of_the_bands_of_skirt_have_a_colour() -> None:
+def test_images_of_the_bands_of_skirt_have_a_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "map_tasks", map)
     rng = np.random.default_rng(1)
     settings = replace(SETTINGS, num_channels=5, stretched_mean=(0.0,) * 5, stretched_std=(1.0,) * 5)
     column, measured = image_column(16, 5), measured_rows(20, 1)
@@ -210,12 +215,13 @@ def test_images_that_say_their_size_are_measured_at_it(monkeypatch: pytest.Monke
         seen.extend(image.shape for image in images)
         return {"gini": np.zeros(len(keys))}
 
-    monkeypatch.setattr(job, "measure", measured)
+    monkeypatch.setattr("engine.images.measures.measure", measured)
     monkeypatch.setattr(job, "map_tasks", map)
     bands = np.ones((2, 5, 16, 16))
     bands[:, 4] = np.array([size_channel(64.5), size_channel(20.5)])[:, None, None]
-    job._morphology(pa.table({"object_id": [1, 2]}), bands, MorphologyConfig(channel=2))
-    job._morphology(pa.table({"object_id": [1, 2]}), bands[:, :1], MorphologyConfig())
+    _, of_own_size = job._measures(pa.table({"object_id": [1, 2]}), bands, MorphologyConfig(channel=2))
+    job._measures(pa.table({"object_id": [1, 2]}), bands[:, :1], MorphologyConfig())
+    assert (~np.isnan(of_own_size)).sum(axis=1).tolist() == [23, 8], "32 and 10 pixels a side"
     assert seen == [(32, 32), (10, 10), (16, 16), (16, 16)]
     named = {"rhalf_circ": np.full(20, 40.0)}
     large = replace(image_set(1, 20), morphology=image_set(1, 20).morphology | named)
@@ -240,3 +246,52 @@ def measured_rows(rows: int, seed: int) -> pa.Table:
     values |= {"morph_flag": np.zeros(rows, np.int16), "morph_flag_sersic": np.zeros(rows, np.int16)}
     facts = {"split_hash": np.linspace(0, 0.999, rows), "object_id": np.arange(rows)}
     return set_column(pa.table(facts | values), column, column_array(column, images.astype(np.float32)))
+
+
+def reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real: pa.Table, made: pa.Table, **asked: bool
+) -> str:
+    """Write a report of these rows."""
+    monkeypatch.setattr(job, "tables_of", lambda place, *_: [real if place.uri.endswith("real") else made])
+    monkeypatch.setattr(job.cluster, "connect", lambda _: nullcontext())
+    monkeypatch.setattr(job, "path_of", lambda *_: str(tmp_path / "report.html"))
+    settings = config(tmp_path, 0.5)
+    settings = settings.model_copy(update={"augment": AugmentConfig(num_samples=1, **asked)})
+    place, generator = Place(uri=str(tmp_path / "generated")), replace(SETTINGS, size=32)
+    return Path(job.write(settings, place, MANIFEST, generator, 0.5)).read_text()  # pyright: ignore[reportArgumentType]
+
+
+def test_images_too_faint_for_the_published_histograms_keep_all_but_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, made = (scaled(measured_rows(60, seed), 1e-6) for seed in (1, 2))
+    html = reported(tmp_path, monkeypatch, real, made)
+    assert "<td>morphology</td>" in html
+    assert "<td>precision</td>" in html
+    assert "<td>power" not in html
+    assert "no power (released, averaged): 100.0% of the first sample is not within -5.0 to 4.0" in html
+    assert "power is by the published histograms" in html
+    whole = reported(tmp_path, monkeypatch, real, made, exact_power=True, circular=True)
+    assert "<td>power (released, averaged)</td>" in whole
+    assert "<td>average</td>" in whole
+    assert "Orientation is on a circle; power is exact, not by the published histograms." in whole
+
+
+def test_images_of_which_nothing_can_be_measured_are_left_out_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, made = scaled(measured_rows(60, 1), 0.0, rows=3), scaled(measured_rows(60, 2), np.nan, rows=1)
+    html = reported(tmp_path, monkeypatch, real, made)
+    assert "<td>average</td>" in html
+    assert "Real images: 57 of 57 kept" in html
+    assert re.search(r"constant in a channel: 3 of 60 real and 1 of 60 generated images", html)
+    assert "27 were not trained on" in html, "of the 30 held out"
+    with pytest.raises(SourceError, match="0 real and 60 generated ones that can be measured"):
+        reported(tmp_path, monkeypatch, scaled(real, 0.0), measured_rows(60, 2))
+
+
+def scaled(table: pa.Table, factor: float, rows: int = 60) -> pa.Table:
+    """Multiply the first images by a factor."""
+    images = matrix(table, "image").copy()
+    images[:rows] *= factor
+    return set_column(table, image_column(32), column_array(image_column(32), images))

@@ -9,9 +9,11 @@ from scipy.stats import mannwhitneyu
 from torch import Tensor, nn
 
 from models.evaluation import neighbours
+from models.evaluation.distances import PROPERTIES
 from models.evaluation.frechet import frechet_distance, inception, kernel_distance, pictures
 from models.evaluation.intervals import bootstrap, by_halves
 from models.evaluation.neighbours import copying, precision_recall, squared_distances
+from models.evaluation.table import TableConfig
 from models.evaluation.verdict import UNITS, Value, coverage, floor, nearness, shown, verdict
 from models.evaluation.wasserstein import wasserstein
 from tests.unit.test_evaluation import measures
@@ -53,7 +55,7 @@ def test_intervals_of_nothing_are_refused(sizes: tuple[int, int, int]) -> None:
 def test_a_draw_that_cannot_be_measured_leaves_its_interval_open_not_the_value() -> None:
     real, made = measures(60, 1), measures(50, 2)
     made.morphology["gini"][22:] = np.nan  # 22 are left: many draws have fewer than 20
-    with_few = verdict(real, made, repeats=60)
+    with_few = verdict(real, made, repeats=60).values
     assert np.isfinite([value.value for value in with_few.values()]).all()
     assert np.isnan([with_few["gini"].low, with_few["average"].high]).all()
     assert np.isfinite([with_few["power"].low, with_few["power_partitions"].high]).all()
@@ -62,10 +64,38 @@ def test_a_draw_that_cannot_be_measured_leaves_its_interval_open_not_the_value()
 def test_an_amplitude_outside_of_the_histograms_leaves_intervals_of_power_open() -> None:
     real, made = measures(150, 1), measures(150, 2)
     made.spectra[7] *= 1e9  # below a hundredth of the set, but not of each draw
-    found = verdict(real, made, repeats=60)
+    found = verdict(real, made, repeats=60).values
     assert np.isfinite(found["power"].value)
     assert np.isnan([found["power"].low, found["power"].high, found["average"].low]).all()
     assert np.isfinite([found["morphology"].low, found["morphology"].high]).all()
+
+
+def test_a_group_that_cannot_be_measured_takes_no_other_with_it() -> None:
+    """All images below the histograms in a bin, as smoothed ones of a survey are; then without a colour of early types."""
+    real, made = measures(60, 1), measures(50, 2)
+    for one in (real, made):
+        one.spectra[:, 12] *= 1e-6
+    features = normal((60, 4), 1), normal((50, 4), 2)
+    found = verdict(real, made, features, repeats=10)
+    assert [*found.values] == [*PROPERTIES, "morphology", *UNITS]
+    assert np.isfinite(found.values["gini"]).all()
+    assert {*found.missing} == {"power", "power_partitions"}
+    assert "100.0% of the first sample is not within -5.0 to 4.0" in found.told[0]
+    assert found.told[0].startswith("no power (released, averaged): ")
+    assert [*floor(real, features[0], repeats=2).values] == [*found.values]
+    whole = verdict(real, made, features, TableConfig(histogram=False), repeats=0)
+    assert {*whole.values} == {*found.values, "power", "power_partitions", "average"}
+    assert not whole.missing
+
+
+def test_power_that_is_not_averaged_does_not_cost_the_average() -> None:
+    real, made = measures(60, 1), measures(50, 2)
+    made.spectra[:, -1] = 0.0  # a bin beyond the released ones
+    found = verdict(real, made, (normal((60, 4), 1), normal((5, 4), 2)), repeats=0)
+    assert {*found.missing} == {"power_partitions", "coverage"}
+    assert found.values["average"].value == pytest.approx(
+        (found.values["morphology"].value + found.values["power"].value) / 2
+    )
 
 
 def test_a_draw_without_any_distance_leaves_all_intervals_open() -> None:
@@ -112,11 +142,12 @@ def test_nearness_has_an_interval_about_a_half_for_images_alike() -> None:
 
 def test_the_floor_has_what_the_verdict_has() -> None:
     real, features = measures(80, 1), normal((80, 3), 1)
-    beside = floor(real, features, repeats=2)
-    assert [*beside] == [*verdict(real, real, (features, features), repeats=0)]
+    beside, missing = floor(real, features, repeats=2)
+    assert not missing
+    assert [*beside] == [*verdict(real, real, (features, features), repeats=0).values]
     assert 0.3 < beside["precision"][0] <= 1
     assert beside["frechet_pooled"][0] > 0
-    assert [*floor(real, repeats=1)] == [name for name in beside if name not in UNITS]
+    assert [*floor(real, repeats=1).values] == [name for name in beside if name not in UNITS]
 
 
 def test_a_set_covers_itself_and_not_what_is_far() -> None:
@@ -242,7 +273,7 @@ def test_the_seeds_network_is_asked_for_features_where_its_file_is_given(tmp_pat
 
 def test_a_verdict_has_intervals_and_coverage_beside_distances() -> None:
     real, made = measures(60, 1), measures(50, 2, scale=10.0)
-    found = verdict(real, made, (normal((60, 4), 1), normal((50, 4), 2)), repeats=20)
+    found = verdict(real, made, (normal((60, 4), 1), normal((50, 4), 2)), repeats=20).values
     assert [*found][-3:] == [*UNITS]
     assert found["power"].low < found["power"].value < found["power"].high
     assert found["power"].low > 0.9
@@ -251,7 +282,7 @@ def test_a_verdict_has_intervals_and_coverage_beside_distances() -> None:
         assert 0 <= found[name].low < found[name].high
     assert found["recall"].high <= 1
     assert 0.3 < found["precision"].value <= 1
-    assert [*verdict(real, made, repeats=0)] == [name for name in found if name not in UNITS]
+    assert [*verdict(real, made, repeats=0).values] == [name for name in found if name not in UNITS]
 
 
 def test_values_are_shown_in_hundredths_with_their_intervals() -> None:
