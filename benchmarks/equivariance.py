@@ -9,8 +9,10 @@ cuts (`DiskClassifierConfig.batch_rows`), to tell what they bring. exported: the
 runs it. `--keep-memory` lets the process keep freed memory as the engine's workers do: large batches then cost less,
 escnn's most. Then by how much the features change when smooth objects are turned, in units of their spread among
 objects and as the median of some networks with random weights: with filters of 3 and of 5 pixels, and of the plain
-network of as many parameters. Last, whether averaging over the symmetries of the square (test-time augmentation)
-changes a probability.
+network of as many parameters. Then, whether averaging over the symmetries of the square (test-time augmentation)
+changes a probability. Last, the shipped classifier on galaxies without noise that are drawn anew at other position
+angles (`benchmarks.turned_galaxies`): rms and largest change of the log odds and of the probability, and of the probability
+by averaging over all elements of its group.
 """
 
 import argparse
@@ -22,8 +24,12 @@ import torch
 from scipy import ndimage
 from torch import nn
 
+from benchmarks.turned_galaxies import changes
 from engine.allocator import keep_freed_memory
-from models.disk_classifier import exported, trainable
+from engine.checkpoint import load
+from engine.infer import open_model
+from engine.storage import Storage
+from models.disk_classifier import SPEC, exported, trainable
 from models.disk_classifier_config import DiskClassifierConfig
 from models.disk_networks import DiskNetwork
 from models.disk_packed import packed
@@ -153,6 +159,18 @@ def print_averages(images: Cutouts) -> None:
         print(f"{name:13}{float((torch.stack(found).mean(0) - found[0]).abs().max()):12.1e}", flush=True)
 
 
+def print_shipped(uri: str, num: int) -> None:
+    """Print by how much the verdict of a trained network changes at other position angles."""
+    checkpoint = load(uri, Storage(), SPEC.name, SPEC.version)
+    config, module = open_model(SPEC, checkpoint, uri)
+    found = changes(module, config, num, 0, float(checkpoint.fitted["temperature"][0]))
+    print(f"{uri}, {num} galaxies: rms and largest change of log odds, of probability")
+    for name, values in found.items():
+        told = f"{name} deg" if name[0].isdigit() else name
+        cells = (f"{np.sqrt(np.mean(v**2)):12.1e}{np.abs(v).max():12.1e}" for v in np.atleast_2d(values))
+        print(f"{told:13}" + " " * 24 * (values.ndim == 1) + "".join(cells), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -160,6 +178,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256, help="at most, at once")
     parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--classifier", default="checkpoints/disk_classifier_nircam")
+    parser.add_argument("--galaxies", type=int, default=96, help="that the classifier sees at other angles")
     parser.add_argument("--keep-memory", action="store_true")
     arguments = parser.parse_args()
     if arguments.keep_memory:
@@ -174,6 +194,7 @@ def main() -> None:
     some = Cutouts(*(part[:64] for part in images))
     print_changes(some, arguments.seeds)
     print_averages(some)
+    print_shipped(arguments.classifier, arguments.galaxies)
 
 
 if __name__ == "__main__":
