@@ -45,7 +45,7 @@ def columns(config: DiskClassifierConfig) -> tuple[Column, ...]:
     reddest = config.bands[-1].upper()
     of_both = (
         Column("prob_disk_raw_calibrated", "float32",
-               "Probability of a disk from the measured cutouts, calibrated by a temperature of their own; null "
+               "Probability of a disk from the measured cutouts, calibrated by a temperature of their own; NaN "
                "where the checkpoint has none",
                ucd="stat.probability"),
         Column("prob_disk_denoised", "float32",
