@@ -4,10 +4,12 @@
 
 STAMPS is a folder of cutouts with `index.csv` as `source = "stamps"` reads it (Ferreira et al. 2023: 74 galaxies of
 CEERS, of which a third has a class; few are confident). Rows, the steps from the synthetic to the real sky: raw, the
-classifier as shipped on images as measured; denoised, on cleaned ones; calibrated, those at a temperature found on real
-galaxies of the other folds; k-fold, with the last layer fitted to the real galaxies of the other folds, whose cross-entropy
-sets the scale of the log odds: no temperature on top. The last two are means over repeats. ECE: expected calibration error in 10 bins; 34 galaxies fill them badly. Measures have the 95 % interval of 2,000 bootstrap samples of galaxies;
-nothing was chosen by them. Last: the fraction of disks by redshift of all galaxies, with exact binomial intervals.
+classifier as shipped on images as measured; raw at T, at the temperature that it has for them from synthetic ones; denoised,
+on cleaned images; calibrated, those at a temperature found on real galaxies of the other folds; k-fold, with the last layer
+fitted to the real galaxies of the other folds, whose cross-entropy sets the scale of the log odds: no temperature on top.
+The last two are means over repeats. ECE: expected calibration error in 10 bins; 34 galaxies fill them badly. Measures have
+the 95 % interval of 2,000 bootstrap samples of galaxies; nothing was chosen by them. Last: the fraction of disks by redshift
+of all galaxies, with exact binomial intervals.
 """
 
 import argparse
@@ -63,6 +65,7 @@ def main() -> None:
     after = folds(args, checkpoint, galaxies)
     rows = {
         "raw": before["prob_disk_raw"],
+        "raw at T": before["prob_disk_raw_calibrated"],
         "denoised": before["prob_disk"],
         "calibrated": calibrated(args, before["prob_disk"], galaxies["label"]),
         "k-fold": after,

@@ -45,8 +45,8 @@ def columns(config: DiskClassifierConfig) -> tuple[Column, ...]:
     reddest = config.bands[-1].upper()
     of_both = (
         Column("prob_disk_raw_calibrated", "float32",
-               "Probability of a disk from the measured cutouts, calibrated by a temperature of their own; null: the "
-               "checkpoint has none, as those before it was found",
+               "Probability of a disk from the measured cutouts, calibrated by a temperature of their own; NaN "
+               "where the checkpoint has none",
                ucd="stat.probability"),
         Column("prob_disk_denoised", "float32",
                "Probability of a disk from the denoised cutouts, not calibrated",
@@ -159,7 +159,7 @@ def predictor(
 
     def predict(batch: Batch) -> dict[str, np.ndarray]:
         found = _measure(config, module, batch, device)
-        out = {"logit_disk": found.logit, "prob_disk_raw": sigmoid(found.logit)}
+        out: dict[str, np.ndarray] = {"logit_disk": found.logit, "prob_disk_raw": sigmoid(found.logit)}
         if config.use_denoised:
             out["prob_disk_raw_calibrated"] = sigmoid(found.logit / of_measured)
             out["prob_disk_denoised"] = sigmoid(found.judged)

@@ -1,5 +1,7 @@
 """The shipped disk classifier on galaxies that are drawn anew at other position angles: what the group keeps of a verdict."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,13 +14,13 @@ from models.disk_classifier import SPEC
 from models.disk_classifier_config import DiskClassifierConfig
 from models.symmetry import turned
 
-URI = "checkpoints/disk_classifier_nircam"
-BOUNDS = {"22.5": (0.5, 0.12), "45": (0.25, 0.08), "90": (1e-4, 1e-5)}
-"""Largest change of log odds and of a probability by angle [degree]. Measured on 72 galaxies of three seeds: 0.28 and 0.08
-half way between two elements of the group, 0.12 and 0.04 at an element that moves pixels, 2e-6 at one that does not. Log
-odds of these galaxies scatter by 0.75."""
-AVERAGING = 0.04
-"""Largest change of a probability by averaging over all 16 elements. Measured: 0.022."""
+URI = str(Path(__file__).parents[2] / "checkpoints" / "disk_classifier_nircam")
+BOUNDS = {"22.5": (0.5, 0.2), "45": (0.25, 0.1), "90": (1e-4, 1e-5)}
+"""Largest change of log odds and of a probability by angle [degree]. `benchmarks.equivariance` measures, of 96 galaxies, 0.36
+and 0.13 half way between two elements of the group (rms 0.11 and 0.034), 0.13 and 0.06 at an element that moves pixels (0.041
+and 0.014), 3e-6 and 1e-6 at one that does not. Log odds of these galaxies scatter by 0.75."""
+AVERAGING = 0.05
+"""Largest change of a probability by averaging over all 16 elements. Measured there: 0.027, rms 0.007."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def found() -> dict[str, np.ndarray]:
 def test_turning_a_galaxy_changes_its_verdict_by_less_than_stated(
     found: dict[str, np.ndarray], degrees: str
 ) -> None:
-    """Between log odds, and between probabilities, `BOUNDS` hold for each galaxy."""
+    """By at most 0.5, 0.25 and 1e-4 in log odds at 22.5, 45 and 90 degrees, and 0.2, 0.1 and 1e-5 in probability."""
     largest = np.abs(found[degrees]).max(1)
     assert (largest < BOUNDS[degrees]).all(), largest
 

@@ -1,6 +1,7 @@
 """The report on labels and ranks made of them, and on what the checkpoint is known to be worth."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from subprocess import run as run_process
 from typing import Any
@@ -17,7 +18,7 @@ from engine.checkpoint import Checkpoint, load
 from engine.storage import Storage
 from jobs.job import Options
 from jobs.labels import run as label
-from jobs.report import facts_of
+from jobs.report import facts_of, reliability_of
 from jobs.rerank import run as rerank
 from tests.catalogue import CatalogueMaker, gallery_item
 from tests.unit.test_catalogs_report import Page
@@ -136,3 +137,11 @@ def test_catalogs_stay_light():
     code = "import sys, catalogs.report; print([m for m in ('ray', 'torch') if m in sys.modules])"
     done = run_process([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_report_knows_whether_each_temperature_was_found_on_other_objects() -> None:
+    table = np.zeros((15, 3))
+    old = Checkpoint("disk_classifier", 1, {}, {}, {}, {"reliability_calibrated": table})
+    new = replace(old, fitted=old.fitted | {"temperature_halves": np.ones(2)})
+    found = [reliability_of(one) for one in (old, new, replace(old, fitted={}))]
+    assert [None if one is None else one.is_cross_fitted for one in found] == [False, True, None]
