@@ -35,8 +35,8 @@ EXAMPLES = (
     (
         "Bright, alone and whole: the rows to trust",
         "SELECT field, object_id, prob_disk FROM catalog WHERE NOT has_flag(flags, 'LOW_SNR')\n"
-        "AND NOT has_flag(flags, 'BLENDED') AND NOT has_flag(flags, 'PARTIAL_BAND') AND disk_class >= 0\n"
-        "ORDER BY prob_disk DESC LIMIT 20",
+        "AND NOT has_flag(flags, 'BLENDED') AND NOT has_flag(flags, 'PARTIAL_BAND')\n"
+        "AND NOT has_flag(flags, 'TRUNCATED') AND disk_class >= 0 ORDER BY prob_disk DESC LIMIT 20",
     ),
     (
         "What was rejected, and why",
