@@ -1,7 +1,8 @@
 """What statmorph says of cleaned images, against what it says of the light without noise.
 
-All methods are measured on the same pixels: the source is where the true light is above the noise of the error map, and
-masked pixels take no part. Other objects are those that are found on each image, as in a catalogue.
+All methods are measured on the same pixels: the source is where the true light is above the noise of the error map, or a tenth
+of its peak where that is fainter, and masked pixels take no part. Other objects are those that are found on each image,
+as in a catalogue.
 """
 
 # B images, C bands, S pixels a side
@@ -20,6 +21,7 @@ from engine.images.cutout_morphology import (
     CutoutMorphologyConfig,
     find_segments,
     measure_segment,
+    usable,
 )
 from engine.images.morphology import collected
 from engine.schema import Arrays
@@ -27,8 +29,8 @@ from engine.synthetic.contaminate.target import Target, half_light_snr, measure_
 
 QUANTITIES = ("rhalf_circ", "concentration", "asymmetry", "gini", "m20", "sersic_n")
 CONFIG = CutoutMorphologyConfig()
-TRUE_NSIGMA = 1.0
-"""Threshold of the true light, which has no noise, in that of the error map."""
+LEVEL = 0.1
+"""Of the peak, down to which the light of a source counts at least."""
 GOOD = 1
 """Largest flag of statmorph with which it calls a measurement good: 0 good, 1 suspect."""
 
@@ -80,11 +82,21 @@ def cutouts(images: np.ndarray, batch: Batch, targets: Sequence[Target]) -> list
 
 
 def measured_truth(true: Sequence[Cutout]) -> tuple[list[np.ndarray | None], Arrays]:
-    """Pixels of each source (None: too faint for any), and its quantities without noise."""
-    config = CONFIG.model_copy(update={"nsigma": TRUE_NSIGMA})
-    segments = [find_segments(one, config) for one in true]
+    """Pixels of each source (None: too small), and its quantities without noise."""
+    segments = [true_segments(one) for one in true]
     own = [None if one is None else one == SOURCE for one in segments]
     return own, collected(map(measure_segment, true, segments))
+
+
+def true_segments(true: Cutout) -> np.ndarray | None:
+    """Return the segments of light without noise, which is all of one source."""
+    science, error, mask = usable(true)
+    peak = float(np.max(science[~mask] / error[~mask], initial=0.0))
+    if peak <= 0:
+        return None
+    return find_segments(
+        true, CONFIG.model_copy(update={"nsigma": min(1.0, LEVEL * peak), "deblend_contrast": 1.0})
+    )
 
 
 def measured_within(seen: Sequence[Cutout], own: Sequence[np.ndarray | None]) -> Arrays:

@@ -9,6 +9,7 @@ from typing import Any
 from catalogs.gallery import GalleryItem
 from catalogs.spec import CatalogSpec, Choice, Classes, published_columns
 from engine.column import Column
+from engine.flags import BLENDED, LOW_SNR, PARTIAL_BAND, TRUNCATED
 from engine.images.columns import image_columns, pixel_columns
 
 EXAMPLES = (
@@ -101,5 +102,11 @@ SPEC = CatalogSpec(
     rank="disk_rank",
     ranking="Most probable disks",
     choices=CHOICES,
-    classes=Classes("prob_disk", "disk_class", "label", ("not disks", "disks")),
+    classes=Classes(
+        "prob_disk",
+        "disk_class",
+        "label",
+        ("not disks", "disks"),
+        untrusted=(LOW_SNR, BLENDED, PARTIAL_BAND, TRUNCATED),
+    ),
 )

@@ -12,10 +12,10 @@ S, EDGES = 64, (10.0, 1000.0)
 
 
 def galaxies() -> dict[str, np.ndarray]:
-    """Two galaxies with noise; the second is so faint that it has no pixel above it."""
+    """Two galaxies with noise; the second is empty."""
     rms = np.array(nircam_optics().rms, np.float32)[:, None, None]
     shape = np.exp(-radii(S, S // 2, S // 2) / 3.0)
-    light = np.array([300.0, 0.01])[:, None, None, None] * np.broadcast_to(
+    light = np.array([300.0, 0.0])[:, None, None, None] * np.broadcast_to(
         shape / shape.sum(), (len(BANDS), S, S)
     )
     error = np.broadcast_to(rms, light.shape)
@@ -33,12 +33,12 @@ def test_the_truth_has_no_bias_and_a_blurred_one_is_larger() -> None:
     def blurred(batch):
         return gaussian_filter(true(batch), (0, 0, 2, 2))
 
-    table = shape_table({"true": true, "blurred": blurred}, galaxies(), S, (-1.0, *EDGES))
+    table = shape_table({"true": true, "blurred": blurred}, galaxies(), S, (0.0, *EDGES))
     true_row, blurred_row = (table[name]["10-1000"] for name in ("true", "blurred"))
     assert true_row["measured"] == blurred_row["measured"] == [1.0, 1.0]
     assert true_row["rhalf_circ"][0] == pytest.approx(0, abs=1e-6)
     assert blurred_row["rhalf_circ"][0] > 0.1
-    faint = table["true"]["-1-10"]
+    faint = table["true"]["0-10"]
     assert faint["measured"] == [0.0, 1.0]
     assert np.isnan(faint["gini"]).all()
 
