@@ -9,7 +9,8 @@ on cleaned images; calibrated, those at a temperature found on real galaxies of 
 fitted to the real galaxies of the other folds, whose cross-entropy sets the scale of the log odds: no temperature on top.
 The last two are means over repeats. ECE: expected calibration error in 10 bins; 34 galaxies fill them badly. Measures have
 the 95 % interval of 2,000 bootstrap samples of galaxies; nothing was chosen by them. Last: the fraction of disks by redshift
-of all galaxies, with exact binomial intervals.
+of galaxies that the catalogue's report trusts, and their mean probability. Its exact binomial intervals are of sampling
+only, not of misclassification.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import torch
 
 from benchmarks.last_layer import fit_last_layer
 from catalogs.binomial import binomial_interval
+from catalogs.nircam_morphology import SPEC as CATALOG
 from engine.checkpoint import Checkpoint, load
 from engine.flags import MISSING_BAND
 from engine.images.prepare import CutoutPrep
@@ -75,7 +77,8 @@ def main() -> None:
         "all with a class": np.ones(len(before["prob_disk"]), bool),
     }.items():
         report(name, rows, galaxies["label"], chosen & (galaxies["label"] >= 0))
-    fractions(galaxies["z"], before["disk_class"])
+    flags = galaxies["flags"] | galaxies["denoiser_flags"] | before["flags"]
+    fractions(galaxies["z"], before["disk_class"], before["prob_disk"], flags)
 
 
 def read(stamps: str, denoiser: str, checkpoint: Checkpoint) -> Batch:
@@ -92,7 +95,8 @@ def read(stamps: str, denoiser: str, checkpoint: Checkpoint) -> Batch:
     found = rows[0] | {"sure": rows[1]["label"] >= 0}
     cleaned = load(denoiser, Storage())
     config, module = open_model(DENOISER, cleaned, denoiser)
-    found["denoised"] = DENOISER.predictor(config, module, cleaned.fitted, CPU)(found)["denoised"]
+    made = DENOISER.predictor(config, module, cleaned.fitted, CPU)(found)
+    found |= {"denoised": made["denoised"], "denoiser_flags": made["flags"]}
     whole = (found["flags"] & MISSING_BAND.value) == 0
     return {name: values[whole] for name, values in found.items()}
 
@@ -188,15 +192,20 @@ def bootstrapped(measure, probability: np.ndarray, outcome: np.ndarray) -> tuple
     return float(low), float(high)
 
 
-def fractions(z: np.ndarray, predicted: np.ndarray) -> None:
-    print("\nfraction of disks by redshift, all galaxies")
+def fractions(z: np.ndarray, predicted: np.ndarray, probability: np.ndarray, flags: np.ndarray) -> None:
+    assert CATALOG.classes is not None
+    trusted = (flags & CATALOG.classes.untrusted_bits) == 0
+    names = ", ".join(flag.name for flag in CATALOG.classes.untrusted)
+    print(f"\nfraction of disks by redshift, galaxies without {names}; intervals of sampling only")
     for low_z, high_z in pairwise(REDSHIFTS):
-        mine = predicted[(z >= low_z) & (z < high_z) & (predicted >= 0)]
-        hits, total = np.array([np.sum(mine == DISK)]), np.array([len(mine)])
+        known = (z >= low_z) & (z < high_z) & (predicted >= 0)
+        mine = known & trusted
+        hits, total = np.array([np.sum(predicted[mine] == DISK)]), np.array([mine.sum()])
         if total[0]:
             low, high = binomial_interval(hits, total)
-            print(f"{low_z:.1f} to {high_z:.1f}: {hits[0]} of {total[0]}, {hits[0] / total[0]:.2f} "
-                  f"({low[0]:.2f} to {high[0]:.2f})")  # fmt: skip
+            print(f"{low_z:.1f} to {high_z:.1f}: {hits[0]} of {total[0]} (with flags {known.sum()}), "
+                  f"{hits[0] / total[0]:.2f} ({low[0]:.2f} to {high[0]:.2f}), "
+                  f"mean probability {probability[mine].mean():.2f}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ The second line measures a trained denoiser beside the others; with `--steps 0` 
 Single galaxies get 1 to 3 contaminants and noise; three networks of the small preset learn from the same
 batches: a plain U-Net without latent, the U-Net VAE with limited skips, and the one with full skips. Each row
 of the table is a median over test images, all bands together for PSNR and SSIM, F444W for the flux within 0.3
-arcsec, the brightest band for the half-light radius. With `--statmorph N` quantities of statmorph follow, of the
-brightest band of N images: measured less that of the image without noise, median and scatter, and the share of
-images that statmorph calls good (each image with 2 % of the noise, as statmorph needs a sky). Then what is made of pure noise and of
+arcsec, the brightest band for the half-light radius. Flux and radius follow for disks and for other galaxies apart. With
+`--statmorph N` there are quantities of statmorph too, of the brightest band of N images: measured less that of the
+light without noise, median and scatter. Then what is made of pure noise and of
 neighbours around an empty middle, what the latents hold, each of them, and what it costs to swap them. Wiener's filter (scipy)
 and wavelets (scikit-image with PyWavelets, where that is installed) stand for the classical methods. Test seeds are
 used for these tables and for nothing else.
@@ -31,13 +31,12 @@ import torch
 from scipy.signal import wiener
 from skimage.metrics import structural_similarity
 
-from benchmarks import false_light
+from benchmarks import denoised_shapes, false_light
 from benchmarks.false_light import Clean, from_neighbours, from_noise
 from benchmarks.latents import latent_report, latent_use
-from benchmarks.training_cutouts import Batch, Pool
+from benchmarks.training_cutouts import CLASSIFIED, Batch, Pool
 from engine.checkpoint import load
 from engine.images.bands import BANDS
-from engine.images.morphology import MorphologyConfig, measure
 from engine.infer import open_model
 from engine.storage import Storage
 from engine.synthetic.contaminate.config import ContaminateConfig
@@ -56,11 +55,9 @@ SNR_EDGES = (3.0, 10.0, 30.0, 100.0)
 WIENER_PX = 5
 CPU = torch.device("cpu")
 HAS_WAVELETS = importlib.util.find_spec("pywt") is not None
-STATMORPH = ("rhalf_circ", "concentration", "asymmetry", "gini", "m20", "sersic_n")
-GOOD = 1
-"""Largest flag of statmorph with which a measurement counts: 0 good, 1 suspect."""
-SKY = 0.02
-"""Noise that statmorph is given with every image [that of the measured one]: it finds no sky where there is none."""
+POPULATIONS = {"classified": CLASSIFIED, "sky": {"anomaly_fraction": 0.0}}
+CLASSES = {"disk": ("disk",), "not a disk": ("spheroid", "irregular")}
+"""What the truth calls them; galaxies between disk and spheroid are in neither."""
 
 
 def main() -> None:
@@ -75,6 +72,8 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--num-threads", type=int, default=2)
     parser.add_argument("--checkpoint", default="", help="of a trained U-Net VAE, to measure as well")
+    parser.add_argument("--population", choices=POPULATIONS, default="classified",
+                        help="galaxies as the classifier learns from, or as in the sky: hardly a spheroid")  # fmt: skip
     parser.add_argument(
         "--statmorph", type=int, default=0, help="images to measure, about 0.3 s each and method"
     )
@@ -95,16 +94,26 @@ def main() -> None:
         task = UNetVAETask(config, 0)
         task.modules["unet_vae"] = module
         latents["checkpoint"] = latent_use(task, config, test)
-    table = {name: measured(args, clean, test) for name, clean in methods.items()}
+    values = {name: measures(args, clean, test) for name, clean in methods.items()}
+    table = {name: by_snr(one) for name, one in values.items()}
+    classes = {name: by_class(one, test) for name, one in values.items()}
     noise = {name: from_noise(clean, args.size, SEED_TEST) for name, clean in methods.items()}
     around = {name: from_neighbours(clean, args.size, SEED_TEST) for name, clean in methods.items()}
     shapes = shape_table(args, methods, test) if args.statmorph else {}
     report(table, seconds)
+    report_classes(classes)
     false_light.report(noise, around)
     latent_report(latents)
-    report_shapes(shapes)
+    denoised_shapes.report(shapes)
     if args.json:
-        told = {"table": table, "noise": noise, "neighbours": around, "latents": latents, "statmorph": shapes}
+        told = {
+            "table": table,
+            "classes": classes,
+            "noise": noise,
+            "neighbours": around,
+            "latents": latents,
+            "statmorph": shapes,
+        }
         Path(args.json).write_text(json.dumps(told, indent=1) + "\n")
 
 
@@ -147,8 +156,8 @@ def train(args: argparse.Namespace) -> tuple[dict[str, UNetVAETask], dict[str, f
 def batches(args: argparse.Namespace, seed: int, num_cutouts: int, order: np.ndarray) -> Iterator[Batch]:
     """Contaminated galaxies without neighbours; the n-th time that a chunk comes is its n-th realisation."""
     # Almost no neighbours and no stars: the light without noise is that of the target alone.
-    field = FieldConfig(seed=seed, anomaly_fraction=0.0, density_factor=1e-6, star_density=0.0)
-    pool = Pool(args.pool / f"single{seed}-{args.size}", field, args.size, 26.0)
+    field = FieldConfig(seed=seed, density_factor=1e-6, star_density=0.0, **POPULATIONS[args.population])
+    pool = Pool(args.pool / f"{args.population}{seed}-{args.size}", field, args.size, 26.0)
     pool.make(-(-num_cutouts // CHUNK), args.num_threads)
     contaminate = Contaminator(
         ContaminateConfig(seed=seed, snr=(SNR_EDGES[0], SNR_EDGES[-1])), nircam_optics()
@@ -176,7 +185,7 @@ def contaminated(
     flat = {
         name: getattr(out, name).reshape(len(light), -1) for name in ("science", "error", "mask", "clean")
     }
-    return flat | {name: batch[name] for name in ("dx", "dy", "pixel_scale")}
+    return flat | {name: batch[name] for name in ("dx", "dy", "pixel_scale", "morphology")}
 
 
 def images(args: argparse.Namespace, batch: Batch, name: str) -> np.ndarray:
@@ -216,18 +225,30 @@ def wavelets(science: np.ndarray, error: np.ndarray) -> np.ndarray:
     return denoise_wavelet(science, sigma=float(np.median(error[error > 0])), method="BayesShrink")
 
 
-def measured(args: argparse.Namespace, clean: Clean, test: list[Batch]) -> dict[str, dict[str, float]]:
-    """Medians of all measures for each bin of S/N."""
+def measures(args: argparse.Namespace, clean: Clean, test: list[Batch]) -> dict[str, np.ndarray]:
+    """All measures of all images."""
     parts = [one_batch(args, clean(batch), batch) for batch in test]
-    values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    snr, rows = values.pop("snr"), {}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def by_snr(values: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Medians of all measures for each bin of S/N that has images."""
+    rows = {}
     for low, high in itertools.pairwise(SNR_EDGES):
-        chosen = (snr >= low) & (snr < high)
-        row = {name: float(np.nanmedian(v[chosen])) for name, v in values.items()}
-        flux = values["flux"][chosen]
-        row["flux_scatter"] = 1.4826 * float(np.nanmedian(np.abs(flux - np.nanmedian(flux))))
+        chosen = (values["snr"] >= low) & (values["snr"] < high)
+        if not chosen.any():
+            continue
+        row = {name: float(np.nanmedian(v[chosen])) for name, v in values.items() if name != "snr"}
+        row["flux_scatter"] = denoised_shapes.middle_and_scatter(values["flux"][chosen])[1]
         rows[f"{low:g}-{high:g}"] = row | {"images": int(chosen.sum())}
     return rows
+
+
+def by_class(values: dict[str, np.ndarray], test: list[Batch]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the same of each class."""
+    kind = np.concatenate([batch["morphology"] for batch in test])
+    chosen = {name: np.isin(kind.astype(str), kinds) for name, kinds in CLASSES.items()}
+    return {name: by_snr({k: v[rows] for k, v in values.items()}) for name, rows in chosen.items()}
 
 
 def one_batch(args: argparse.Namespace, image: np.ndarray, batch: Batch) -> dict[str, np.ndarray]:
@@ -268,56 +289,19 @@ def similarity(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
     )
 
 
-def shape_table(
-    args: argparse.Namespace, methods: dict[str, Clean], test: list[Batch]
-) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """Medians and scatters of quantities less those of the clean image, for each method and bin of S/N."""
+def shape_table(args: argparse.Namespace, methods: dict[str, Clean], test: list[Batch]) -> dict:
+    """Return what statmorph says of the first images."""
     batch = {name: np.concatenate([b[name] for b in test])[: args.statmorph] for name in test[0]}
-    truth, error = (images(args, batch, name) for name in ("clean", "error"))
-    centres = zip(batch["dx"].tolist(), batch["dy"].tolist(), strict=True)
-    targets = [measure_target(truth[n], error[n], *centre) for n, centre in enumerate(centres)]
-    snr = np.array([half_light_snr(truth[n], error[n], target) for n, target in enumerate(targets)])
-
-    def measured_by_statmorph(planes: np.ndarray) -> dict[str, np.ndarray]:
-        noise = SKY * np.random.default_rng(SEED_TEST).standard_normal(planes.shape, np.float32) * error
-        chosen = (plane[t.channel] for plane, t in zip(planes + noise, targets, strict=True))
-        return measure(chosen, range(len(planes)), MorphologyConfig())
-
-    true, table = measured_by_statmorph(truth), {}
-    for name, clean in methods.items():
-        found = measured_by_statmorph(clean(batch))
-        good = (found["flag"] <= GOOD) & (true["flag"] <= GOOD)
-        table[name] = {
-            f"{low:g}-{high:g}": differences(found, true, good, (snr >= low) & (snr < high))
-            for low, high in itertools.pairwise(SNR_EDGES)
-        }
-    return table
+    return denoised_shapes.shape_table(methods, batch, args.size, SNR_EDGES)
 
 
-def differences(
-    found: dict[str, np.ndarray], true: dict[str, np.ndarray], good: np.ndarray, chosen: np.ndarray
-) -> dict[str, list[float]]:
-    """Median and scatter by quantity, relative for radii; the share of good images under `good`."""
-    row = {"good": [float(good[chosen].mean()) if chosen.any() else float("nan"), float(chosen.sum())]}
-    for name in STATMORPH:
-        change = found[name] - true[name]
-        change = (change / true[name] if name == "rhalf_circ" else change)[good & chosen]
-        change = change[np.isfinite(change)]
-        middle = float(np.median(change)) if len(change) else float("nan")
-        row[name] = [
-            middle, 1.4826 * float(np.median(np.abs(change - middle))) if len(change) else float("nan")
-        ]  # fmt: skip
-    return row
-
-
-def report_shapes(table: dict[str, dict[str, dict[str, list[float]]]]) -> None:
-    """Print what statmorph says."""
-    if table:
-        print(f"\n{'statmorph':16}{'S/N':>8}{'good':>6}" + "".join(f"{name:>18}" for name in STATMORPH))
-    for method, rows in table.items():
-        for snr, row in rows.items():
-            cells = (f"{middle:+9.2f} +-{scatter:6.2f}" for middle, scatter in (row[n] for n in STATMORPH))
-            print(f"{method:16}{snr:>8}{row['good'][0]:6.2f}" + "".join(f"{cell:>18}" for cell in cells))
+def report_classes(table: dict[str, dict[str, dict[str, dict[str, float]]]]) -> None:
+    """Print bias of flux and radius by class and S/N."""
+    print(f"\n{'':16}{'':12}{'S/N':>8}{'images':>8}{'flux bias':>11}{'scatter':>9}{'r_half bias':>13}")
+    for (method, classes), name in itertools.product(table.items(), CLASSES):
+        for snr, row in classes[name].items():
+            print(f"{method:16}{name:12}{snr:>8}{row['images']:8d}"
+                  f"{row['flux']:+11.3f}{row['flux_scatter']:9.3f}{row['size']:+13.3f}")  # fmt: skip
 
 
 def report(table: dict, seconds: dict[str, float]) -> None:

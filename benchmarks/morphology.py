@@ -31,6 +31,7 @@ import torch
 from benchmarks.keeping import kept_arrays
 from benchmarks.morphology_report import DENOISED, KINDS, Network, Verdicts, per_seed, report
 from benchmarks.peers.convnext import fresh, num_parameters
+from benchmarks.training_cutouts import CLASSIFIED
 from engine.checkpoint import load
 from engine.images.bands import BANDS
 from engine.infer import open_model
@@ -47,7 +48,7 @@ from models.scoring.probabilities import fit_temperature
 from models.unet_vae import SPEC as DENOISER
 
 SIZE, FIELD_PX = 64, 2048
-Z_RANGE, FAR = (0.5, 7.0), 3.0
+Z_RANGE, FAR = (CLASSIFIED["z_min"], CLASSIFIED["z_max"]), 3.0
 CLEAN = {
     "min_sources": 0,
     "max_sources": 0,
@@ -182,9 +183,8 @@ def samples(args: argparse.Namespace) -> Samples:
 def single_galaxies(seed: int, index: int) -> Batch:
     """Galaxies of known class of one field, in squares, without noise: columns of cutouts, `label` and `z`."""
     config = FieldConfig(
-        width_px=FIELD_PX, height_px=FIELD_PX, spacing_px=SIZE, noise=False, old_fraction=0.5, faintest_mag=26.0,
-        z_min=Z_RANGE[0], z_max=Z_RANGE[1], redshifts="uniform", anomaly_fraction=0.15,
-        anomaly_kinds=("merger",), num_fields=64, seed=seed,
+        width_px=FIELD_PX, height_px=FIELD_PX, spacing_px=SIZE, noise=False, faintest_mag=26.0, num_fields=64,
+        seed=seed, **CLASSIFIED,
     )  # fmt: skip
     truth = field_truth(config, index)
     planes = simulate_field(config, index)

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +19,14 @@ from engine.images.bands import BANDS
 from engine.synthetic.field.config import FieldConfig
 from engine.synthetic.field.cutouts import CHUNK, CutoutMaker
 from engine.synthetic.field.cutouts import Cutouts as Drawn
+from engine.synthetic.nircam import morphology
 
 Batch = dict[str, np.ndarray]
+CLASSIFIED: dict[str, Any] = {
+    "old_fraction": 0.5, "z_min": 0.5, "z_max": 7.0, "redshifts": "uniform", "anomaly_fraction": 0.15,
+    "anomaly_kinds": ("merger",),
+}  # fmt: skip
+"""Of `FieldConfig`: the galaxies that the disk classifier learns from, disks, spheroids and mergers."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Augment:
 
 
 def batch_of(drawn: Drawn) -> Batch:
-    """Cutouts as staged rows have them, with the truth beside: anomaly, kind, mag [B, 6]."""
+    """Cutouts as staged rows have them, with the truth beside: anomaly, kind, morphology ("": no class)."""
     num = len(drawn.science)
     return {
         "science": drawn.science.reshape(num, -1),
@@ -48,6 +55,7 @@ def batch_of(drawn: Drawn) -> Batch:
         "pixel_scale": np.full(num, drawn.pixel_arcsec, np.float32),
         "anomaly": np.array([source.anomaly or "" for source in drawn.sources], object),
         "kind": np.array([source.kind for source in drawn.sources], object),
+        "morphology": np.array([morphology(source) or "" for source in drawn.sources], object),
     }
 
 
@@ -98,7 +106,7 @@ class Pool:
         """Return a chunk and its light without noise, [CHUNK, 6 * S * S]."""
         with np.load(self._path(number)) as file:
             batch = {name: file[name] for name in file.files}
-        batch |= {name: batch[name].astype(object) for name in ("anomaly", "kind")}
+        batch |= {name: values.astype(object) for name, values in batch.items() if values.dtype.kind == "U"}
         return batch, batch.pop("noiseless")
 
     def batches(self, numbers: np.ndarray, rows: int, sizes: Augment | None, seed: int) -> Iterator[Batch]:

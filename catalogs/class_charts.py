@@ -50,7 +50,7 @@ def class_chart(
     labelled
         Probability and class (True: 1) of rows that have a given class.
     fractions
-        Rows of class 1 in bins of redshift.
+        Trusted rows of class 1 in bins of redshift, and their mean probability.
     """
     with style():
         figure = new_figure(10.5, 3.4)
@@ -112,10 +112,13 @@ def _draw_fractions(axes: Axes, fractions: Fractions, classes: Classes) -> None:
     bars = np.array([rate - fractions.low[some], fractions.high[some] - rate])
     if some.any():
         axes.errorbar(
-            middle, rate, bars, np.diff(fractions.edges)[some] / 2, fmt="o", ms=4, color=BLUE, capsize=2
-        )
-    for x, num in zip(middle, fractions.totals[some], strict=True):
-        axes.text(x, 1.05, str(num), ha="center", fontsize=7, color=GREY)
+            middle, rate, bars, np.diff(fractions.edges)[some] / 2, fmt="o", ms=4, color=BLUE, capsize=2,
+            label=f"predicted {classes.names[1]}",
+        )  # fmt: skip
+        axes.plot(middle, fractions.probability[some], "D", ms=4, color=VERMILION, label="mean probability")
+    for x, *counts in zip(middle, fractions.totals[some], fractions.everything[some], strict=True):
+        axes.text(x, 1.05, "/".join(map(str, counts)), ha="center", fontsize=6, color=GREY)
+    _draw_legend(axes, loc="lower left", bbox_to_anchor=(0, 1))
     axes.set_ylim(0, 1.12)
     axes.set_xlabel(f"redshift ({classes.redshift})")
     axes.set_ylabel(f"fraction of {classes.names[1]}")

@@ -9,6 +9,7 @@ from typing import Any
 from catalogs.gallery import GalleryItem
 from catalogs.spec import CatalogSpec, Choice, Classes, published_columns
 from engine.column import Column
+from engine.flags import BLENDED, LOW_SNR, PARTIAL_BAND, TRUNCATED
 from engine.images.columns import image_columns, pixel_columns
 
 EXAMPLES = (
@@ -35,8 +36,8 @@ EXAMPLES = (
     (
         "Bright, alone and whole: the rows to trust",
         "SELECT field, object_id, prob_disk FROM catalog WHERE NOT has_flag(flags, 'LOW_SNR')\n"
-        "AND NOT has_flag(flags, 'BLENDED') AND NOT has_flag(flags, 'PARTIAL_BAND') AND disk_class >= 0\n"
-        "ORDER BY prob_disk DESC LIMIT 20",
+        "AND NOT has_flag(flags, 'BLENDED') AND NOT has_flag(flags, 'PARTIAL_BAND')\n"
+        "AND NOT has_flag(flags, 'TRUNCATED') AND disk_class >= 0 ORDER BY prob_disk DESC LIMIT 20",
     ),
     (
         "What was rejected, and why",
@@ -101,5 +102,11 @@ SPEC = CatalogSpec(
     rank="disk_rank",
     ranking="Most probable disks",
     choices=CHOICES,
-    classes=Classes("prob_disk", "disk_class", "label", ("not disks", "disks")),
+    classes=Classes(
+        "prob_disk",
+        "disk_class",
+        "label",
+        ("not disks", "disks"),
+        untrusted=(LOW_SNR, BLENDED, PARTIAL_BAND, TRUNCATED),
+    ),
 )

@@ -338,6 +338,7 @@ def _classes(inputs: _Inputs, reliability: class_charts.Reliability | None) -> d
     return {
         "chart": Markup(chart),  # noqa: S704 - our own SVG
         "names": classes.names,
+        "untrusted": [flag.name for flag in classes.untrusted],
         "counts": counts.tolist(),
         "num_labelled": int(counts.sum()),
         "accuracy": float(np.trace(counts) / max(counts.sum(), 1)),

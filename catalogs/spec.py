@@ -6,6 +6,7 @@ from typing import Any
 
 from catalogs.gallery import GalleryItem
 from engine.column import Column
+from engine.flags import Flag
 from engine.partition import HEALPIX
 from engine.rows import FLAGS
 
@@ -55,6 +56,8 @@ class Classes:
         Of classes 0 and 1, in the plural.
     redshift
         Column that the fraction of class 1 is shown against.
+    untrusted
+        Flags of rows that the fraction leaves out.
     """
 
     probability: str
@@ -62,6 +65,12 @@ class Classes:
     label: str
     names: tuple[str, str]
     redshift: str = "z"
+    untrusted: tuple[Flag, ...] = ()
+
+    @property
+    def untrusted_bits(self) -> int:
+        """The flags as one number to test `flags` with."""
+        return sum(flag.value for flag in self.untrusted)
 
 
 @dataclass(frozen=True)

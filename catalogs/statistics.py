@@ -66,13 +66,19 @@ class Trend:
 
 @dataclass(frozen=True, eq=False)
 class Fractions:
-    """Rows of class 1 in bins: edges [N + 1]; hits, totals, and the interval of their ratio at `catalogs.binomial.CONFIDENCE` [N]."""
+    """Trusted rows of class 1 in bins: edges [N + 1]; hits, totals, and the interval of their ratio at `catalogs.binomial.CONFIDENCE` [N].
+
+    `probability` is their mean probability, NaN where a bin is empty; `everything` counts rows that are not trusted too.
+    The interval is of sampling only, not of misclassification.
+    """
 
     edges: np.ndarray
     hits: np.ndarray
     totals: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    probability: np.ndarray
+    everything: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,27 +209,34 @@ def chosen_rows(con: duckdb.DuckDBPyConnection, choice: Choice, num_rows: int) -
 
 
 def class_fractions(con: duckdb.DuckDBPyConnection, classes: Classes, edges: np.ndarray) -> Fractions:
-    """Fraction of rows that are predicted to be of class 1 in bins of redshift.
+    """Fraction of trusted rows that are predicted to be of class 1, and their mean probability, in bins of redshift.
 
     Parameters
     ----------
     con
         Connection of `open_catalog`.
     classes
-        Columns; rows without redshift or prediction are left out.
+        Columns; rows without redshift or prediction, or with a flag of `untrusted`, are left out.
     edges
         Of the bins, increasing, [N + 1].
     """
-    hits, totals = np.zeros((2, len(edges) - 1), np.int64)
+    hits, totals, everything = np.zeros((3, len(edges) - 1), np.int64)
+    probability = np.full(len(edges) - 1, np.nan)
+    rows = (
+        f"SELECT {classes.redshift} AS x, {classes.predicted} AS c, {classes.probability} AS p, "
+        f"flags & {classes.untrusted_bits} = 0 AS trusted FROM catalog"
+    )
     sql = (
         "SELECT len(list_filter($edges::DOUBLE[], lambda e: e <= x)) - 1 AS bin, count(*) AS num, "
-        f"count_if(c = 1) AS hits FROM (SELECT {classes.redshift} AS x, {classes.predicted} AS c FROM catalog) "
-        "WHERE x >= $low AND x < $high AND c >= 0 GROUP BY bin"
+        "count_if(trusted) AS trusted, count_if(trusted AND c = 1) AS hits, avg(p) FILTER (trusted) AS p "
+        f"FROM ({rows}) WHERE x >= $low AND x < $high AND c >= 0 GROUP BY bin"
     )
     for row in _table(con, sql, edges=edges.tolist(), low=float(edges[0]), high=float(edges[-1])).to_pylist():
-        hits[row["bin"]], totals[row["bin"]] = int(row["hits"]), row["num"]
+        at = row["bin"]
+        hits[at], totals[at], everything[at] = int(row["hits"]), int(row["trusted"]), row["num"]
+        probability[at] = np.nan if row["p"] is None else row["p"]
     low, high = binomial_interval(hits, np.maximum(totals, 1))
-    return Fractions(edges, hits, totals, low, high)
+    return Fractions(edges, hits, totals, low, high, probability, everything)
 
 
 def confusion(con: duckdb.DuckDBPyConnection, classes: Classes) -> np.ndarray:

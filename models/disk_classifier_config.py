@@ -102,7 +102,8 @@ class DiskClassifierConfig:
     threshold: float = 0.5
     """`prob_disk` from which on `disk_class` is 1."""
     min_snr: float = 5.0
-    """Signal to noise in the aperture below which objects are flagged LOW_SNR."""
+    """Signal to noise in the aperture below which objects are flagged LOW_SNR. Pixels are taken as independent: on drizzled
+    mosaics of 0.03 arcsec, whose noise is correlated, the true S/N in F444W is lower by 2.4, about 2 at a `min_snr` of 5."""
     num_bins: int = 15
     """Bins of the reliability tables; 15 as in Guo et al. (2017, arXiv:1706.04599)."""
     batch_rows: int = 16

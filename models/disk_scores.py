@@ -19,6 +19,7 @@ from engine.flags import LOW_SNR, NOT_SCORED, TRUNCATED
 from models.disk_classifier_config import DiskClassifierConfig
 from models.disk_images import DISK, LABEL, NO_DISK, UNKNOWN, classifier_input, views
 from models.disk_packed import packed
+from models.scoring.aperture import INDEPENDENT
 from models.scoring.cutouts import Cutouts
 from models.scoring.probabilities import (
     brier_score,
@@ -67,7 +68,7 @@ def columns(config: DiskClassifierConfig) -> tuple[Column, ...]:
                f"Half-light radius of the {judged} {reddest} image with its PSF, within a third of the cutout's side",
                "arcsec", ucd="phys.angSize"),
         Column("snr", "float32",
-               f"Signal to noise of the {reddest} flux within {config.aperture_radius_arcsec:g} arcsec",
+               f"Signal to noise of the {reddest} flux within {config.aperture_radius_arcsec:g} arcsec, {INDEPENDENT}",
                ucd="stat.snr"),
     )  # fmt: skip
 

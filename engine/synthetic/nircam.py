@@ -158,7 +158,7 @@ def truth_table(config: FieldConfig, index: int, sources: list[Source]) -> pa.Ta
     u, v = np.array([(s.u, s.v) for s in sources]).reshape(-1, 2).T
     ra, dec = layout.sky_positions(config, index, u, v)
     flux = np.array([s.total_flux for s in sources]).reshape(-1, len(BANDS))
-    main, bulge = [_main_profile(s) for s in sources], [_bulge_fraction(s) for s in sources]
+    main = [_main_profile(s) for s in sources]
     columns = {
         "field": pa.repeat(pa.scalar(layout.field_name(config, index)), len(sources)),
         "object_id": [s.object_id for s in sources], "ra": ra, "dec": dec,
@@ -171,8 +171,8 @@ def truth_table(config: FieldConfig, index: int, sources: list[Source]) -> pa.Ta
         "flux": list_array(flux.astype(np.float32)), "mag": list_array(magnitudes(flux).astype(np.float32)),
         "half_light_radius": [half_light_radius(s) for s in sources],
         "sersic_index": [p.index if p else 0.0 for p in main],
-        "bulge_fraction": bulge,
-        "morphology": [_morphology(s, share) for s, share in zip(sources, bulge, strict=True)],
+        "bulge_fraction": [_bulge_fraction(s) for s in sources],
+        "morphology": [morphology(s) for s in sources],
         "axis_ratio": [p.axis_ratio if p else 1.0 for p in main],
         "angle": [p.angle if p else 0.0 for p in main],
         "num_parts": [len(s.profiles) + sum(b.weight.size for b in s.blobs) for s in sources],
@@ -190,7 +190,9 @@ def _bulge_fraction(source: Source) -> float | None:
     return float(light[BULGE] / light.sum()) if len(light) == NUM_PARTS and light.sum() > 0 else None
 
 
-def _morphology(source: Source, bulge_fraction: float | None) -> str | None:
+def morphology(source: Source) -> str | None:
+    """Class of a source as the truth table has it: disk, spheroid, irregular; None: none of them."""
+    bulge_fraction = _bulge_fraction(source)
     if source.anomaly == "merger":
         return "irregular"
     if bulge_fraction is None or source.anomaly not in ("", *ARTEFACTS):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from engine.column import Column
+from models.scoring.aperture import INDEPENDENT
 from models.scoring.cutouts import BANDS, LW_BANDS
 
 COMBINED = (
@@ -103,7 +104,7 @@ def columns(config: BandScoringConfig, size: int) -> tuple[Column, ...]:
                length=config.num_latent),
         *(column for band in BANDS for column in _measured(band)),
         *(column for band in LW_BANDS for column in _predicted(band)),
-        Column("input_snr", "float32", "Signal to noise of the SW aperture fluxes together", ucd="stat.snr"),
+        Column("input_snr", "float32", f"Signal to noise of the SW aperture fluxes together, {INDEPENDENT}", ucd="stat.snr"),
         *COMBINED,
         *percentiles,
         *p_values,

@@ -8,6 +8,7 @@ from catalogs.class_charts import Reliability, class_chart
 from catalogs.nircam_morphology import SPEC
 from catalogs.spec import Choice
 from catalogs.statistics import chosen_rows, class_fractions, confusion, histogram, labelled
+from engine.flags import BLENDED, ERROR_ESTIMATED, LOW_SNR, TRUNCATED
 
 CLASSES = SPEC.classes
 assert CLASSES is not None
@@ -36,6 +37,17 @@ def test_fractions_count_predictions_with_redshift(con):
     assert found.totals.tolist() == [3, 3, 0]
     assert found.low[0] == pytest.approx(0.025 ** (1 / 3)), "Clopper & Pearson: 3 of 3"
     assert found.high[1] == pytest.approx(1 - 0.025 ** (1 / 3))
+
+
+@pytest.mark.parametrize("flag", [LOW_SNR, BLENDED, TRUNCATED])
+def test_fractions_leave_out_what_is_not_trusted_and_count_it(con, flag):
+    con.execute(f"UPDATE catalog SET flags = {flag.value} WHERE prob_disk IN (0.6, 0.4)")
+    found = class_fractions(con, CLASSES, np.array([0.0, 1.0, 2.0, 3.0]))
+    assert (found.hits.tolist(), found.totals.tolist()) == ([2, 0, 0], [2, 2, 0])
+    assert found.everything.tolist() == [3, 3, 0]
+    np.testing.assert_allclose(found.probability, [0.85, 0.15, np.nan], err_msg="mean probability")
+    con.execute(f"UPDATE catalog SET flags = {ERROR_ESTIMATED.value}")
+    assert class_fractions(con, CLASSES, np.array([0.0, 1.0])).totals.tolist() == [3]
 
 
 def test_confusion_counts_given_against_predicted(con):
@@ -68,6 +80,8 @@ def test_chart_is_drawn_with_and_without_what_may_be_missing(con):
     full = class_chart(CLASSES, histograms, Reliability(table, True), labelled(con, CLASSES), fractions)
     assert "held out, ECE 0.10" in full
     assert "given classes, Brier" in full
+    assert "mean probability" in full
+    assert "3/3" in full, "trusted, and all"
     none = np.empty(0), np.empty(0, bool)
     nothing = class_fractions(con, CLASSES, np.array([8.0, 9.0]))
     flattered = class_chart(CLASSES, histograms, Reliability(table, False), none, nothing)

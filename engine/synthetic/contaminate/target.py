@@ -59,8 +59,9 @@ def radii(size: int, x: float, y: float) -> FloatArray:
 def half_light_snr(clean: FloatArray, error: FloatArray, target: Target) -> float:
     """S/N of the target within its half-light radius: sum of the light over the root of the summed variance.
 
-    For independent pixels, in the target's channel; pixels count whole if their centre is inside. 0 where
-    there is no light.
+    In the target's channel; pixels count whole if their centre is inside. 0 where there is no light. Pixels are
+    taken as independent: with the correlated noise of `engine.synthetic.field.noise` the true S/N is lower, as
+    in `models.scoring.aperture`.
 
     Parameters
     ----------
