@@ -361,10 +361,8 @@ def settings_of(spec: ModelSpec, model: ModelConfig) -> dict[str, Any]:
     if model.preset not in spec.presets:
         known = ", ".join(spec.presets) or f"none: {spec.name} has no presets"
         raise ConfigError("no such preset", "model.preset", repr(model.preset), known)
-    preset = asdict(spec.presets[model.preset])
-    return _merged(
-        {name: value for name, value in preset.items() if name not in spec.measured}, model.settings
-    )
+    preset, found = asdict(spec.presets[model.preset]), (*spec.measured, *spec.survey_gives)
+    return _merged({name: value for name, value in preset.items() if name not in found}, model.settings)
 
 
 def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
@@ -36,6 +36,8 @@ _logger = logging.getLogger(__name__)
 
 MEASURED_ROWS, MEASURED_PIECE = 1024, 64
 """Training rows at most that settings are measured on, and those that are held at once."""
+SURVEYED_PIECE = 1 << 16
+"""Rows of few numbers that are held at once."""
 
 
 def run(options: Options) -> JobResult:
@@ -57,9 +59,11 @@ def fit(config: JobConfig, options: Options) -> JobResult:
         summary |= {"mixed_rows": data.mix.data.num_rows, "alpha": data.mix.alpha}
     if options.plan:
         return JobResult(summary, [f"{key}: {value}" for key, value in summary.items()])
+    config, counted = surveyed(config, data)
     config = measured(config, data)
     _, settings = model_of(config)
     result = _train(config, spec, settings, data, storage)
+    result = replace(result, metrics={**result.metrics, **counted})
     checkpoint = _checkpoint(config, spec, settings, manifest, result)
     checkpoint = _fitted(config, spec, checkpoint, data)
     save(checkpoint, place.uri, Storage(place.storage))
@@ -99,9 +103,36 @@ def measured(config: JobConfig, data: TrainData) -> JobConfig:
         found = spec.measure(settings, batches)
     except ValueError as error:
         raise ConfigError("settings cannot be measured", config.staged.uri, str(error)) from error
-    told = {name: value for name, value in found.items() if name not in given}
-    _logger.info("measured: %s", ", ".join(f"{name} = {list(value)}" for name, value in told.items()))
-    model = config.model.model_copy(update={"settings": {**given, **told}})
+    return _with_settings(config, {name: value for name, value in found.items() if name not in given})
+
+
+def surveyed(config: JobConfig, data: TrainData) -> tuple[JobConfig, dict[str, float]]:
+    """Look at all staged rows for what a single one can break, a range; give metrics of them too.
+
+    Raises
+    ------
+    ConfigError
+        If a training would stop at a row.
+    """
+    spec, settings = model_of(config)
+    names = spec.surveyed(settings) if spec.surveyed else ()
+    if spec.survey is None or not names:
+        return config, {}
+    assert config.staged is not None
+    uris = sorted(file.uri for file in data.files)
+    tables = read_tables(uris, names, Storage(config.staged.storage), SURVEYED_PIECE)
+    try:
+        found, counted = spec.survey(settings, sequential_batches(tables, names, SURVEYED_PIECE))
+    except ValueError as error:
+        raise ConfigError("staged rows do not fit the model", config.staged.uri, str(error)) from error
+    _logger.info("surveyed: %s", ", ".join(f"{name} = {value:g}" for name, value in counted.items()))
+    return (_with_settings(config, found) if found else config), counted
+
+
+def _with_settings(config: JobConfig, found: Mapping[str, Any]) -> JobConfig:
+    """Return the configuration with settings that were found, and say which."""
+    _logger.info("measured: %s", ", ".join(f"{name} = {list(value)}" for name, value in found.items()))
+    model = config.model.model_copy(update={"settings": {**config.model.settings, **found}})
     return config.model_copy(update={"model": model})
 
 

@@ -47,8 +47,6 @@ GENERATOR = """
     image_column = "science"
     softening = 10.0
     conditions = ["label"]
-    condition_low = [0.0]
-    condition_high = [1.0]
     [checkpoint]
     uri = "{folder}/generator"
     [output]
@@ -111,6 +109,10 @@ def test_samples_that_are_told_the_class_train_the_classifier(
     learned = load(str(tmp_path / "generator"), Storage())
     assert [*learned.config["stretched_std"]] != [1.0] * 6, "measured, as it was not given"
     assert learned.config["stretched_mean"] != [0.0] * 6, "measured, as it is not given"
+    assert (learned.config["condition_low"], learned.config["condition_high"]) == ([0.0], [1.0]), (
+        "and so the range"
+    )
+    assert 0.1 * ROWS < learned.metrics["rows_without_condition"] < 0.3 * ROWS, "a fifth have no class"
     assert run("augment", generator, capsys)["rows"] == 96
     summary = run("train", classifier, capsys)
     assert (summary["rows"], summary["mixed_rows"], summary["alpha"]) == (ROWS, 96, 1.0)
