@@ -147,6 +147,9 @@ class MixConfig(Config):
     columns: dict[str, str | float] = Field(default_factory=dict)
     """Columns that it lacks or calls otherwise: what the model reads -> a column of it, or a value for all its rows and
     pixels, such as `{ science = "image", error = 20.0, mask = 0 }`."""
+    clip_below: float | None = None
+    """Least pixel of its images, the first column that the model reads: darker ones are raised to it. 0 as published for
+    generated images of what emits light; none: pixels are as they are."""
 
 
 class NearestRealConfig(NearestConfig):

@@ -140,6 +140,8 @@ def identity_of(config: JobConfig) -> dict[str, Any]:
     """Return what names a training run beside its data and `[train]`."""
     spec, settings = model_of(config)
     identity = {"model": spec.name, "version": spec.version, "config": asdict(settings)}
+    if config.mix and config.mix.clip_below is not None:
+        identity |= {"clip_below": config.mix.clip_below}
     return identity | ({"contaminate": config.contaminate.model_dump()} if config.contaminate else {})
 
 
@@ -169,7 +171,7 @@ def _mix(config: MixConfig, columns: tuple[Column, ...], realisations: Realisati
     """Find the files of the set that is mixed in."""
     storage = Storage(config.staged.storage)
     manifest = read_manifest(config.staged.uri, storage)
-    if not config.columns:
+    if not config.columns and config.clip_below is None:
         return Mix(_data(config.staged, manifest, columns, realisations, None), config.alpha, storage)
     _check_stand_ins(config, [column.name for column in columns], realisations)
     given = [(column, config.columns.get(column.name, column.name)) for column in columns]
@@ -177,7 +179,7 @@ def _mix(config: MixConfig, columns: tuple[Column, ...], realisations: Realisati
         _as_staged(replace(column, name=name), manifest) for column, name in given if isinstance(name, str)
     )
     data = _data(config.staged, manifest, read, None, None)
-    stand_ins = StandIns(columns, config.columns)
+    stand_ins = StandIns(columns, config.columns, config.clip_below)
     return Mix(replace(data, columns=stand_ins.names, stand_ins=stand_ins), config.alpha, storage)
 
 
@@ -185,8 +187,9 @@ def _check_stand_ins(config: MixConfig, names: Sequence[str], realisations: Real
     if unread := sorted(set(config.columns) - set(names)):
         raise ConfigError("the model does not read these", "mix.columns", ", ".join(unread), ", ".join(names))
     if realisations:
-        hint = "Leave it out: what is mixed in must have all columns."
-        raise ConfigError("nothing can stand in where realisations are made", "mix.columns", hint=hint)
+        key = "mix.columns" if config.columns else "mix.clip_below"
+        hint = "Leave it out: what is mixed in must have all columns, as they are."
+        raise ConfigError("nothing can stand in where realisations are made", key, hint=hint)
 
 
 def _as_staged(column: Column, manifest: Manifest) -> Column:

@@ -24,7 +24,16 @@ from engine.train.plan import TrainConfig, TrainData, run_name
 from engine.train.stream import StagedDatasource
 from engine.units import FileRef
 from jobs.config import JobConfig, MixConfig, model_of
-from jobs.train import _check_columns, _checkpoint, _fitted, _mix, measured, surveyed, training_data
+from jobs.train import (
+    _check_columns,
+    _checkpoint,
+    _fitted,
+    _mix,
+    identity_of,
+    measured,
+    surveyed,
+    training_data,
+)
 from models import MODELS
 from models.disk_classifier import SPEC as DISKS
 from models.disk_classifier_config import PRESETS
@@ -218,6 +227,32 @@ def test_generated_images_stand_in_for_what_a_classifier_reads(
     half = table.set_column(1, "class", pa.array([0.5, 0.0, 1.0]))
     with pytest.raises(SchemaError, match="column 'label' cannot be cast"):
         data.stand_ins(half)
+
+
+def test_generated_images_are_clipped_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.array([[-3.0, 0.5, np.nan, 2.0]], np.float32)
+    values = {"image": image, "class": np.array([-1.0]), "note": np.array([""])}
+    table = pa.table({c.name: column_array(c, values[c.name]) for c in GENERATED}, arrow_schema(GENERATED))
+    facts = manifest(GENERATED)
+    facts.files = [DataFile("part.parquet", 3, 1, "a")]
+    monkeypatch.setattr("jobs.train.read_manifest", lambda *_: facts)
+    for given in ({}, {"image": "image"}):
+        mix = MixConfig.model_validate({"staged": {"uri": "samples"}, "columns": given, "clip_below": 0})
+        stand_ins = _mix(mix, GENERATED[:2], None).data.stand_ins
+        assert stand_ins is not None
+        found = to_arrays(stand_ins(table), ["image", "class"])
+        np.testing.assert_array_equal(found["image"], [[0.0, 0.5, np.nan, 2.0]])
+        assert found["class"].tolist() == [-1.0]
+    with pytest.raises(ConfigError, match="mix.clip_below"):
+        _mix(mix.model_copy(update={"columns": {}}), GENERATED[:2], object())  # pyright: ignore[reportArgumentType]
+
+
+def test_what_is_clipped_names_the_run() -> None:
+    configs = [
+        JobConfig.model_validate({"mix": {"staged": {"uri": "samples"}, **clip}})
+        for clip in ({}, {"clip_below": 0.0}, {"clip_below": 1.0})
+    ]
+    assert len({str(identity_of(config)) for config in configs}) == 3
 
 
 def test_what_stands_in_names_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
