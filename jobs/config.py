@@ -148,6 +148,9 @@ class MixConfig(Config):
     columns: dict[str, str | float] = Field(default_factory=dict)
     """Columns that it lacks or calls otherwise: what the model reads -> a column of it, or a value for all its rows and
     pixels, such as `{ science = "image", error = 20.0, mask = 0 }`."""
+    clip_below: float | None = None
+    """Least pixel of its images, the first column that the model reads: darker ones are raised to it. 0 as published for
+    generated images of what emits light; none: pixels are as they are."""
 
 
 class NearestRealConfig(NearestConfig):
@@ -367,10 +370,8 @@ def settings_of(spec: ModelSpec, model: ModelConfig) -> dict[str, Any]:
     if model.preset not in spec.presets:
         known = ", ".join(spec.presets) or f"none: {spec.name} has no presets"
         raise ConfigError("no such preset", "model.preset", repr(model.preset), known)
-    preset = asdict(spec.presets[model.preset])
-    return _merged(
-        {name: value for name, value in preset.items() if name not in spec.measured}, model.settings
-    )
+    preset, found = asdict(spec.presets[model.preset]), (*spec.measured, *spec.survey_gives)
+    return _merged({name: value for name, value in preset.items() if name not in found}, model.settings)
 
 
 def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
@@ -36,6 +36,8 @@ _logger = logging.getLogger(__name__)
 
 MEASURED_ROWS, MEASURED_PIECE = 1024, 64
 """Training rows at most that settings are measured on, and those that are held at once."""
+SURVEYED_PIECE = 1 << 16
+"""Rows of few numbers that are held at once."""
 
 
 def run(options: Options) -> JobResult:
@@ -57,9 +59,11 @@ def fit(config: JobConfig, options: Options) -> JobResult:
         summary |= {"mixed_rows": data.mix.data.num_rows, "alpha": data.mix.alpha}
     if options.plan:
         return JobResult(summary, [f"{key}: {value}" for key, value in summary.items()])
+    config, counted = surveyed(config, data)
     config = measured(config, data)
     _, settings = model_of(config)
     result = _train(config, spec, settings, data, storage)
+    result = replace(result, metrics={**result.metrics, **counted})
     checkpoint = _checkpoint(config, spec, settings, manifest, result)
     checkpoint = _fitted(config, spec, checkpoint, data)
     save(checkpoint, place.uri, Storage(place.storage))
@@ -99,9 +103,36 @@ def measured(config: JobConfig, data: TrainData) -> JobConfig:
         found = spec.measure(settings, batches)
     except ValueError as error:
         raise ConfigError("settings cannot be measured", config.staged.uri, str(error)) from error
-    told = {name: value for name, value in found.items() if name not in given}
-    _logger.info("measured: %s", ", ".join(f"{name} = {list(value)}" for name, value in told.items()))
-    model = config.model.model_copy(update={"settings": {**given, **told}})
+    return _with_settings(config, {name: value for name, value in found.items() if name not in given})
+
+
+def surveyed(config: JobConfig, data: TrainData) -> tuple[JobConfig, dict[str, float]]:
+    """Look at all staged rows for what a single one can break, a range; give metrics of them too.
+
+    Raises
+    ------
+    ConfigError
+        If a training would stop at a row.
+    """
+    spec, settings = model_of(config)
+    names = spec.surveyed(settings) if spec.surveyed else ()
+    if spec.survey is None or not names:
+        return config, {}
+    assert config.staged is not None
+    uris = sorted(file.uri for file in data.files)
+    tables = read_tables(uris, names, Storage(config.staged.storage), SURVEYED_PIECE)
+    try:
+        found, counted = spec.survey(settings, sequential_batches(tables, names, SURVEYED_PIECE))
+    except ValueError as error:
+        raise ConfigError("staged rows do not fit the model", config.staged.uri, str(error)) from error
+    _logger.info("surveyed: %s", ", ".join(f"{name} = {value:g}" for name, value in counted.items()))
+    return (_with_settings(config, found) if found else config), counted
+
+
+def _with_settings(config: JobConfig, found: Mapping[str, Any]) -> JobConfig:
+    """Return the configuration with settings that were found, and say which."""
+    _logger.info("measured: %s", ", ".join(f"{name} = {list(value)}" for name, value in found.items()))
+    model = config.model.model_copy(update={"settings": {**config.model.settings, **found}})
     return config.model_copy(update={"model": model})
 
 
@@ -109,6 +140,8 @@ def identity_of(config: JobConfig) -> dict[str, Any]:
     """Return what names a training run beside its data and `[train]`."""
     spec, settings = model_of(config)
     identity = {"model": spec.name, "version": spec.version, "config": asdict(settings)}
+    if config.mix and config.mix.clip_below is not None:
+        identity |= {"clip_below": config.mix.clip_below}
     return identity | ({"contaminate": config.contaminate.model_dump()} if config.contaminate else {})
 
 
@@ -138,7 +171,7 @@ def _mix(config: MixConfig, columns: tuple[Column, ...], realisations: Realisati
     """Find the files of the set that is mixed in."""
     storage = Storage(config.staged.storage)
     manifest = read_manifest(config.staged.uri, storage)
-    if not config.columns:
+    if not config.columns and config.clip_below is None:
         return Mix(_data(config.staged, manifest, columns, realisations, None), config.alpha, storage)
     _check_stand_ins(config, [column.name for column in columns], realisations)
     given = [(column, config.columns.get(column.name, column.name)) for column in columns]
@@ -146,7 +179,7 @@ def _mix(config: MixConfig, columns: tuple[Column, ...], realisations: Realisati
         _as_staged(replace(column, name=name), manifest) for column, name in given if isinstance(name, str)
     )
     data = _data(config.staged, manifest, read, None, None)
-    stand_ins = StandIns(columns, config.columns)
+    stand_ins = StandIns(columns, config.columns, config.clip_below)
     return Mix(replace(data, columns=stand_ins.names, stand_ins=stand_ins), config.alpha, storage)
 
 
@@ -154,8 +187,9 @@ def _check_stand_ins(config: MixConfig, names: Sequence[str], realisations: Real
     if unread := sorted(set(config.columns) - set(names)):
         raise ConfigError("the model does not read these", "mix.columns", ", ".join(unread), ", ".join(names))
     if realisations:
-        hint = "Leave it out: what is mixed in must have all columns."
-        raise ConfigError("nothing can stand in where realisations are made", "mix.columns", hint=hint)
+        key = "mix.columns" if config.columns else "mix.clip_below"
+        hint = "Leave it out: what is mixed in must have all columns, as they are."
+        raise ConfigError("nothing can stand in where realisations are made", key, hint=hint)
 
 
 def _as_staged(column: Column, manifest: Manifest) -> Column:

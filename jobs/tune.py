@@ -99,7 +99,7 @@ def _study(
     trials = []
     for number, (one, point) in enumerate(zip(configs, values, strict=True)):
         data = train.training_data(one, manifest, limit)
-        one = train.measured(one, data)
+        one = train.measured(train.surveyed(one, data)[0], data)
         spec, settings = model_of(one)
         task = partial(spec.task, settings, one.seed)
         trials.append(Trial(number, point, task, data, one.train, train.identity_of(one)))

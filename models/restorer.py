@@ -159,13 +159,14 @@ class RestorerTask:
 
 
 def _tensors(config: RestorerConfig, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images [B, C, S, S], 0 where a row cannot be used, and which rows can [B]."""
+    """Images [B, C, S, S] of the leading channels, 0 where a row cannot be used, and which rows can [B]."""
     images = np.asarray(batch[IMAGE], np.float32)
-    if images.ndim != 2 or images.shape[1] != config.num_pixels:
+    if images.ndim != 2 or images.shape[1] != config.num_read:
         raise ValueError(
-            f"image is {images.shape}, must be [rows, {config.num_pixels}]: {config.num_channels} channels of "
-            f"{config.size} x {config.size} pixels"
+            f"image is {images.shape}, must be [rows, {config.num_read}]: "
+            f"{config.image_channels or config.num_channels} channels of {config.size} x {config.size} pixels"
         )
+    images = images[:, : config.num_pixels]
     usable = np.isfinite(images).min(axis=1)
     shape = (len(images), config.num_channels, config.size, config.size)
     tensor = torch.tensor(np.where(usable[:, None], images, 0).reshape(shape), device=device)
@@ -174,7 +175,7 @@ def _tensors(config: RestorerConfig, batch: Batch, device: torch.device) -> tupl
 
 def _reads(config: RestorerConfig) -> tuple[Column, ...]:
     text = "Image: without blur and noise in training, as observed where it is restored; order channel, y, x"
-    return (Column(IMAGE, "float32", text, config.unit, config.num_pixels, packed=True),)
+    return (Column(IMAGE, "float32", text, config.unit, config.num_read, packed=True),)
 
 
 def _writes(config: RestorerConfig) -> tuple[Column, ...]:

@@ -17,6 +17,9 @@ class RestorerConfig:
     """Pixels a side of an image."""
     num_channels: int = 4
     """Bands of an image: g, r, i, z as published."""
+    image_channels: int = 0
+    """Channels of the images that are read, of which the first `num_channels` are taken: 5 of staged SKIRT images, the
+    last of which holds their size. 0: `num_channels`."""
     unit: str = ""
     """Unit of the pixels, for the columns."""
     scale: float = 1.0
@@ -56,6 +59,8 @@ class RestorerConfig:
                  "learning_rate_steps": 1, "predict_rows": 1}  # fmt: skip
         for name, value in least.items():
             check(getattr(self, name) >= value, name, getattr(self, name), f"at least {value}")
+        check(not self.image_channels or self.image_channels >= self.num_channels, "image_channels",
+              self.image_channels, f"0, or at least num_channels = {self.num_channels}")  # fmt: skip
         for name in ("kernel_px", "psf_size_px"):
             check(getattr(self, name) % 2 == 1, name, getattr(self, name), "odd")
         for name in ("scale", "learning_rate", "least_learning_rate"):
@@ -68,8 +73,13 @@ class RestorerConfig:
 
     @property
     def num_pixels(self) -> int:
-        """Values of an image: length of its column."""
+        """Values of a restored image: length of its column."""
         return self.num_channels * self.size**2
+
+    @property
+    def num_read(self) -> int:
+        """Values of an image that is read."""
+        return (self.image_channels or self.num_channels) * self.size**2
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""

@@ -118,6 +118,10 @@ class ModelSpec:
     measured, measure
         Names of settings, and `(config, batches of training rows) -> settings` that gives them where a configuration does
         not; None: there are none.
+    surveyed, survey_gives, survey
+        Names of columns of one number a row (`config -> names`), of settings that they may give, and `(config, batches of them, of all staged rows) ->
+        (settings, metrics)`: what is looked at before training, for settings that a single row can break.
+        ValueError where one would. None: there are none.
     judged_rows
         Fewest rows of a validation batch of which `evaluate` gives a `loss`, where that is measured on the rows together,
         as a distance between sets; 0: any.
@@ -153,6 +157,9 @@ class ModelSpec:
     presets: Mapping[str, Any] = field(default_factory=dict)
     measured: tuple[str, ...] = ()
     measure: Callable[[Any, Iterable[Batch]], dict[str, Any]] | None = None
+    surveyed: Callable[[Any], tuple[str, ...]] | None = None
+    survey_gives: tuple[str, ...] = ()
+    survey: Callable[[Any, Iterable[Batch]], tuple[dict[str, Any], dict[str, float]]] | None = None
     fit_kinds: (
         Callable[[Any, nn.Module, Mapping[str, np.ndarray], Iterable[Batch]], dict[str, np.ndarray]] | None
     ) = None

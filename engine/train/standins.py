@@ -1,4 +1,4 @@
-"""Columns of another set under the names that a model reads: another column of it, or one value for all rows."""
+"""Columns of another set as a model reads them: another column of it, or one value for all rows; images clipped."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.column import Column
-from engine.schema import column_array, conform
+from engine.schema import column_array, conform, matrix
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,13 @@ class StandIns:
     given
         Name of one of them -> a column of the set, or a value for all rows and, in a list, for all elements. The others are
         called as the model calls them.
+    clip_below
+        Least value of the first column, the image; None: any.
     """
 
     columns: tuple[Column, ...]
     given: Mapping[str, str | float]
+    clip_below: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -53,6 +56,12 @@ class StandIns:
     def _array(self, table: pa.Table, column: Column) -> pa.Array | pa.ChunkedArray:
         given = self.given.get(column.name, column.name)
         if isinstance(given, str):
-            return table[given]
+            return self._clipped(table, given, column)
         shape = (table.num_rows, column.length) if column.length else (table.num_rows,)
         return column_array(column, np.full(shape, given, column.dtype))
+
+    def _clipped(self, table: pa.Table, name: str, column: Column) -> pa.Array | pa.ChunkedArray:
+        """Return a column of the set, without what is darker than allowed if it is the image; NaN stays."""
+        if self.clip_below is None or column is not self.columns[0] or not column.length:
+            return table[name]
+        return column_array(column, np.maximum(matrix(table, name), np.float32(self.clip_below)))

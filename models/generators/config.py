@@ -39,7 +39,8 @@ class GeneratorConfig:
     conditions: tuple[str, ...] = ()
     """Columns with one number an image that the generator is told, such as `half_light_radius_arcsec`."""
     condition_low: tuple[float, ...] = ()
-    """Least value of each condition; what lies outside of the range is refused, in training and after."""
+    """Least value of each condition; what lies outside of the range is refused, before training and after. `train` takes
+    least and largest value of what is staged where a configuration gives neither (`models.generators.ranges.survey`)."""
     condition_high: tuple[float, ...] = ()
     """Largest value of each condition."""
     augment: bool = True
@@ -94,9 +95,11 @@ class GeneratorConfig:
         turned = sorted(TURNED_WITH_IMAGES & {*names}) if self.augment else []
         check(not turned, "augment", True,
               f"false with condition {', '.join(turned)}: images are turned, it is not; or take it out of conditions")  # fmt: skip
+        if not (self.condition_low or self.condition_high):
+            return
         for name in ("condition_low", "condition_high"):
             check(len(getattr(self, name)) == len(names), name, getattr(self, name),
-                  f"{len(names)} values, one a condition")  # fmt: skip
+                  f"{len(names)} values, one a condition; neither of both: they are measured")  # fmt: skip
         for name, low, high in zip(names, self.condition_low, self.condition_high, strict=True):
             check(low < high, f"range of condition {name}", (low, high), "growing")
 

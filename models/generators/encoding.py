@@ -3,6 +3,7 @@
 # B images, D latents
 
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from models.generators.average import exported
 from models.generators.config import GeneratorConfig
 from models.generators.distances import MIN_ROWS
 from models.generators.images import STRETCH, columns_read, predicted_rows, stretch_settings
+from models.generators.ranges import RANGE, survey
 from models.generators.sampling import Family, ImageSampler, fit_conditions, kept_conditions, row_parts
 from models.spec import Batch, ModelSpec, Predict, TrainTask
 
@@ -66,6 +68,7 @@ def encoder_spec(
         name=name, version=version, config=config, build=build, task=task, reads=columns_read, writes=writes, fit=fit,
         predictor=predictor, exported=exported, sampler=sampler, judged_rows=MIN_ROWS, presets=presets,
         measured=STRETCH, measure=stretch_settings,
+        surveyed=attrgetter("conditions"), survey_gives=RANGE, survey=survey,
     )  # fmt: skip
 
 

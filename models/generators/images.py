@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.column import Column
-from engine.images.columns import LABEL, UNKNOWN_LABEL
 from models.generators.config import GeneratorConfig
+from models.generators.ranges import condition_table, is_outside, limits, told_ranges
 from models.spec import Batch
 from models.symmetry import NUM_SYMMETRIES, turned
 
@@ -37,13 +37,10 @@ class Seen(NamedTuple):
 def columns_read(config: GeneratorConfig) -> tuple[Column, ...]:
     """Images [C * S * S], order channel, y, x, and one column for each condition."""
     text = "Image, order channel, y, x"
-    ranges = zip(config.conditions, config.condition_low, config.condition_high, strict=True)
+    ranges = told_ranges(config).items()
     return (
         Column(config.image_column, "float32", text, config.unit, config.num_pixels, packed=True),
-        *(
-            Column(n, "float64", f"Condition of the generator, {low:g} to {high:g}")
-            for n, low, high in ranges
-        ),
+        *(Column(n, "float64", f"Condition of the generator{told}") for n, told in ranges),
     )
 
 
@@ -134,7 +131,7 @@ def training_rows(config: GeneratorConfig, batch: Batch, device: torch.device) -
 
 
 def with_conditions(config: GeneratorConfig, batch: Batch) -> Batch:
-    """Leave out rows of which a condition is null, and say how many: they cannot be learned from under it.
+    """Leave out rows of which a condition is null, and count them for the log: they cannot be learned from under it.
 
     A `label` is null where staged cutouts have -1, no class (`engine.images.columns`).
 
@@ -154,7 +151,7 @@ def with_conditions(config: GeneratorConfig, batch: Batch) -> Batch:
         raise ValueError(
             f"none of {num} rows has all of {names}: take conditions that are known of more rows, or larger batches"
         )
-    log.info("left out %d of %d rows of a batch: a condition is null", num, len(is_known))
+    log.debug("left out %d of %d rows of a batch: a condition is null", num, len(is_known))
     return {name: np.asarray(values)[is_known] for name, values in batch.items()}
 
 
@@ -162,9 +159,9 @@ def predicted_rows(config: GeneratorConfig, batch: Batch, device: torch.device) 
     """Images and conditions of a batch; what cannot be used becomes 0 and is not `usable`."""
     images = _pixels(config, batch)
     condition = _table(config, batch)
-    usable = ~_has_nan(images) & ~_is_constant(images) & ~_is_outside(config, condition).any(1)
+    usable = ~_has_nan(images) & ~_is_constant(images) & ~is_outside(config, condition).any(1)
     images = np.where(usable[:, None, None], images, 0)
-    condition = np.where(usable[:, None], condition, config.condition_low)
+    condition = np.where(usable[:, None], condition, limits(config)[0])
     return _seen(config, images, condition, usable, device)
 
 
@@ -190,10 +187,10 @@ def check_condition(config: GeneratorConfig, condition: np.ndarray | None, rows:
         raise ValueError(f"condition is {shape}, must be {(rows, len(names))}: {wanted}")
     if condition is None:
         return
-    outside = _is_outside(config, condition)
+    outside = is_outside(config, condition)
     if outside.any():
         row, column = (int(index) for index in np.argwhere(outside)[0])
-        low, high = config.condition_low[column], config.condition_high[column]
+        low, high = (values[column] for values in limits(config))
         raise ValueError(
             f"condition {names[column]} of row {row} is {condition[row, column]:g}, must be in the trained "
             f"range [{low:g}, {high:g}]"
@@ -206,7 +203,7 @@ def scaled_condition(
     """Conditions [B, K] from their ranges to [-1, 1]."""
     if condition is None or not config.conditions:
         return torch.zeros(rows, 0, device=device)
-    low, high = np.array(config.condition_low), np.array(config.condition_high)
+    low, high = limits(config)
     scaled = 2 * (np.asarray(condition, np.float64) - low) / (high - low) - 1
     return torch.tensor(scaled.astype(np.float32), device=device)
 
@@ -247,14 +244,11 @@ def _pixels(config: GeneratorConfig, batch: Batch) -> np.ndarray:
 
 
 def _table(config: GeneratorConfig, batch: Batch) -> np.ndarray:
-    columns = [_condition(batch, name) for name in config.conditions]
-    return np.stack(columns, 1) if columns else np.zeros((len(batch[config.image_column]), 0))
-
-
-def _condition(batch: Batch, name: str) -> np.ndarray:
-    """Values [B] of a condition, NaN where it is null or an unknown class."""
-    values = np.asarray(batch[name], np.float64)
-    return np.where(values == UNKNOWN_LABEL, np.nan, values) if name == LABEL.name else values
+    return (
+        condition_table(config, batch)
+        if config.conditions
+        else np.zeros((len(batch[config.image_column]), 0))
+    )
 
 
 def _has_nan(images: np.ndarray) -> np.ndarray:
@@ -264,13 +258,6 @@ def _has_nan(images: np.ndarray) -> np.ndarray:
 def _is_constant(images: np.ndarray) -> np.ndarray:
     """Whether no channel varies; one that does not is fine, it may hold a number of the object."""
     return (images.max(2) == images.min(2)).all(1)
-
-
-def _is_outside(config: GeneratorConfig, condition: np.ndarray) -> np.ndarray:
-    """Also where it is NaN; a float32 may lie outside by its rounding."""
-    low, high = np.array(config.condition_low), np.array(config.condition_high)
-    slack = 1e-6 * (high - low)
-    return ~((condition >= low - slack) & (condition <= high + slack))
 
 
 def _seen(

@@ -10,6 +10,7 @@ image that it is given it says how real the discriminator finds it.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from models.generators.images import (
     training_rows,
 )
 from models.generators.networks import Trunk, batch_deviation
+from models.generators.ranges import RANGE, survey
 from models.generators.sampling import (
     MAX_CONDITIONS,
     Family,
@@ -307,4 +309,7 @@ SPEC = ModelSpec(
     presets=PRESETS,
     measured=STRETCH,
     measure=stretch_settings,
+    surveyed=attrgetter("conditions"),
+    survey_gives=RANGE,
+    survey=survey,
 )

@@ -1,4 +1,4 @@
-"""Generated cutouts in the training of the disk classifier, as the README has it: job by job, with unknown classes."""
+"""Generated cutouts in the training of the disk classifier and the band GAN, as the README has it, job by job."""
 
 import json
 from pathlib import Path
@@ -19,6 +19,7 @@ from engine.units import FileRef, Unit, with_ids
 from jobs.__main__ import main
 from jobs.ingest import SPLIT
 from tests.disks import make_disks
+from tests.inprocess import in_process
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session", "here")]
 
@@ -47,8 +48,6 @@ GENERATOR = """
     image_column = "science"
     softening = 10.0
     conditions = ["label"]
-    condition_low = [0.0]
-    condition_high = [1.0]
     [checkpoint]
     uri = "{folder}/generator"
     [output]
@@ -60,12 +59,17 @@ GENERATOR = """
     [pipeline]
     workers = 1
 """
-CLASSIFIER = """
+MIXED = """
     [mix]
     staged = {{ uri = "{folder}/augmentations/model=image_vae" }}
     alpha = 1.0
     columns = {{ science = "image", error = 20.0, mask = 0, dx = 0.0, dy = 0.0, pixel_scale = 0.03 }}
+    [checkpoint]
+    uri = "{folder}/mixed"
     [model]
+"""
+LEARNERS = {
+    "disk_classifier": """
     name = "disk_classifier"
     [model.settings]
     size = 32
@@ -74,9 +78,20 @@ CLASSIFIER = """
     halvings = [1, 2]
     architecture = "plain"
     dropout = 0.0
-    [checkpoint]
-    uri = "{folder}/classifier"
-"""
+    """,
+    "band_gan": """
+    name = "band_gan"
+    [model.settings]
+    size = 32
+    width = 8
+    levels = 2
+    discriminator_width = 8
+    [model.settings.scoring]
+    num_reference = 100
+    num_neighbours = 5
+    num_latent = 3
+    """,
+}
 
 
 def stage_disks(folder: Path) -> None:
@@ -94,29 +109,42 @@ def stage_disks(folder: Path) -> None:
     publish(str(folder), Storage(), [unit.id], COLUMNS, staged, facts)
 
 
-def run(job: str, config: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with staged cutouts, a generator that is told their class, and 96 of its samples."""
+    folder = tmp_path_factory.mktemp("mixed")
+    stage_disks(folder / "staged")
+    config = folder / "generator.toml"
+    config.write_text((COMMON + GENERATOR).format(folder=folder))
+    with in_process():
+        assert main(["train", str(config)]) == 0
+        assert main(["augment", str(config)]) == 0
+    return folder
+
+
+def run(config: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict:
     capsys.readouterr()
-    assert main([job, str(config), "--json", *more]) == 0
+    assert main(["train", str(config), "--json", *more]) == 0
     return json.loads(capsys.readouterr().out)
 
 
-def test_samples_that_are_told_the_class_train_the_classifier(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_what_a_generator_of_cutouts_is_not_given_is_measured(folder: Path) -> None:
+    learned = load(str(folder / "generator"), Storage())
+    assert [*learned.config["stretched_std"]] != [1.0] * 6
+    assert [*learned.config["stretched_mean"]] != [0.0] * 6
+    assert ([*learned.config["condition_low"]], [*learned.config["condition_high"]]) == ([0.0], [1.0])
+    assert 0.1 * ROWS < learned.metrics["rows_without_condition"] < 0.3 * ROWS, "a fifth have no class"
+
+
+@pytest.mark.parametrize("name", list(LEARNERS))
+def test_samples_train_the_classifier_and_the_band_gan(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage_disks(tmp_path / "staged")
-    generator, classifier = tmp_path / "generator.toml", tmp_path / "classifier.toml"
-    for path, text in ((generator, GENERATOR), (classifier, CLASSIFIER)):
-        path.write_text((COMMON + text).format(folder=tmp_path))
-    run("train", generator, capsys)
-    learned = load(str(tmp_path / "generator"), Storage())
-    assert [*learned.config["stretched_std"]] != [1.0] * 6, "measured, as it was not given"
-    assert learned.config["stretched_mean"] != [0.0] * 6, "measured, as it is not given"
-    assert run("augment", generator, capsys)["rows"] == 96
-    summary = run("train", classifier, capsys)
+    config = folder / f"{name}.toml"
+    config.write_text((COMMON + MIXED + LEARNERS[name]).format(folder=folder))
+    summary = run(config, capsys, "-o", f"checkpoint.uri={folder / name}")
     assert (summary["rows"], summary["mixed_rows"], summary["alpha"]) == (ROWS, 96, 1.0)
-    mixed = load(str(tmp_path / "classifier"), Storage())
+    mixed = load(str(folder / name), Storage())
     assert np.isfinite(mixed.history[-1]["val_loss"])
-    real = run(
-        "train", classifier, capsys, "-o", "mix.alpha=0.0", "-o", f"checkpoint.uri={tmp_path / 'real'}"
-    )
+    real = run(config, capsys, "-o", "mix.alpha=0.0", "-o", f"checkpoint.uri={folder / name}-real")
     assert real["metrics"]["train_loss"] != mixed.history[-1]["train_loss"], "other images were learned from"

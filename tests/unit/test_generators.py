@@ -65,7 +65,7 @@ def test_bad_images_are_refused_in_training_and_flagged_after(name: str) -> None
 def test_rows_without_a_condition_are_left_out_of_training(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG")
     config, spec = told(name), MODELS[name]
     batch, condition = blobs(config, 12), config.conditions[0]
     some = {key: values[2:] for key, values in batch.items()}
@@ -91,7 +91,7 @@ def test_as_many_rows_as_the_specification_says_are_enough_for_a_loss(name: str)
 def test_objects_of_unknown_class_are_left_out_of_training_and_flagged_after(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG")
     config = tiny(name, conditions=("label",), condition_low=(0.0,), condition_high=(1.0,))
     label = np.array([0, 1, 1, 0, -1, 1, -1, 0, 1, 0, 1, 0], np.int8)
     batch = blobs(tiny(name), 12) | {"label": label}
@@ -279,7 +279,11 @@ def test_stretch_is_measured_in_pieces_and_without_broken_images() -> None:
         ("image_vae", {"stretched_std": (0.0,)}, "stretched_std is .* must be positive"),
         ("image_vae", {"num_channels": 2}, "stretched_mean is .* must be 2 values"),
         ("image_vae", {"max_width": 4}, "max_width is 4, must be at least width = 8"),
-        ("image_vae", {"conditions": ("a",)}, r"condition_low is \(\), must be 1 values"),
+        (
+            "image_vae",
+            {"conditions": ("a",), "condition_high": (1,)},
+            r"condition_low is \(\), must be 1 values",
+        ),
         ("image_vae", TOLD | {"condition_low": (5.0, 0.4)}, "range of condition half_light_radius_pixels is"),
         (
             "image_vae",

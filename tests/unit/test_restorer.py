@@ -68,11 +68,30 @@ def test_it_learns_to_restore() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [({"kernel_px": 4}, "kernel_px is 4, must be odd"), ({"scale": 0.0}, "scale is 0.0, must be positive"),
+     ({"image_channels": 3}, "image_channels is 3, must be 0, or at least num_channels = 4"),
      ({"noise_sigma": -1.0}, "0 or positive"), ({"width": 0}, "width is 0, must be at least 1")],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(settings: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         RestorerConfig(**settings)
+
+
+def test_leading_channels_of_an_image_are_taken() -> None:
+    bands = make_blobs(6, 16, 2, channels=4)["image"]
+    skirt = np.concatenate([bands, np.full((6, 256), 0.7, np.float32)], 1)
+    own = dataclasses.replace(TINY, num_channels=4)
+    with_size = dataclasses.replace(own, image_channels=5)
+    assert [SPEC.reads(config)[0].length for config in (own, with_size)] == [4 * 256, 5 * 256]
+    assert SPEC.writes(with_size) == SPEC.writes(own)
+    losses, restored = [], []
+    for config, images in ((own, bands), (with_size, skirt)):
+        task = SPEC.task(config, 1)
+        task.start(CPU, 3)
+        losses.append(task.step({"image": images}, 0)["loss"])
+        predict = SPEC.predictor(config, task.modules["restorer"], {}, CPU)
+        restored.append(predict({"image": images})["restored"])
+    assert losses[0] == losses[1]
+    np.testing.assert_array_equal(*restored)
 
 
 def test_images_of_another_size_are_refused() -> None:

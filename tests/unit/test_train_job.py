@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from engine.column import Column
 from engine.commit import read_manifest
 from engine.commit.manifest import DataFile
-from engine.errors import CheckpointError, EngineError, SchemaError
+from engine.errors import CheckpointError, ConfigError, EngineError, SchemaError
 from engine.schema import arrow_schema, column_array, set_column, to_arrays
 from engine.storage import Storage
 from engine.train.loop import TrainResult, _run_config
@@ -23,7 +24,16 @@ from engine.train.plan import TrainConfig, TrainData, run_name
 from engine.train.stream import StagedDatasource
 from engine.units import FileRef
 from jobs.config import JobConfig, MixConfig, model_of
-from jobs.train import _check_columns, _checkpoint, _fitted, _mix, measured, training_data
+from jobs.train import (
+    _check_columns,
+    _checkpoint,
+    _fitted,
+    _mix,
+    identity_of,
+    measured,
+    surveyed,
+    training_data,
+)
 from models import MODELS
 from models.disk_classifier import SPEC as DISKS
 from models.disk_classifier_config import PRESETS
@@ -91,6 +101,52 @@ def test_the_stretch_is_measured_on_training_rows_where_it_is_not_given(given: d
     assert settings.stretched_std == pytest.approx(given.get("stretched_std", std), rel=1e-4)
     assert (found is config) == (len(given) == 2)
     assert measured(found, data) == found
+
+
+def staged_conditions(
+    folder: Path, values: list[float | None], **settings: Any
+) -> tuple[JobConfig, TrainData]:
+    """Rows of a condition in a file, two thirds of them held out, and the configuration of a generator."""
+    table = pa.table(
+        {"index": pa.array(values, pa.float64()), "split_hash": np.arange(len(values)) / len(values)}
+    )
+    pq.write_table(table, folder / "part.parquet")
+    data = TrainData((FileRef(str(folder / "part.parquet"), 1, "a"),), len(values), ("image", "index"))
+    config = JobConfig.model_validate({
+        "staged": {"uri": str(folder)}, "train": {"validation_fraction": 0.66},
+        "model": {"name": "image_vae", "settings": {"size": 16, "conditions": ["index"], **settings}},
+    })  # fmt: skip
+    return config, data
+
+
+def test_ranges_of_conditions_are_those_of_all_that_is_staged(tmp_path: Path) -> None:
+    values = [3.0, None, 1.5, 9.0, None, 2.0]
+    found, counted = surveyed(*staged_conditions(tmp_path, values))
+    settings = model_of(found)[1]
+    assert (settings.condition_low, settings.condition_high) == ((1.5,), (9.0,)), (
+        "held-out rows are judged, too"
+    )
+    assert counted == {"rows_without_condition": 2}
+    given = {"condition_low": [0.0], "condition_high": [10.0]}
+    config, data = staged_conditions(tmp_path, values, **given)
+    assert surveyed(config, data) == (config, counted)
+
+
+@pytest.mark.parametrize(
+    ("values", "given", "message"),
+    [
+        ([3.0, None, 1.5, 9.0], {"condition_low": [2.0], "condition_high": [8.0]},
+         r"index is 1.5 to 9 .* outside of \[2, 8\] in 2 of 3 rows: widen condition_low"),
+        ([None, None], {}, "no row has all of index"),
+        ([2.0, 2.0, None], {}, "condition index is 2 to 2, must be finite and vary"),
+        ([2.0, np.inf], {}, "condition index is 2 to inf, must be finite"),
+    ],
+)  # fmt: skip
+def test_conditions_that_would_stop_a_training_are_refused_before_it(
+    values: list, given: dict, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"staged rows do not fit the model(.|\n)*{message}"):
+        surveyed(*staged_conditions(tmp_path, values, **given))
 
 
 def test_a_checkpoint_holds_the_weights_of_the_network_that_predicts() -> None:
@@ -171,6 +227,32 @@ def test_generated_images_stand_in_for_what_a_classifier_reads(
     half = table.set_column(1, "class", pa.array([0.5, 0.0, 1.0]))
     with pytest.raises(SchemaError, match="column 'label' cannot be cast"):
         data.stand_ins(half)
+
+
+def test_generated_images_are_clipped_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.array([[-3.0, 0.5, np.nan, 2.0]], np.float32)
+    values = {"image": image, "class": np.array([-1.0]), "note": np.array([""])}
+    table = pa.table({c.name: column_array(c, values[c.name]) for c in GENERATED}, arrow_schema(GENERATED))
+    facts = manifest(GENERATED)
+    facts.files = [DataFile("part.parquet", 3, 1, "a")]
+    monkeypatch.setattr("jobs.train.read_manifest", lambda *_: facts)
+    for given in ({}, {"image": "image"}):
+        mix = MixConfig.model_validate({"staged": {"uri": "samples"}, "columns": given, "clip_below": 0})
+        stand_ins = _mix(mix, GENERATED[:2], None).data.stand_ins
+        assert stand_ins is not None
+        found = to_arrays(stand_ins(table), ["image", "class"])
+        np.testing.assert_array_equal(found["image"], [[0.0, 0.5, np.nan, 2.0]])
+        assert found["class"].tolist() == [-1.0]
+    with pytest.raises(ConfigError, match="mix.clip_below"):
+        _mix(mix.model_copy(update={"columns": {}}), GENERATED[:2], object())  # pyright: ignore[reportArgumentType]
+
+
+def test_what_is_clipped_names_the_run() -> None:
+    configs = [
+        JobConfig.model_validate({"mix": {"staged": {"uri": "samples"}, **clip}})
+        for clip in ({}, {"clip_below": 0.0}, {"clip_below": 1.0})
+    ]
+    assert len({str(identity_of(config)) for config in configs}) == 3
 
 
 def test_what_stands_in_names_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
