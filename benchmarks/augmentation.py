@@ -145,7 +145,7 @@ def _generator_settings(args: argparse.Namespace) -> dict[str, Any]:
     if args.checkpoint:
         return told(args, "checkpoint")
     names = ("generator", "generator_preset", "generator_steps", "generator_core_s", "size", "num_real")
-    settings = told(args, *names) | {"held_out": num_held_out(args)}
+    settings = told(args, *names) | {"judged_at_once": num_held_out(args)}
     return settings | {"preset": preset(args.generator, args.generator_preset)}
 
 

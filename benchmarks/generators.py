@@ -115,7 +115,7 @@ def main() -> None:
 def settings_of(args: argparse.Namespace, family: str) -> dict[str, Any]:
     """All that changes what a family learns."""
     names = ("core_s", "size", "batch_rows", "num_train", "device")
-    told = {"family": family, "preset": preset(family, args.preset)}
+    told = {"family": family, "preset": preset(family, args.preset), "judged_at_once": NUM_CHECKED}
     return told | {name: getattr(args, name) for name in names}
 
 

@@ -22,7 +22,7 @@ EXAMPLES = (
         "SELECT checkpoint_id, count(*) AS num, min(seed), max(seed) FROM catalog GROUP BY ALL",
     ),
     (
-        "Samples that look like a copy of a real image",
+        "Samples that look like a copy of an image that the generator learned from",
         "SELECT seed, nearest_object_id, nearest_distance FROM catalog ORDER BY nearest_distance LIMIT 10",
     ),
     (

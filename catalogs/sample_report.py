@@ -56,6 +56,7 @@ def sample_report(
         "num_generated": len(generated.images),
         "failed": failed,
         "found": findings,
+        "compared_with": manifest.provenance.get("nearest"),
         "nearest": None
         if findings.nearest is None
         else np.percentile(findings.nearest, [0, 50, 100]).tolist(),

@@ -16,25 +16,23 @@ import numpy as np
 from catalogs.augmentations import NAME
 from catalogs.release import checkpoint_ids
 from engine.column import Column
-from engine.commit import CatalogConfig, Manifest, publish, read_manifest
+from engine.commit import CatalogConfig, Manifest, publish
 from engine.errors import CheckpointError, ConfigError
 from engine.images.morphology import MeasureMorphology, MorphologyConfig
-from engine.images.nearest import NearestReal, features
 from engine.images.own_size import has_size
 from engine.infer import model_config
 from engine.rows import FLAGS
 from engine.sampling import IMAGE, LATENT, SampleStage
-from engine.schema import matrix
 from engine.sources.seeds import SeedsConfig, SeedSource
 from engine.stage import Resources, Stage, check, columns_by_name
 from engine.storage import Storage
-from engine.train.batches import read_tables
 from jobs import parts, sample_report
 from jobs.applied import Applied, open_last
-from jobs.config import JobConfig, NearestRealConfig, Place, load
+from jobs.config import JobConfig, Place, load
 from jobs.faults import judge
 from jobs.ingest import AddSplit
 from jobs.job import JobResult, Options
+from jobs.learned import held_out_fraction, looked_among, nearest_stage, with_reference
 from jobs.parts import Parts
 from jobs.provenance import provenance
 from models.generators.config import GeneratorConfig
@@ -59,7 +57,10 @@ def sample(config: JobConfig, options: Options) -> JobResult:
         return replace(planned, lines=[*planned.lines, *replaced])
     for line in replaced:
         _logger.warning("%s", line)
-    parts.run(config, [ready], "augment")
+    assert config.augment is not None
+    nearest, fraction = config.augment.nearest, held_out_fraction(config, applied.checkpoint)
+    settings = _settings_of(applied)
+    parts.run(config, [with_reference(ready, settings, nearest, fraction)], "augment")
     computed, ready = len(ready.pending), ready.settled()
     manifest = publish(
         ready.output.uri,
@@ -67,7 +68,12 @@ def sample(config: JobConfig, options: Options) -> JobResult:
         [unit.id for unit in ready.units],
         ready.columns,
         CatalogConfig(name=NAME, kind="flat"),
-        provenance(config, checkpoints={applied.place.uri: applied.checkpoint.id}, model=applied.spec.name),
+        provenance(
+            config,
+            checkpoints={applied.place.uri: applied.checkpoint.id},
+            model=applied.spec.name,
+            **({"nearest": looked_among(nearest, fraction)} if nearest else {}),
+        ),
         units=ready.units,
     )
     return _result(config, ready, computed, manifest, applied)
@@ -101,12 +107,16 @@ def _result(
     }
     lines = [f"samples: {manifest.rows} in version {manifest.version}", *ready.told, *verdict.lines]
     if config.report.enabled and config.staged and manifest.rows:
-        settings = model_config(applied.spec, checkpoint.config, applied.place.uri, CheckpointError)
+        fraction = held_out_fraction(config, checkpoint)
         summary["report"] = sample_report.write(
-            config, ready.output, manifest, settings, sample_report.held_out_fraction(config, checkpoint)
+            config, ready.output, manifest, _settings_of(applied), fraction
         )
         lines.append(f"report: {summary['report']}")
     return JobResult(summary, [*lines, f"catalogue: {ready.output.uri}"], verdict.exit_code)
+
+
+def _settings_of(applied: Applied) -> GeneratorConfig:
+    return model_config(applied.spec, applied.checkpoint.config, applied.place.uri, CheckpointError)
 
 
 def assemble(config: JobConfig, applied: Applied, limit: int | None) -> Parts:
@@ -130,7 +140,8 @@ def assemble(config: JobConfig, applied: Applied, limit: int | None) -> Parts:
     settings = SeedsConfig(**{name: getattr(asked, name) for name in SeedsConfig.model_fields})
     source = SeedSource(place.uri, place.storage, settings, model=applied.spec.name)
     _check_condition(generate.config, asked.condition)
-    measures, facts = _measures(config, generate.config)
+    fraction = held_out_fraction(config, applied.checkpoint)
+    measures, facts = _measures(config, generate.config, fraction)
     (split_by,) = columns_by_name(source.columns, source.split_by)
     stages: tuple[Stage, ...] = (generate, *measures, AddSplit(split_by))
     check(stages, source.columns)
@@ -177,7 +188,9 @@ def _check_condition(settings: GeneratorConfig, condition: dict[str, float]) -> 
         ) from error
 
 
-def _measures(config: JobConfig, settings: GeneratorConfig) -> tuple[list[Stage], dict[str, Any]]:
+def _measures(
+    config: JobConfig, settings: GeneratorConfig, fraction: float
+) -> tuple[list[Stage], dict[str, Any]]:
     """Stages that measure samples, and what of them changes rows."""
     assert config.augment is not None
     asked, stages, facts = config.augment, list[Stage](), dict[str, Any]()
@@ -186,9 +199,10 @@ def _measures(config: JobConfig, settings: GeneratorConfig) -> tuple[list[Stage]
         facts["morphology"] = asked.morphology.model_dump(mode="json")
         facts |= {"at_own_size": True} if has_size(settings.num_channels) else {}
     if asked.nearest:
-        stage, publish_id = _nearest(settings, asked.nearest)
+        stage, manifest = nearest_stage(settings, asked.nearest)
         stages.append(stage)
-        facts["nearest"] = asked.nearest.model_dump(mode="json", exclude={"staged"}) | {"of": publish_id}
+        facts["nearest"] = asked.nearest.model_dump(mode="json", exclude={"staged"})
+        facts["nearest"] |= {"of": manifest.publish_id, "held_out": fraction}
     return stages, facts
 
 
@@ -197,41 +211,3 @@ def _morphology(settings: GeneratorConfig, asked: MorphologyConfig) -> MeasureMo
         return MeasureMorphology(settings.size, settings.num_channels, asked)
     except ValueError as error:
         raise ConfigError("images have no such channel", "augment.morphology.channel", str(error)) from error
-
-
-def _nearest(settings: GeneratorConfig, asked: NearestRealConfig) -> tuple[NearestReal, str]:
-    """Stage that compares with a staged set, and which version of it."""
-    storage = Storage(asked.staged.storage)
-    manifest = read_manifest(asked.staged.uri, storage)
-    images, ids = _staged_images(manifest, asked, settings.image_column, storage)
-    shape = (settings.num_channels, settings.size, settings.size)
-    if images.shape[1] != settings.num_pixels:
-        raise ConfigError(
-            "real images are not of the shape of the samples", asked.staged.uri,
-            f"{images.shape[1]} pixels", f"{settings.num_pixels}: {shape}",
-        )  # fmt: skip
-    if settings.size % asked.side:
-        got, expected = str(asked.side), f"a divisor of {settings.size}"
-        raise ConfigError("blocks do not fill the image", "augment.nearest.side", got, expected)
-    reference = features(images.reshape(-1, *shape), asked)
-    return NearestReal(settings.size, settings.num_channels, reference, ids, asked), manifest.publish_id
-
-
-def _staged_images(
-    manifest: Manifest, asked: NearestRealConfig, column: str, storage: Storage
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images [M, C * S * S] and identifiers [M] of at most `max_rows` staged objects."""
-    names = [one["name"] for one in manifest.columns]
-    if not {column, "object_id"} <= {*names}:
-        raise ConfigError(
-            "staged set holds no images", asked.staged.uri, ", ".join(names), f"{column}, object_id"
-        )
-    uris = sorted(Storage.join(asked.staged.uri, file.path) for file in manifest.files if file.role == "data")
-    images, ids, rows = list[np.ndarray](), list[np.ndarray](), 0
-    for table in read_tables(uris, (column, "object_id"), storage):
-        images.append(matrix(table, column)[: asked.max_rows - rows])
-        ids.append(table["object_id"].to_numpy()[: asked.max_rows - rows])
-        rows += len(ids[-1])
-        if rows == asked.max_rows:
-            break
-    return np.concatenate(images), np.concatenate(ids)

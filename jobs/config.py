@@ -158,8 +158,9 @@ class NearestRealConfig(NearestConfig):
 
     staged: Place
     """What `ingest` wrote of the set that the generator learned from."""
-    max_rows: int = Field(default=2000, ge=2)
-    """Real images at most, from the beginning of its files."""
+    max_rows: int = Field(default=0, ge=0)
+    """Images that the generator learned from at most, from the beginning of its files; 0: all. Of each 256 bytes a channel are
+    held by every worker, and a core compares a sample with some 15 million a second."""
 
 
 class AugmentConfig(SeedsConfig):

@@ -1,7 +1,7 @@
 """Samples of a generator beside the set that it learned from: measured alike, compared, drawn."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 import numpy as np
@@ -11,19 +11,19 @@ import pyarrow.compute as pc
 from catalogs.sample_robustness import Robustness, read_robustness
 from catalogs.sample_sets import Findings, ImageSet
 from engine import cluster
-from engine.checkpoint import Checkpoint
-from engine.commit import Manifest, read_manifest
+from engine.commit import Manifest
 from engine.errors import SourceError
 from engine.images.measures import colours, measures, spectra, usable
 from engine.images.morphology import MORPHOLOGY, MorphologyConfig
-from engine.images.nearest import NEAREST, NearestConfig, features, nearest
+from engine.images.nearest import NEAREST, NearestConfig, features, nearest, nearest_of
 from engine.images.own_size import has_size
 from engine.images.power import stacked
 from engine.pipeline import map_tasks
 from engine.schema import Arrays, matrix
 from engine.storage import Storage
-from engine.train.batches import SPLIT_COLUMN, read_tables
+from engine.train.batches import SPLIT_COLUMN
 from jobs.config import AugmentConfig, JobConfig, Place
+from jobs.learned import learned_from, num_trained_on, tables_of
 from jobs.report import path_of
 from models.evaluation.distances import cut_size, cuts_for, keep
 from models.evaluation.neighbours import Copying, copying
@@ -42,14 +42,6 @@ FLOOR_OF_HALVES = (
 )
 REPEATS = 200
 """Draws of the intervals."""
-MAX_ROWS = 2000
-"""Staged images that samples are compared with where `augment.nearest` does not say it."""
-
-
-def held_out_fraction(config: JobConfig, checkpoint: Checkpoint) -> float:
-    """Share of the staged rows that the generator did not learn from: what its training says, else what `[train]` says."""
-    trained = checkpoint.provenance.get("config", {}).get("train", {})
-    return trained.get("validation_fraction", config.train.validation_fraction)
 
 
 def write(
@@ -141,12 +133,6 @@ def rows_of(place: Place, manifest: Manifest | None, num: int, wanted: Collectio
     return pa.concat_tables(parts) if parts else pa.table({name: [] for name in wanted})
 
 
-def real_rows(place: Place, column: str, num: int, wanted: Collection[str]) -> pa.Table:
-    """Return the first staged rows, `num` at most, with their images as `image`."""
-    table = rows_of(place, None, num, {column, *wanted})
-    return table.rename_columns({column: "image"}) if column != "image" else table
-
-
 def held_out_first(place: Place, column: str, num: int, fraction: float) -> tuple[pa.Table, int]:
     """Return staged rows, `num` at most, and how many of them were not trained on: those come first.
 
@@ -164,15 +150,6 @@ def held_out_first(place: Place, column: str, num: int, fraction: float) -> tupl
     num_held_out = sum(part.num_rows for part in held_out)
     rows = pa.concat_tables([*held_out, *others])[:num]
     return (rows.rename_columns({column: "image"}) if column != "image" else rows), num_held_out
-
-
-def tables_of(place: Place, manifest: Manifest | None, wanted: Collection[str]) -> Iterator[pa.Table]:
-    """Yield some columns of what is published somewhere, file by file."""
-    storage = Storage(place.storage)
-    manifest = manifest or read_manifest(place.uri, storage)
-    names = [column["name"] for column in manifest.columns if column["name"] in wanted]
-    uris = sorted(Storage.join(place.uri, file.path) for file in manifest.files if file.role == "data")
-    yield from read_tables(uris, names, storage)
 
 
 def _measured_set(table: pa.Table, settings: GeneratorConfig, how: MorphologyConfig) -> ImageSet:
@@ -254,24 +231,15 @@ def _copying(
     """Whether samples are nearer to training images than held-out ones are, or why it cannot be said; among how many."""
     assert config.staged is not None
     assert config.augment is not None
-    limit = config.augment.nearest.max_rows if config.augment.nearest else MAX_ROWS
-    staged = real_rows(config.staged, settings.image_column, limit, {SPLIT_COLUMN})
     space = config.augment.nearest or _space(settings)
-    is_held_out = staged[SPLIT_COLUMN].to_numpy() < fraction
-    images = _square(staged, settings)
+    most = config.augment.nearest.max_rows if config.augment.nearest else 0
     try:
-        reference = features(images[~is_held_out], space)
-        made = nearest(_square(generated, settings), reference, space)[0]
-        found = copying(made, nearest(images[is_held_out], reference, space)[0])
+        known = learned_from(config.staged, settings, space, fraction, most)
+        made = nearest(_square(generated, settings), known.trained, space)[0]
+        found = copying(made, nearest_of(known.held_out, known.trained, space.side)[0])
     except ValueError as error:
         return None, f"Copies were not looked for: {str(error).rstrip('.')}.", (0, 0)
-    return found, "", (len(reference), num_trained_on(config.staged, fraction))
-
-
-def num_trained_on(place: Place, fraction: float) -> int:
-    """Count the staged rows that a generator learned from."""
-    hashes = (table[SPLIT_COLUMN].to_numpy() for table in tables_of(place, None, {SPLIT_COLUMN}))
-    return sum(int((one >= fraction).sum()) for one in hashes)
+    return found, "", (len(known.trained), num_trained_on(config.staged, fraction))
 
 
 def _square(table: pa.Table, settings: GeneratorConfig) -> np.ndarray:

@@ -8,7 +8,7 @@ for a copy.
 
 # N = images, M = real images, C = channels, S = pixels a side, F = features
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,9 +21,14 @@ from engine.schema import column_array, matrix, set_column
 from engine.stage import Resources, UnitTable
 
 NEAREST: tuple[Column, ...] = (
-    Column("nearest_distance", "float32", "Distance from the nearest real image in the space of engine.images.nearest"),
-    Column("nearest_object_id", "int64", "Identifier of that real image in its set"),
+    Column("nearest_distance", "float32", "Distance from the nearest image that the generator learned from, in the space of "
+           "engine.images.nearest; `provenance.nearest` of the manifest says among how many"),
+    Column("nearest_object_id", "int64", "Identifier of that image in its set"),
 )  # fmt: skip
+
+
+BLOCK_BYTES = 32 << 20
+"""Distances that are held at once."""
 
 
 class NearestConfig(Config):
@@ -74,15 +79,22 @@ def nearest_of(found: np.ndarray, reference: np.ndarray, side: int) -> tuple[np.
     if not spread > 0:
         raise ValueError(f"{len(reference)} real images that do not differ: nothing to measure distances by")
     best, row = np.full(len(found), np.inf), np.zeros(len(found), np.int64)
+    turned, step = [*_turned(found, side)], max(1, BLOCK_BYTES // (8 * max(len(found), 1)))
+    for start in range(0, len(reference), step):
+        for images in turned:
+            squares = _squares(images, reference[start : start + step])
+            nearest_row = squares.argmin(1)
+            value = squares[np.arange(len(squares)), nearest_row]
+            row, best = np.where(value < best, start + nearest_row, row), np.minimum(value, best)
+    return np.sqrt(np.maximum(best, 0) / reference.shape[1]) / spread, row
+
+
+def _turned(found: np.ndarray, side: int) -> Iterator[np.ndarray]:
+    """Features [N, F] under the 8 symmetries of the square."""
     blocks = found.reshape(len(found), -1, side, side)
     for element in range(8):
         turned = np.rot90(blocks, element % 4, (-2, -1))
-        turned = turned[..., ::-1] if element >= 4 else turned
-        squares = _squares(turned.reshape(found.shape), reference)
-        nearest_row = squares.argmin(1)
-        value = squares[np.arange(len(squares)), nearest_row]
-        row, best = np.where(value < best, nearest_row, row), np.minimum(value, best)
-    return np.sqrt(np.maximum(best, 0) / reference.shape[1]) / spread, row
+        yield (turned[..., ::-1] if element >= 4 else turned).reshape(found.shape)
 
 
 def _squares(first: np.ndarray, second: np.ndarray) -> np.ndarray:

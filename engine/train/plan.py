@@ -19,8 +19,8 @@ from engine.units import FileRef, content_hash
 
 MIX_SIGMAS = 4.0
 """How far the number of batches of a set may be above its mean before the epoch ends early: once in 30,000."""
-ROWS_A_JUDGED_ROW = 8
-"""Rows of a validation batch for each that it must have: a distance of the fewest is mostly chance."""
+ROWS_A_JUDGED_ROW = 64
+"""Rows of a validation batch for each that it must have: a distance of few is mostly chance, and so is the mean of many such."""
 MIX_SLACK = 1.1
 """Rows that are read above those that are drawn: how many train is known only by the hash of each."""
 

@@ -25,9 +25,8 @@ from models.generators.adversarial import (
 )
 from models.generators.adversarial_config import AdversarialConfig
 from models.generators.average import Averaged
-from models.generators.distances import distance_metrics
 from models.generators.encoding import encoder_columns, encoder_spec
-from models.generators.images import Seen, training_rows
+from models.generators.images import Seen
 from models.generators.networks import EqualLinear, Trunk, activated
 from models.generators.sampling import Family
 from models.generators.style_networks import Head, Made, StyleGenerator
@@ -161,16 +160,17 @@ class ImageALAETask(AdversarialTask):
         `loss` is the distance (`models.generators.distances`), with draws that depend on the batch alone;
         `latent` is the loss of latents of the generated images.
         """
-        seen = training_rows(self._config, batch, self._device)
+        return self._evaluated(batch, self._judged)
+
+    def _judged(self, seen: Seen) -> tuple[Tensor, dict[str, Tensor]]:
         rows = len(seen.images)
-        with self._evaluating(batch):
-            draws, noise = self._draws(rows)
-            made: Made = self.modules[GENERATOR](draws, seen.condition, noise, rows)
-            judged: Judged = self.modules[DISCRIMINATOR](seen.images, made.images, seen.condition)
-            metrics = distance_metrics(seen.images, made.images)
-            metrics["discriminator"] = discriminator_loss(judged.real, judged.fake)
-            metrics["latent"] = latent_loss(made.styles[:, 0], judged.latent)
-            return to_floats(metrics)
+        draws, noise = self._draws(rows)
+        made: Made = self.modules[GENERATOR](draws, seen.condition, noise, rows)
+        judged: Judged = self.modules[DISCRIMINATOR](seen.images, made.images, seen.condition)
+        latent = latent_loss(made.styles[:, 0], judged.latent)
+        return made.images, {
+            "discriminator": discriminator_loss(judged.real, judged.fake), "latent": latent,
+        }  # fmt: skip
 
     def _train_discriminator(self, seen: Seen, fake: Tensor, latent: Tensor, step: int) -> dict[str, Tensor]:
         real = seen.images.requires_grad_(self._has_r1(step))

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from engine.column import Column
 from models.generators.average import Averaged
-from models.generators.distances import distance_metrics
 from models.generators.encoding import encoder_columns, encoder_spec
 from models.generators.flow_config import PRESETS, ImageFlowConfig
 from models.generators.flow_networks import FlowNetwork
-from models.generators.images import Seen, bright_weights, training_rows
+from models.generators.images import Seen, bright_weights
 from models.generators.sampling import Family
 from models.generators.solver import Velocity, integrated, step_times
 from models.generators.task import GeneratorTask, fresh
@@ -59,20 +58,20 @@ class ImageFlowTask(GeneratorTask):
         error at times spread evenly over [0, 1]: it grows on held-out images where the network begins to memorise.
         All draws depend on the batch alone.
         """
-        seen = training_rows(self._config, batch, self._device)
+        return self._evaluated(batch, self._judged)
+
+    def _judged(self, seen: Seen) -> tuple[Tensor, dict[str, Tensor]]:
         rows = len(seen.images)
-        with self._evaluating(batch):
-            noise = torch.randn(seen.images.shape, device=self._device)
-            time = (torch.arange(rows, device=self._device) + 0.5) / max(rows, 1)
-            metrics = {"velocity": self._loss(seen, noise, time)}
-            start, times = (
-                torch.randn_like(noise),
-                step_times(self._config.monitor_steps or self._config.steps, self._config.time_power),
-            )
-            with self._precision():
-                network = velocity_of(self._config, unwrapped(self.modules[NETWORK]), seen.condition)
-                made = integrated(network, start, times)
-            return to_floats(metrics | distance_metrics(seen.images, made.float()))
+        noise = torch.randn(seen.images.shape, device=self._device)
+        time = (torch.arange(rows, device=self._device) + 0.5) / max(rows, 1)
+        metrics = {"velocity": self._loss(seen, noise, time)}
+        start, times = (
+            torch.randn_like(noise),
+            step_times(self._config.monitor_steps or self._config.steps, self._config.time_power),
+        )
+        with self._precision():
+            network = velocity_of(self._config, unwrapped(self.modules[NETWORK]), seen.condition)
+            return integrated(network, start, times), metrics
 
     def _loss(self, seen: Seen, noise: Tensor, time: Tensor) -> Tensor:
         mixed = torch.lerp(noise, seen.images, time[:, None, None, None])

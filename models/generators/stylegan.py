@@ -27,7 +27,7 @@ from models.generators.adversarial import (
 )
 from models.generators.adversarial_config import AdversarialConfig
 from models.generators.average import Averaged, exported
-from models.generators.distances import MIN_ROWS, distance_metrics
+from models.generators.distances import MIN_ROWS
 from models.generators.encoding import not_scored
 from models.generators.images import (
     STRETCH,
@@ -177,13 +177,13 @@ class ImageStyleGANTask(AdversarialTask):
 
         `loss` is the distance (`models.generators.distances`), with draws that depend on the batch alone.
         """
-        seen = training_rows(self._config, batch, self._device)
-        with self._evaluating(batch):
-            draws, noise = self._draws(len(seen.images))
-            fake = self.modules[GENERATOR](draws, seen.condition, noise).images
-            logits = self.modules[DISCRIMINATOR](seen.images, fake, seen.condition)
-            metrics = distance_metrics(seen.images, fake) | {"discriminator": discriminator_loss(*logits)}
-            return to_floats(metrics)
+        return self._evaluated(batch, self._judged)
+
+    def _judged(self, seen: Seen) -> tuple[Tensor, dict[str, Tensor]]:
+        draws, noise = self._draws(len(seen.images))
+        fake = self.modules[GENERATOR](draws, seen.condition, noise).images
+        logits = self.modules[DISCRIMINATOR](seen.images, fake, seen.condition)
+        return fake, {"discriminator": discriminator_loss(*logits)}
 
     def _made(self, seen: Seen) -> Made:
         """Images with the conditions of the batch, of mixed styles."""

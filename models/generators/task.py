@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.generators.average import Averaged
 from models.generators.config import GeneratorConfig
+from models.generators.distances import distance_metrics
 from models.generators.images import Seen, training_rows, turned_at_random
 from models.spec import Batch
 from models.training import (
@@ -20,11 +21,17 @@ from models.training import (
     evaluating,
     optimizer_tensors,
     restore_optimizer,
+    to_floats,
     unwrapped,
     worker,
 )
 
 log = logging.getLogger(__name__)
+
+PIECE_ROWS = 64
+"""Images of a validation batch that go through the networks at once."""
+Piece = Callable[[Seen], tuple[Tensor, dict[str, Tensor]]]
+"""Real images of a piece to as many generated ones, and metrics."""
 
 
 class GeneratorTask:
@@ -99,6 +106,24 @@ class GeneratorTask:
         content = zlib.crc32(np.asarray(batch[self._shared.image_column], np.float32).tobytes())
         with evaluating(self.modules), torch.no_grad(), drawing(self._device, content):
             yield
+
+    def _evaluated(self, batch: Batch, piece: Piece) -> dict[str, float]:
+        """Distance of as many generated images from all of the batch, and means of the metrics of its pieces.
+
+        `PIECE_ROWS` go through the networks at once, but the distance is one of all: of fewer rows it is mostly chance, and
+        a mean over pieces is as far above 0 as each of them.
+        """
+        seen = training_rows(self._shared, batch, self._device)
+        made, means = list[Tensor](), dict[str, Tensor]()
+        with self._evaluating(batch):
+            for images, condition in zip(
+                seen.images.split(PIECE_ROWS), seen.condition.split(PIECE_ROWS), strict=True
+            ):
+                fake, metrics = piece(seen._replace(images=images, condition=condition))
+                made.append(fake.float())
+                share = len(images) / max(len(seen.images), 1)
+                means = {name: means.get(name, 0) + share * value for name, value in metrics.items()}
+            return to_floats(means | distance_metrics(seen.images, torch.cat(made)))
 
     def _update(self, name: str, loss: Tensor, step: int, rate_factor: float = 1.0) -> None:
         """One step of Adam for a network, and of the mean of its weights."""

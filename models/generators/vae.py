@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from engine.column import Column
 from models.generators.average import Averaged, average_of
 from models.generators.config import GeneratorConfig
-from models.generators.distances import distance_metrics
 from models.generators.encoding import encoder_columns, encoder_spec
-from models.generators.images import Seen, bright_weights, training_rows
+from models.generators.images import Seen, bright_weights
 from models.generators.latent_prior import LatentPrior, prior_loss
 from models.generators.networks import Decoder, EqualLinear, Trunk
 from models.generators.sampling import Family
@@ -151,15 +150,15 @@ class ImageVAETask(GeneratorTask):
         likelihood term, are in nats a value and for the stretched image; `kl` is in nats an image, to N(0, 1);
         `active_latents` counts those above 0.01 nat.
         """
-        seen = training_rows(self._config, batch, self._device)
-        with self._evaluating(batch):
-            metrics, latent = self._metrics(seen, self._config.beta)
-            metrics["negative_elbo"] = metrics.pop("loss")
-            draws = torch.randn_like(latent)
-            if PRIOR in self.modules:
-                draws = average_of(self.modules[PRIOR], LatentPrior).drawn(draws, seen.condition)
-            made = average_of(self.modules[NETWORK], ImageVAE).decoder(draws, seen.condition)
-            return to_floats(metrics | distance_metrics(seen.images, made))
+        return self._evaluated(batch, self._judged)
+
+    def _judged(self, seen: Seen) -> tuple[Tensor, dict[str, Tensor]]:
+        metrics, latent = self._metrics(seen, self._config.beta)
+        metrics["negative_elbo"] = metrics.pop("loss")
+        draws = torch.randn_like(latent)
+        if PRIOR in self.modules:
+            draws = average_of(self.modules[PRIOR], LatentPrior).drawn(draws, seen.condition)
+        return average_of(self.modules[NETWORK], ImageVAE).decoder(draws, seen.condition), metrics
 
     def _metrics(self, seen: Seen, beta: float) -> tuple[dict[str, Tensor], Tensor]:
         """Metrics, and the latents [B, D] that were drawn."""

@@ -174,7 +174,7 @@ def test_it_is_said_that_samples_of_another_checkpoint_are_replaced(
 
 def test_samples_are_compared_with_staged_images(site: Path) -> None:
     near = {"augment.nearest.staged.uri": f"'{site / 'out' / 'model=image_vae'}'", "augment.nearest.side": 4,
-            "output.uri": site / "near"}  # fmt: skip
+            "output.uri": site / "near", "train.validation_fraction": 0}  # fmt: skip
     assert run(site, *(part for key, value in near.items() for part in ("-o", f"{key}={value}"))) == 0
     with open_catalog(str(site / "near" / "model=image_vae")) as connection:
         for question, sql in EXAMPLES:
@@ -182,6 +182,16 @@ def test_samples_are_compared_with_staged_images(site: Path) -> None:
     table = rows_of(site, "near")
     assert table["nearest_object_id"].to_pylist() == table["seed"].to_pylist(), "each is nearest to itself"
     np.testing.assert_allclose(table["nearest_distance"].to_numpy(), 0, atol=1e-3)
+    near |= {"train.validation_fraction": 0.5, "output.uri": site / "apart"}
+    assert run(site, *(part for key, value in near.items() for part in ("-o", f"{key}={value}"))) == 0
+    split = dict(zip(table["seed"].to_pylist(), table["split_hash"].to_pylist(), strict=True))
+    apart = rows_of(site, "apart")
+    for seed, found in zip(apart["seed"].to_pylist(), apart["nearest_object_id"].to_pylist(), strict=True):
+        assert split[found] >= 0.5, "held-out rows are no training images"
+        assert (found == seed) == (split[seed] >= 0.5)
+    facts = read_manifest(str(site / "apart" / "model=image_vae"), Storage()).provenance["nearest"]
+    num = sum(value >= 0.5 for value in split.values())
+    assert (facts["searched"], facts["trained_on"], facts["held_out"]) == (num, num, 0.5)
 
 
 @pytest.mark.parametrize(

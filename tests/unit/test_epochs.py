@@ -67,7 +67,7 @@ def test_validation_batches_are_large_enough_for_a_distance_however_small_a_step
 def test_too_few_validation_rows_are_refused_where_a_distance_is_the_loss():
     config = TrainConfig(global_batch_rows=4, validation_fraction=0.05, num_workers=2)
     data = dataclasses.replace(make_data(700), judged_rows=8)
-    assert epoch_plan(data, config).evaluated_rows == 64
+    assert epoch_plan(data, config).evaluated_rows == 512
     check_rows(data, config)
     check_rows(make_data(200), config)
     for other in ({"num_workers": 4}, {"validation_fraction": 0.04}, {"max_validation_rows": 20}):

@@ -14,7 +14,9 @@ from engine.images.columns import pixel_columns
 from engine.train.epochs import module_weights
 from models import MODELS
 from models.generators import stylegan
+from models.generators import task as tasks
 from models.generators.average import AVERAGE, TRAINED, Averaged, exported
+from models.generators.distances import distance_metrics
 from models.generators.images import STRETCH, Normaliser, measured_stretch, predicted_rows, stretch_settings
 from models.generators.vae import ImageVAEConfig
 from models.training import unwrapped
@@ -85,6 +87,28 @@ def test_as_many_rows_as_the_specification_says_are_enough_for_a_loss(name: str)
     config, least = tiny(name), MODELS[name].judged_rows
     assert "loss" in started(name, config).evaluate(blobs(config, least))
     assert "loss" not in started(name, config).evaluate(blobs(config, least - 1))
+
+
+@families
+def test_a_distance_is_of_all_rows_at_once_and_few_go_through_the_networks(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[int, int]] = []
+
+    def distances(real: torch.Tensor, fake: torch.Tensor) -> dict[str, torch.Tensor]:
+        compared.append((len(real), len(fake)))
+        return distance_metrics(real, fake)
+
+    monkeypatch.setattr(tasks, "distance_metrics", distances)
+    config = tiny(name)
+    batch, one = blobs(config, 40), started(name, config).evaluate(blobs(config, 16))
+    monkeypatch.setattr(tasks, "PIECE_ROWS", 16)
+    assert started(name, config).evaluate(blobs(config, 16)) == one, "one piece is as without pieces"
+    many = started(name, config).evaluate(batch)
+    assert compared == [(16, 16), (16, 16), (40, 40)]
+    assert many.keys() == one.keys()
+    assert np.isfinite([*many.values()]).all()
+    assert many == started(name, config).evaluate(batch), "deterministic"
 
 
 @families

@@ -17,9 +17,11 @@ from engine.checkpoint import Checkpoint
 from engine.errors import SourceError
 from engine.images.galaxies import image_column
 from engine.images.morphology import MEASURES, MORPHOLOGY, MorphologyConfig
+from engine.images.nearest import NearestConfig, features
 from engine.images.own_size import size_channel
 from engine.images.power import radial_amplitude
 from engine.schema import column_array, matrix, set_column
+from jobs import learned
 from jobs import sample_report as job
 from jobs.config import AugmentConfig, JobConfig, Place
 from models.evaluation.neighbours import Copying
@@ -90,23 +92,15 @@ def table(rows: int, seed: int, name: str = "image") -> pa.Table:
     return set_column(pa.table({"split_hash": np.linspace(0, 0.999, rows)}), column, images)
 
 
-def test_staged_images_of_another_name_are_read_as_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    staged = table(5, 1, "science")
-    monkeypatch.setattr(job, "rows_of", lambda place, manifest, num, wanted: staged.slice(0, num))
-    found = job.real_rows(Place(uri="x"), "science", 3, {"split_hash"})
-    np.testing.assert_array_equal(matrix(found, "image"), matrix(staged, "science")[:3])
-
-
 @pytest.mark.parametrize(("fraction", "has_copies"), [(0.5, True), (0.1, False)])
 def test_samples_are_compared_with_training_rows_beside_held_out_ones(
     fraction: float, has_copies: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = table(60, 1)
-    monkeypatch.setattr(job, "real_rows", lambda *_: real)
-    monkeypatch.setattr(job, "tables_of", lambda *_: [table(100, 2), table(40, 3)])
+    real = table(60, 1).append_column("object_id", pa.array(range(60)))
+    monkeypatch.setattr(learned, "tables_of", lambda *_: [real])
     found, why, searched = job._copying(config(tmp_path, 0.9), SETTINGS, real.slice(30), fraction)
     if has_copies:
-        assert searched == (30, 70), "more are staged than are searched"
+        assert searched == (30, 30)
         assert found is not None
         assert found.generated == pytest.approx(0, abs=1e-3), "the samples are the training rows"
         assert found.nearer == 1.0
@@ -115,9 +109,36 @@ def test_samples_are_compared_with_training_rows_beside_held_out_ones(
         assert "distances of held-out images: 6 values, at least 20" in why
 
 
+def test_all_that_was_trained_on_is_searched_table_by_table_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Five tables of 20 rows under another name, of which each has 5 that were held out, and one is not finite."""
+    tables = [table(20, seed, "science") for seed in range(5)]
+    images = matrix(tables[1], "science").copy()
+    images[19, 0] = np.nan
+    column = replace(image_column(16), name="science")
+    tables[1] = set_column(tables[1], column, column_array(column, images))
+    tables = [
+        one.append_column("object_id", pa.array(range(20 * n, 20 * n + 20))) for n, one in enumerate(tables)
+    ]
+    monkeypatch.setattr(learned, "tables_of", lambda *_: iter(tables))
+    settings, space, place = replace(SETTINGS, image_column="science"), NearestConfig(side=4), Place(uri="x")
+    found = learned.learned_from(place, settings, space, 0.25)
+    expected = [n for n in range(100) if n % 20 >= 5 and n != 39]
+    assert found.ids.tolist() == expected
+    whole = np.concatenate([matrix(one, "science") for one in tables]).reshape(-1, 1, 16, 16)
+    np.testing.assert_array_equal(found.trained, features(whole[expected], space))
+    np.testing.assert_array_equal(found.held_out[:5], features(whole[:5], space))
+    assert len(found.held_out) == 25
+    few = learned.learned_from(place, settings, space, 0.25, most=20)
+    assert few.ids.tolist() == expected[:20]
+    assert len(learned.learned_from(place, settings, space, 1.0).ids) == 0
+
+
 def test_a_report_is_written_beside_the_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what the files hold given by hand: all that lies between reading and HTML."""
-    monkeypatch.setattr(job, "tables_of", lambda place, *_: [measured_rows(80, len(place.uri))])
+    for module in (job, learned):
+        monkeypatch.setattr(module, "tables_of", lambda place, *_: [measured_rows(80, len(place.uri))])
     monkeypatch.setattr(job.cluster, "connect", lambda _: nullcontext())
     monkeypatch.setattr(job, "path_of", lambda *_: str(tmp_path / "report.html"))
     place = Place(uri=str(tmp_path / "generated"))
@@ -148,7 +169,10 @@ def test_the_floor_is_of_as_many_other_real_images_where_there_are_so_many(
         return [], ["no distances: not asked for"], "", ""
 
     real, made = measured_rows(80, 1), measured_rows(25, 2)
-    monkeypatch.setattr(job, "tables_of", lambda place, *_: [real if place.uri.endswith("real") else made])
+    for module in (job, learned):
+        monkeypatch.setattr(
+            module, "tables_of", lambda place, *_: [real if place.uri.endswith("real") else made]
+        )
     monkeypatch.setattr(job.cluster, "connect", lambda _: nullcontext())
     monkeypatch.setattr(job, "path_of", lambda *_: str(tmp_path / "report.html"))
     monkeypatch.setattr(job, "_distances", distances)
@@ -176,8 +200,8 @@ def test_what_was_held_out_is_what_the_checkpoint_says(tmp_path: Path) -> None:
     asked = config(tmp_path, 0.2)
     trained = {"config": {"train": {"validation_fraction": 0.4}}}
     checkpoint = Checkpoint("image_vae", 1, {}, {}, {}, provenance=trained)
-    assert job.held_out_fraction(asked, checkpoint) == 0.4
-    assert job.held_out_fraction(asked, replace(checkpoint, provenance={})) == 0.2
+    assert learned.held_out_fraction(asked, checkpoint) == 0.4
+    assert learned.held_out_fraction(asked, replace(checkpoint, provenance={})) == 0.2
 
 
 @pytest.mark.parametrize(("num", "expected"), [(4, [0, 1, 5, 6]), (8, [0, 1, 5, 6, 10, 11, 2, 3])])
@@ -252,7 +276,10 @@ def reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real: pa.Table, made: pa.Table, **asked: bool
 ) -> str:
     """Write a report of these rows."""
-    monkeypatch.setattr(job, "tables_of", lambda place, *_: [real if place.uri.endswith("real") else made])
+    for module in (job, learned):
+        monkeypatch.setattr(
+            module, "tables_of", lambda place, *_: [real if place.uri.endswith("real") else made]
+        )
     monkeypatch.setattr(job.cluster, "connect", lambda _: nullcontext())
     monkeypatch.setattr(job, "path_of", lambda *_: str(tmp_path / "report.html"))
     settings = config(tmp_path, 0.5)
