@@ -243,7 +243,7 @@ def test_generated_images_are_clipped_and_nothing_else_is(monkeypatch: pytest.Mo
         found = to_arrays(stand_ins(table), ["image", "class"])
         np.testing.assert_array_equal(found["image"], [[0.0, 0.5, np.nan, 2.0]])
         assert found["class"].tolist() == [-1.0]
-    with pytest.raises(ConfigError, match="mix.clip_below"):
+    with pytest.raises(ConfigError, match=r"mix\.clip_below"):
         _mix(mix.model_copy(update={"columns": {}}), GENERATED[:2], object())  # pyright: ignore[reportArgumentType]
 
 
