@@ -1,14 +1,16 @@
 """Does mixing generated images into the training of the disk classifier help it? One small case, with labels known.
 
     python -m benchmarks.mixed_classifier [--num-real 64] [--seeds 5] [--generator image_vae] [--json FILE] [--folder DIR]
+    python -m benchmarks.mixed_classifier --generator truth
 
 Disks are Sersic profiles with an index below 2.5, spheroids the others; they differ in nothing else. A generator that
 is told the index learns from the few real images, is asked for indices over the whole range, and so labels its own
 samples. Classifiers learn from batches that are generated with probability alpha and real otherwise
 (`engine.train.mixing`, as `[mix]` of `python -m jobs train`), each alpha with the same seeds, steps and noise. Printed:
-accuracy on real images that neither has seen, with the noise of training and with five times as much, and what alpha
-changes, paired by seed, with the 95 % interval of Student's t. `--generator truth` takes new galaxies of the recipe: what
-a perfect generator could do. Classifiers keep their last weights: nothing is held out to choose among them. The generator's
+accuracy on real images that neither has seen, as in training and under shifts (noise, pixels twice as large), and what
+alpha changes, paired by seed, with the 95 % interval of Student's t. Under five times the noise classifiers of a short
+training answer one class for all, an accuracy of the share of that class, and a row that says nothing. `--generator truth`
+takes new galaxies of the recipe: the control, what a perfect generator could do. Classifiers keep their last weights: nothing is held out to choose among them. The generator's
 checkpoint, its samples and all accuracies are kept in `--folder`, by the settings that change them: a rerun goes on.
 """
 
@@ -41,7 +43,10 @@ BOUNDARY = 2.5
 UNIT = 1000.0
 """Counts of the set that count as 1 here."""
 REAL_SEED, TEST_SEED, MORE_SEED = 41, 42, 43
-NOISE = {"noise x1": 1.0, "noise x5": 5.0}
+SHIFTS: dict[str, tuple[int, float]] = {
+    "none": (1, 1.0), "noise x2": (1, 2.0), "noise x5": (1, 5.0), "pixels x2": (2, 1.0),
+}  # fmt: skip
+"""Pixels a side that become one, and the factor on the noise."""
 
 Set = tuple[np.ndarray, np.ndarray]
 """Images [N, S * S] and their Sersic indices [N]."""
@@ -129,7 +134,7 @@ def kept_accuracies(
     """Accuracies of one classifier, from an earlier run with the same settings if there was one."""
     names = ("steps", "batch_rows", "num_real", "num_test", "size", "noise_sigma")
     settings = told(args, *names) | {
-        "alpha": alpha, "seed": seed, "made": [content_of(one) for one in made if alpha], "noise": NOISE,
+        "alpha": alpha, "seed": seed, "made": [content_of(one) for one in made if alpha], "shifts": SHIFTS,
         "classifier": asdict(classifier_config(args)),
     }  # fmt: skip
     make = partial(accuracies, args, alpha, seed, real, made, test)
@@ -139,16 +144,16 @@ def kept_accuracies(
 def accuracies(
     args: argparse.Namespace, alpha: float, seed: int, real: Set, made: Set, test: Set
 ) -> dict[str, float]:
-    """Train a classifier, and give its accuracy at each noise."""
+    """Train a classifier, and give its accuracy under each shift."""
     config, began = classifier_config(args), time.perf_counter()
     task = DiskClassifierTask(config, seed)
     task.start(CPU, args.steps)
     for step, batch in enumerate(mixed(args, alpha, seed, labelled(*real), labelled(*made))):
-        task.step(observed(args, batch["image"], batch["label"], [seed, step], 1.0), step)
+        task.step(observed(args, batch["image"], batch["label"], [seed, step]), step)
     label = (test[1] < BOUNDARY).astype(np.int8)
     found = {
-        name: task.evaluate(observed(args, test[0], label, [TEST_SEED, n], factor))["accuracy"]
-        for n, (name, factor) in enumerate(NOISE.items())
+        name: task.evaluate(observed(args, test[0], label, [TEST_SEED, n], *shift))["accuracy"]
+        for n, (name, shift) in enumerate(SHIFTS.items())
     }
     shown = "  ".join(f"{name} {value:.3f}" for name, value in found.items())
     print(f"alpha {alpha:g} seed {seed}: {shown}  ({time.perf_counter() - began:.0f} s)", flush=True)
@@ -173,24 +178,39 @@ def labelled(images: np.ndarray, index: np.ndarray) -> pa.Table:
 
 
 def observed(
-    args: argparse.Namespace, images: np.ndarray, label: np.ndarray, seed: list[int], factor: float
+    args: argparse.Namespace,
+    images: np.ndarray,
+    label: np.ndarray,
+    seed: list[int],
+    binned: int = 1,
+    factor: float = 1.0,
 ) -> dict[str, np.ndarray]:
     """Cutouts as the classifier takes them: the same galaxy in all bands, each with noise of its own."""
     rows, sigma = len(images), factor * args.noise_sigma
-    noise = np.random.default_rng(seed).normal(0, sigma, (rows, len(BANDS), images.shape[1]))
-    science = (images[:, None] / UNIT + noise).astype(np.float32).reshape(rows, -1)
+    images = coarser(images.reshape(rows, args.size, args.size), binned).reshape(rows, 1, -1)
+    noise = np.random.default_rng(seed).normal(0, sigma, (rows, len(BANDS), images.shape[2]))
+    science = (images / UNIT + noise).astype(np.float32).reshape(rows, -1)
     place = np.full(rows, -0.5, np.float32)  # between the four pixels of the middle
+    scale = np.full(rows, binned * 10.24 / args.size, np.float32)
     return {
         "science": science, "error": np.full_like(science, sigma), "mask": np.zeros_like(science, bool),
-        "dx": place, "dy": place, "pixel_scale": np.full(rows, 10.24 / args.size, np.float32), "label": label,
+        "dx": place, "dy": place, "pixel_scale": scale, "label": label,
     }  # fmt: skip
+
+
+def coarser(images: np.ndarray, binned: int) -> np.ndarray:
+    """Make pixels of [N, S, S] `binned` times as large, in the middle of as many; beyond the field nothing is."""
+    rows, size, _ = images.shape
+    small = images.reshape(rows, size // binned, binned, size // binned, binned).mean((2, 4))
+    edge = (size - size // binned) // 2
+    return np.pad(small, ((0, 0), (edge, edge), (edge, edge)))
 
 
 def table(found: dict[float, list[dict[str, float]]]) -> list[str]:
     """Format accuracies at alpha = 0, and differences of the others from it."""
     others = [alpha for alpha in found if alpha]
     lines = [f"{'test':12}{'alpha 0':>10}" + "".join(f"{f'alpha {alpha:g}':>20}" for alpha in others)]
-    for name in NOISE:
+    for name in SHIFTS:
         base = np.array([one[name] for one in found[0.0]])
         gains = [mean_of(np.array([one[name] for one in found[alpha]]) - base) for alpha in others]
         cells = (f"{gain.mean:+.3f} +- {gain.half:.3f}" for gain in gains)

@@ -35,13 +35,30 @@ def test_batches_of_an_experiment_are_as_many_as_asked_for_and_of_both_sets(tmp_
 
 
 def test_accuracies_are_compared_seed_by_seed() -> None:
+    shifts = mixed_classifier.SHIFTS
     found = {
-        0.0: [{"noise x1": 0.5, "noise x5": 0.5}, {"noise x1": 0.7, "noise x5": 0.5}],
-        1.0: [{"noise x1": 0.6, "noise x5": 0.4}, {"noise x1": 0.8, "noise x5": 0.4}],
+        0.0: [dict.fromkeys(shifts, 0.5) | {"none": value} for value in (0.5, 0.7)],
+        1.0: [dict.fromkeys(shifts, 0.4) | {"none": value} for value in (0.6, 0.8)],
     }
     lines = mixed_classifier.table(found)
-    assert lines[1].split() == ["noise", "x1", "0.600", "+0.100", "+-", "0.000"]
-    assert lines[2].split() == ["noise", "x5", "0.500", "-0.100", "+-", "0.000"]
+    assert lines[1].split() == ["none", "0.600", "+0.100", "+-", "0.000"]
+    assert lines[2].split() == ["noise", "x2", "0.500", "-0.100", "+-", "0.000"]
+    assert len(lines) == 1 + len(shifts) == 5
+
+
+def test_larger_pixels_are_means_about_the_same_middle(tmp_path: Path) -> None:
+    args = mixing.parsed(mixed_classifier.arguments(), ["--size", "32", "--folder", str(tmp_path)])
+    images, _ = mixed_classifier.centred(3, 32, 1)
+    square = images.reshape(3, 32, 32)
+    made = mixed_classifier.coarser(square, 2)
+    assert made.shape == square.shape
+    assert made.sum() == pytest.approx(square.sum() / 4, rel=1e-5)
+    np.testing.assert_allclose(made[:, 15, 15], square[:, 14:16, 14:16].mean((1, 2)), rtol=1e-5)
+    assert not made[:, :8].any()
+    label = np.zeros(3, np.int8)
+    fine, coarse = (mixed_classifier.observed(args, images, label, [1], binned) for binned in (1, 2))
+    assert coarse["pixel_scale"] == pytest.approx(2 * fine["pixel_scale"])
+    assert coarse["science"].shape == fine["science"].shape
 
 
 def augmentation_args(folder: Path, *words: str) -> argparse.Namespace:
