@@ -3,7 +3,6 @@
 import dataclasses
 import subprocess
 import sys
-import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +23,7 @@ from models.disk_classifier import SPEC
 from models.disk_classifier_config import DiskClassifierConfig
 from models.disk_images import DISK, NO_DISK, UNKNOWN, centre, classes, turned_at_random, views, whole_views
 from models.scoring.cutouts import BANDS, Cutouts
-from models.scoring.probabilities import calibration_error, fit_temperature, reliability, sigmoid
+from models.scoring.probabilities import calibration_error, reliability, sigmoid
 from tests.cutouts import by_band, hide_band, profile
 from tests.disks import make_disks
 
@@ -116,28 +115,6 @@ def test_calibration_makes_held_out_objects_more_likely_and_says_how_good_it_is(
         np.mean((out["prob_disk_raw"][is_known] - right) ** 2), abs=1e-4
     )
     assert fitted["brier"][1] < 0.1
-
-
-def test_each_half_is_measured_at_the_temperature_of_the_other_in_any_order_of_batches(trained) -> None:
-    _, module, fitted = trained
-    held_out = make_disks(300, S, 1000, unknown=0.2)
-    held_out = {name: values[held_out["label"] != UNKNOWN] for name, values in held_out.items()}
-    backwards = {name: values[::-1].copy() for name, values in held_out.items()}
-    again = SPEC.fit(CONFIG, module, [], [{k: v[cut] for k, v in backwards.items()}
-                                         for cut in (slice(0, 70), slice(70, None))])  # fmt: skip
-    for name, values in fitted.items():
-        np.testing.assert_allclose(again[name], values, rtol=1e-4, atol=1e-5, err_msg=name)
-    key = np.array([zlib.crc32(row.tobytes()) for row in held_out["science"]])
-    logits = SPEC.predictor(CONFIG, module, fitted, CPU)(held_out)["logit_disk"].astype(np.float64)
-    label, errors = held_out["label"], np.empty(len(key))
-    for value, other in ((0, 1), (1, 0)):
-        half = [
-            np.isin(key, np.concatenate([np.sort(key[label == c])[n::2] for c in (0, 1)])) for n in (0, 1)
-        ]
-        temperature = fit_temperature(logits[half[other]], label[half[other]])
-        assert fitted["temperature_halves"][other] == pytest.approx(temperature, rel=1e-3)
-        errors[half[value]] = sigmoid(logits[half[value]] / temperature) - label[half[value]]
-    assert fitted["brier"][1] == pytest.approx(np.mean(errors**2), abs=1e-5)
 
 
 def test_an_object_without_one_of_the_three_bands_is_not_scored(trained) -> None:
