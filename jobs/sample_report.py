@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -63,23 +64,18 @@ def write(
     Raises
     ------
     SourceError
-        If there are no real images.
+        If there are no real images, or none of a set can be measured.
     """
     from catalogs.sample_report import sample_report  # matplotlib: only a report needs it
 
     assert config.staged is not None
     assert config.augment is not None
     how, num = config.augment.morphology or MorphologyConfig(), config.augment.report_images
-    column = settings.image_column
-    generated, made_is_usable = usable_rows(rows_of(place, manifest, num), settings)
-    real, num_held_out = held_out_first(config.staged, column, 2 * num, fraction)
-    real, is_usable = usable_rows(real, settings)
-    if not real.num_rows or not generated.num_rows:
-        raise SourceError(
-            "there are no images to compare",
-            config.staged.uri,
-            got=f"{real.num_rows} real and {generated.num_rows} generated ones that can be measured",
-        )
+    real, num_held_out = held_out_first(config.staged, settings.image_column, 2 * num, fraction)
+    chosen = usable_rows(real, rows_of(place, manifest, num), settings)
+    if not chosen.real.num_rows or not chosen.generated.num_rows:
+        raise SourceError("there are no images to compare", config.staged.uri, chosen.told.strip())
+    real, generated = chosen.real, chosen.generated
     rest = beside_floor(real[num:], generated.num_rows)
     with cluster.connect(config.cluster):
         ours, theirs = (_measured_set(table, settings, how) for table in (real[:num], generated))
@@ -88,8 +84,8 @@ def write(
     findings = Findings(
         *_distances(ours, theirs, others, _table_config(config.augment, settings)),
         *_copying(config, settings, generated, fraction),
-        num_held_out=min(int(is_usable[:num_held_out].sum()), num),
-        left_out=_left_out(ours, theirs, settings) + _unusable(is_usable, made_is_usable),
+        num_held_out=min(int(chosen.is_usable[0][:num_held_out].sum()), num),
+        left_out=_left_out(ours, theirs, settings) + chosen.told,
         nearest=generated[name].to_numpy() if name in generated.column_names else None,
         robustness=_robustness(config),
     )
@@ -99,22 +95,30 @@ def write(
     return path
 
 
-def usable_rows(table: pa.Table, settings: GeneratorConfig) -> tuple[pa.Table, np.ndarray]:
-    """Return the rows whose images can be measured, and which of all they are, bool [N]."""
-    if not table.num_rows:
-        return table, np.zeros(0, bool)
-    is_usable = usable(_square(table, settings))
-    return table.filter(pa.array(is_usable)), is_usable
+class Chosen(NamedTuple):
+    """Rows of both sets whose images can be measured, and which of those that were read they are, bool [N] and [M]."""
+
+    real: pa.Table
+    generated: pa.Table
+    is_usable: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def told(self) -> str:
+        """How many images that were read cannot be measured; nothing where all can."""
+        pairs = list(zip(("real", "generated"), self.is_usable, strict=True))
+        if all(len(one) and one.all() for _, one in pairs):
+            return ""
+        told = " and ".join(f"{(~one).sum()} of {len(one)} {name}" for name, one in pairs)
+        return f" Left out before, as not finite or constant in a channel: {told} images that were read."
 
 
-def _unusable(real: np.ndarray, generated: np.ndarray) -> str:
-    """Say how many images that were read cannot be measured; nothing where all can."""
-    if real.all() and generated.all():
-        return ""
-    told = (
-        f"{(~one).sum()} of {len(one)} {name}" for name, one in (("real", real), ("generated", generated))
+def usable_rows(real: pa.Table, generated: pa.Table, settings: GeneratorConfig) -> Chosen:
+    """Leave out the rows of which nothing can be measured."""
+    first, second = (
+        usable(_square(table, settings)) if table.num_rows else np.zeros(0, bool)
+        for table in (real, generated)
     )
-    return f" Left out before, as not finite or constant in a channel: {' and '.join(told)} images that were read."
+    return Chosen(real.filter(pa.array(first)), generated.filter(pa.array(second)), (first, second))
 
 
 def beside_floor(others: pa.Table, num: int) -> pa.Table | None:

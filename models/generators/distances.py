@@ -28,7 +28,7 @@ def distance_metrics(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
 
     The losses that generators are trained by choose no epoch: adversarial ones say who is ahead, an ELBO says
     nothing of the prior, the error of a flow is mostly that of times at which nothing is decided. Distances grow
-    as rows get fewer (two real sets of 64 are 0.45 apart, little less than a good generator is from them), and a mean over
+    as rows get fewer (two real Sersic sets are 0.48 apart by 64 images, 0.33 by 128, 0.16 by 512; a good generator is at 0.56 by 64), and a mean over
     batches is as far off as each: take all rows at once, and compare epochs with as many. Nothing where there are fewer than
     `MIN_ROWS`, as in the last batch of an epoch: too few for a spread that distances could be divided by.
     """

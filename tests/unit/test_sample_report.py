@@ -313,7 +313,7 @@ def test_images_of_which_nothing_can_be_measured_are_left_out_and_counted(
     assert "Real images: 57 of 57 kept" in html
     assert re.search(r"constant in a channel: 3 of 60 real and 1 of 60 generated images", html)
     assert "27 were not trained on" in html, "of the 30 held out"
-    with pytest.raises(SourceError, match="0 real and 60 generated ones that can be measured"):
+    with pytest.raises(SourceError, match="60 of 60 real and 0 of 60 generated images"):
         reported(tmp_path, monkeypatch, scaled(real, 0.0), measured_rows(60, 2))
 
 
