@@ -17,6 +17,9 @@ from tests.smallmodels import (
     started,
 )
 
+RECORDS = {"temperature_halves"}
+"""Arrays that tell of a fit; checkpoints from before lack them, and nothing is predicted by them."""
+
 
 def rows(batch: Batch, index) -> dict[str, np.ndarray]:
     return {key: value[index] for key, value in batch.items()}
@@ -96,7 +99,7 @@ def test_saved_and_loaded_state_predicts_the_same(spec: ModelSpec, config, batch
 def test_fitted_is_float_arrays_and_refused_when_missing(spec: ModelSpec, config) -> None:
     _, module, fitted = predictor(spec.name)
     assert all(value.dtype in (np.float32, np.int64) for value in fitted.values())
-    for name in fitted:
+    for name in fitted.keys() - RECORDS:
         left = {key: value for key, value in fitted.items() if key != name}
         with pytest.raises(ValueError, match=name):
             spec.predictor(config, module, left, CPU)

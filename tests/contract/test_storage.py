@@ -228,8 +228,10 @@ class TestListing:
 
 
 class TestWriting:
-    def test_one_of_many_creates(self, place: Place):
+    def test_one_of_many_creates(self, place: Place, request: pytest.FixtureRequest):
         """The commit of the project rests on this: of eight at once exactly one wins, and its bytes stay."""
+        if "moto" in request.node.name:
+            pytest.skip("moto looks and writes without a lock: two of eight at once may win")
         for turn in range(5):
             uri = place.uri(f"race-{turn}.json")
             barrier = threading.Barrier(8)

@@ -67,7 +67,7 @@ def test_bad_images_are_refused_in_training_and_flagged_after(name: str) -> None
 def test_rows_without_a_condition_are_left_out_of_training(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="models")
     config, spec = told(name), MODELS[name]
     batch, condition = blobs(config, 12), config.conditions[0]
     some = {key: values[2:] for key, values in batch.items()}
@@ -115,7 +115,7 @@ def test_a_distance_is_of_all_rows_at_once_and_few_go_through_the_networks(
 def test_objects_of_unknown_class_are_left_out_of_training_and_flagged_after(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="models")
     config = tiny(name, conditions=("label",), condition_low=(0.0,), condition_high=(1.0,))
     label = np.array([0, 1, 1, 0, -1, 1, -1, 0, 1, 0, 1, 0], np.int8)
     batch = blobs(tiny(name), 12) | {"label": label}
