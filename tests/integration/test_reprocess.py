@@ -214,10 +214,11 @@ def test_driver_that_is_killed_twice_resumes_to_the_same_bytes(
 
 
 def _wait_for_files(driver: subprocess.Popen[str], root: Path, pattern: str, num: int) -> None:
-    """Wait until a catalogue holds so many of these files."""
+    """Wait until a catalogue holds so many of these files, and hold the driver there, who might be done before we look."""
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and driver.poll() is None and len(list(root.glob(pattern))) < num:
         time.sleep(0.01)
+    driver.send_signal(signal.SIGSTOP)
 
 
 def _kill(driver: subprocess.Popen[str]) -> None:
