@@ -61,25 +61,7 @@ CLASSES = {"disk": ("disk",), "not a disk": ("spheroid", "irregular")}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--num-cutouts", type=int, default=1024, help="distinct galaxies to train on")
-    parser.add_argument("--num-test", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=250)
-    parser.add_argument("--batch-rows", type=int, default=32)
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--num-threads", type=int, default=2)
-    parser.add_argument("--checkpoint", default="", help="of a trained U-Net VAE, to measure as well")
-    parser.add_argument("--population", choices=POPULATIONS, default="classified",
-                        help="galaxies as the classifier learns from, or as in the sky: hardly a spheroid")  # fmt: skip
-    parser.add_argument(
-        "--statmorph", type=int, default=0, help="images to measure, about 0.3 s each and method"
-    )
-    parser.add_argument("--pool", type=Path, default=Path("build/cutouts"))
-    parser.add_argument("--json", default="", help="write the numbers here too")
-    args = parser.parse_args()
+    args = arguments().parse_args()
     torch.set_num_threads(args.num_threads)
     tasks, seconds = train(args) if args.steps else ({}, {})
     test = list(batches(args, SEED_TEST, args.num_test, np.arange(-(-args.num_test // CHUNK))))
@@ -106,15 +88,32 @@ def main() -> None:
     latent_report(latents)
     denoised_shapes.report(shapes)
     if args.json:
-        told = {
-            "table": table,
-            "classes": classes,
-            "noise": noise,
-            "neighbours": around,
-            "latents": latents,
-            "statmorph": shapes,
-        }
+        told = {"table": table, "classes": classes, "noise": noise, "neighbours": around}
+        told |= {"latents": latents, "statmorph": shapes}
         Path(args.json).write_text(json.dumps(told, indent=1) + "\n")
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--num-cutouts", type=int, default=1024, help="distinct galaxies to train on")
+    parser.add_argument("--num-test", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--batch-rows", type=int, default=32)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--num-threads", type=int, default=2)
+    parser.add_argument("--checkpoint", default="", help="of a trained U-Net VAE, to measure as well")
+    parser.add_argument("--population", choices=POPULATIONS, default="classified",
+                        help="galaxies as the classifier learns from, or as in the sky: hardly a spheroid")  # fmt: skip
+    parser.add_argument(
+        "--statmorph", type=int, default=0, help="images to measure, about 0.3 s each and method"
+    )
+    parser.add_argument("--pool", type=Path, default=Path("build/cutouts"))
+    parser.add_argument("--json", default="", help="write the numbers here too")
+    return parser
 
 
 def configs(args: argparse.Namespace) -> dict[str, UNetVAEConfig]:

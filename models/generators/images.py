@@ -125,7 +125,7 @@ def training_rows(config: GeneratorConfig, batch: Batch, device: torch.device) -
                 f"image of row {row} {what} ({int(rows.sum())} of {len(rows)} rows), must be finite and vary: "
                 "leave such images out of the training set"
             )
-    condition = _table(config, batch) if config.conditions else None
+    condition = condition_table(config, batch) if config.conditions else None
     check_condition(config, condition, len(images))
     return _seen(config, images, condition, np.ones(len(images), bool), device)
 
@@ -142,7 +142,7 @@ def with_conditions(config: GeneratorConfig, batch: Batch) -> Batch:
     """
     if not config.conditions:
         return batch
-    is_known = np.asarray(~np.isnan(_table(config, batch)).any(1))
+    is_known = np.asarray(~np.isnan(condition_table(config, batch)).any(1))
     if is_known.all():
         return batch
     num = int((~is_known).sum())
@@ -158,7 +158,7 @@ def with_conditions(config: GeneratorConfig, batch: Batch) -> Batch:
 def predicted_rows(config: GeneratorConfig, batch: Batch, device: torch.device) -> Seen:
     """Images and conditions of a batch; what cannot be used becomes 0 and is not `usable`."""
     images = _pixels(config, batch)
-    condition = _table(config, batch)
+    condition = condition_table(config, batch)
     usable = ~_has_nan(images) & ~_is_constant(images) & ~is_outside(config, condition).any(1)
     images = np.where(usable[:, None, None], images, 0)
     condition = np.where(usable[:, None], condition, limits(config)[0])
@@ -241,14 +241,6 @@ def _pixels(config: GeneratorConfig, batch: Batch) -> np.ndarray:
             f"{config.size} x {config.size} pixels; all images of a generator have one size"
         )
     return images.reshape(len(images), config.num_channels, config.size**2)
-
-
-def _table(config: GeneratorConfig, batch: Batch) -> np.ndarray:
-    return (
-        condition_table(config, batch)
-        if config.conditions
-        else np.zeros((len(batch[config.image_column]), 0))
-    )
 
 
 def _has_nan(images: np.ndarray) -> np.ndarray:

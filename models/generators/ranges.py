@@ -16,15 +16,16 @@ LEFT_OUT = "rows_without_condition"
 """Metric of a checkpoint: staged rows of which a condition is null, which nothing is learned from."""
 
 
-def condition_values(batch: Batch, name: str) -> np.ndarray:
+def _values(batch: Batch, name: str) -> np.ndarray:
     """Values [N] of a condition, NaN where it is null or an unknown class."""
     values = np.asarray(batch[name], np.float64)
     return np.where(values == UNKNOWN_LABEL, np.nan, values) if name == LABEL.name else values
 
 
 def condition_table(config: GeneratorConfig, batch: Batch) -> np.ndarray:
-    """Conditions [N, K] of rows in their units, NaN where one is not known."""
-    return np.stack([condition_values(batch, name) for name in config.conditions], 1)
+    """Conditions [N, K] of rows in their units, NaN where one is not known; without conditions K is 0."""
+    columns = [_values(batch, name) for name in config.conditions]
+    return np.stack(columns, 1) if columns else np.zeros((len(batch[config.image_column]), 0))
 
 
 def limits(config: GeneratorConfig) -> tuple[np.ndarray, np.ndarray]:
