@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats import median_abs_deviation, pearsonr
 
 from benchmarks.keeping import Arrays, content_of, kept_arrays, kept_checkpoint
 from benchmarks.measuring import MEASURED_AS
@@ -137,14 +138,13 @@ def agreement(asked: np.ndarray, measured: np.ndarray) -> Agreement:
     num, nothing = len(asked), float("nan")
     if num < 4 or measured.std() == 0:
         return Agreement(nothing, nothing, nothing, nothing, nothing, nothing, num)
-    correlation, error = float(np.corrcoef(asked, measured)[0, 1]), measured - asked
-    z, half = np.arctanh(np.clip(correlation, -1 + 1e-12, 1 - 1e-12)), 1.96 / np.sqrt(num - 3)
-    bias = float(np.median(error))
-    scatter = 1.4826 * float(np.median(np.abs(error - bias)))
+    found, error = pearsonr(asked, measured), measured - asked
+    low, high = found.confidence_interval(0.95)
+    scatter = float(median_abs_deviation(error, scale="normal"))
+    bias_error = 1.2533 * scatter / np.sqrt(num)
     return Agreement(
-        correlation, float(np.tanh(z - half)), float(np.tanh(z + half)), bias,
-        1.2533 * scatter / np.sqrt(num), scatter, num,
-    )  # fmt: skip
+        float(found.statistic), float(low), float(high), float(np.median(error)), bias_error, scatter, num
+    )
 
 
 def table(found: dict[str, dict[str, Agreement]]) -> list[str]:

@@ -24,7 +24,7 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from benchmarks.turned_galaxies import changes
+from benchmarks.turned_galaxies import changes, in_parts, usable
 from engine.allocator import keep_freed_memory
 from engine.checkpoint import load
 from engine.infer import open_model
@@ -55,11 +55,6 @@ def galaxies(rows: int, pixels: int, seed: int) -> Cutouts:
     return usable(flux)
 
 
-def usable(flux: np.ndarray) -> Cutouts:
-    science = torch.tensor(flux)
-    return Cutouts(science, torch.ones_like(science), torch.ones_like(science, dtype=torch.bool))
-
-
 def network(config: DiskClassifierConfig, seed: int = 0) -> nn.Module:
     """Random weights; normalisation as after training on galaxies."""
     torch.manual_seed(seed)
@@ -79,12 +74,6 @@ def export(config: DiskClassifierConfig, module: nn.Module) -> nn.Module:
     built = DiskNetwork(config).eval()
     built.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     return built.to(memory_format=torch.channels_last)
-
-
-def in_parts(module: nn.Module, images: Cutouts, rows: int) -> torch.Tensor:
-    """Logits in mini-batches of `rows` images."""
-    starts = range(0, len(images.science), rows)
-    return torch.cat([module(Cutouts(*(part[start : start + rows] for part in images))) for start in starts])
 
 
 def images_per_second(runs: dict[str, Callable[[], object]], num: int, passes: int) -> dict[str, float]:

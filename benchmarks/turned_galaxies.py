@@ -42,7 +42,12 @@ def rendered(config: DiskClassifierConfig, num: int, seed: int, turns: Sequence[
                     sky.rotate(degrees * galsim.degrees), galsim.Gaussian(fwhm=PSF_ARCSEC[name])
                 )
                 flux[turn, row, band] = seen.drawImage(nx=pixels, ny=pixels, scale=PIXEL_ARCSEC).array
-    science = torch.tensor(flux.reshape(-1, *flux.shape[2:]))
+    return usable(flux.reshape(-1, *flux.shape[2:]))
+
+
+def usable(flux: np.ndarray) -> Cutouts:
+    """Images [B, 3, N, N] all of whose pixels count, with an error of 1."""
+    science = torch.tensor(flux)
     return Cutouts(science, torch.ones_like(science), torch.ones_like(science, dtype=torch.bool))
 
 
@@ -62,13 +67,16 @@ def galaxy(rng: np.random.Generator, bands: Sequence[str]) -> list[galsim.GSObje
     return [galsim.Sum([flux * c * part for c, part in zip(row, parts, strict=True)]) for row in colours]
 
 
+def in_parts(module: nn.Module, images: Cutouts, rows: int) -> torch.Tensor:
+    """Logits in mini-batches of `rows` images."""
+    starts = range(0, len(images.science), rows)
+    return torch.cat([module(Cutouts(*(part[start : start + rows] for part in images))) for start in starts])
+
+
 def log_odds(module: nn.Module, config: DiskClassifierConfig, images: Cutouts) -> np.ndarray:
     """Log odds [G * B] of a disk."""
     with torch.inference_mode():
-        starts = range(0, len(images.science), config.batch_rows)
-        logits = torch.cat([
-            module(Cutouts(*(part[n : n + config.batch_rows] for part in images))).double() for n in starts
-        ])  # fmt: skip
+        logits = in_parts(module, images, config.batch_rows).double()
     return (logits[:, DISK] - logits[:, NO_DISK]).numpy()
 
 
