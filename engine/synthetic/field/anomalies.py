@@ -24,6 +24,8 @@ from engine.synthetic.field.seds import SedParams, galaxy_colours
 from engine.synthetic.field.sources import POINT, Artefact, Blobs, Profile, Source
 
 BRIGHTEST, FAINTEST = 22.5, 25.5
+NEAREST_MERGER = 0.4
+"""Least redshift of mergers: nearer ones would be larger than they are drawn."""
 LW = slice(3, 6)
 
 
@@ -35,9 +37,19 @@ def draw_kinds(config: FieldConfig, num: int, rng: np.random.Generator) -> np.nd
     return np.where(rng.uniform(size=num) < config.anomaly_fraction, chosen, "")
 
 
-def make(kind: str, object_id: int, place: tuple[float, float], rng: np.random.Generator) -> Source:
-    """Make an anomaly of a kind at `place` [arcsec from the mosaic's corner]."""
-    host = _host(object_id, place, rng)
+def make(
+    kind: str,
+    object_id: int,
+    place: tuple[float, float],
+    rng: np.random.Generator,
+    z_range: tuple[float, float] | None = None,
+) -> Source:
+    """Make an anomaly of a kind at `place` [arcsec from the mosaic's corner].
+
+    Galaxies that it happens to have redshifts uniform in `z_range`, without it those of galaxies as bright; point
+    sources, dropouts and lenses have their own.
+    """
+    host = _host(object_id, place, rng, z_range)
     if kind in ARTEFACTS:
         return _spoil(host, kind, rng)
     return {"merger": _merger, "band_swap": _swap, "ero": _ero, "dropout": _dropout, "lens": _lens}[kind](
@@ -45,8 +57,11 @@ def make(kind: str, object_id: int, place: tuple[float, float], rng: np.random.G
     )
 
 
-def _host(object_id: int, place: tuple[float, float], rng: np.random.Generator) -> Source:
-    drawn = galaxies.draw(rng.uniform(BRIGHTEST, FAINTEST, 1), rng)
+def _host(
+    object_id: int, place: tuple[float, float], rng: np.random.Generator, z_range: tuple[float, float] | None
+) -> Source:
+    mag = rng.uniform(BRIGHTEST, FAINTEST, 1)
+    drawn = galaxies.draw(mag, rng, None, z_range, "uniform") if z_range else galaxies.draw(mag, rng)
     return galaxies.source(drawn, 0, object_id, place, rng)
 
 
@@ -60,7 +75,7 @@ def _merger(host: Source, rng: np.random.Generator) -> Source:
     """Two galaxies of one redshift, one old or dusty and one young, that overlap, with tidal tails on one side."""
     ratio, share = rng.uniform(0.4, 1.0), rng.uniform(0.10, 0.25)
     total = fluxes(rng.uniform(BRIGHTEST, FAINTEST))
-    z = float(np.clip(host.z, 0.4, 5.0))
+    z = max(host.z, NEAREST_MERGER)
     dusty = _colours(0.55, rng.uniform(0.4, 0.8), 15.0, z, rng)
     young = _colours(rng.uniform(0.1, 0.3), 0.05, rng.uniform(60.0, 150.0), z, rng)
     body = np.array([1.0, ratio, share * (1.0 + ratio)])

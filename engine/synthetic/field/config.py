@@ -87,12 +87,12 @@ class FieldConfig(Config):
     faintest_mag: float = Field(default=29.5, gt=20, le=32)
     """Faintest galaxies in F200W (AB)."""
     z_min: float = Field(default=Z_RANGE[0], ge=Z_RANGE[0], le=Z_RANGE[1])
-    """Least redshift of normal galaxies; anomalies have redshifts of their own."""
+    """Least redshift of normal galaxies, and of mergers where `redshifts` is uniform; other anomalies have their own."""
     z_max: float = Field(default=Z_RANGE[1], ge=Z_RANGE[0], le=Z_RANGE[1])
-    """Largest redshift of normal galaxies."""
+    """Largest redshift of the same."""
     redshifts: Literal["sky", "uniform"] = "sky"
-    """How normal galaxies are spread between them. sky: as surveys find galaxies of their magnitude; at 26 one in a
-    hundred lies beyond 4. uniform: at all redshifts alike, to learn from."""
+    """How they are spread between them. sky: as surveys find galaxies of their magnitude; at 26 one in a hundred lies
+    beyond 4. uniform: at all redshifts alike, to learn from; magnitudes and sizes do not follow."""
     anomaly_fraction: float = Field(default=0.03, ge=0, le=1)
     """Share of the objects that are made into anomalies, bright enough to be found; kinds are equally likely."""
     anomaly_kinds: tuple[Anomaly, ...] = KINDS  # pyright: ignore[reportAssignmentType]

@@ -110,7 +110,8 @@ def draw_sources(
     for i in range(num):
         object_id, place = first_id + i, (float(places[i, 0]), float(places[i, 1]))
         if kinds[i]:
-            found.append(anomalies.make(str(kinds[i]), object_id, place, rng))
+            uniform = z_range if config.redshifts == "uniform" else None
+            found.append(anomalies.make(str(kinds[i]), object_id, place, rng, uniform))
         elif i < num_galaxies:
             found.append(galaxies.source(normal, i, object_id, place, rng, int(stamp[i])))
         else:
