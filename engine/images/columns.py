@@ -1,5 +1,7 @@
 """Columns of a row that holds one source's cutouts in all bands."""
 
+from collections.abc import Mapping
+
 from engine.column import Column
 from engine.images.bands import BANDS
 from engine.rows import DEC, FLAGS, RA, SOURCE_ROW, SOURCE_URI
@@ -32,6 +34,12 @@ def pixel_columns(size: int) -> tuple[Column, Column, Column]:
         Column("error", "float32", "1 sigma of science, 0 where masked", "nJy", length, packed=True),
         Column("mask", "bool", "True where a pixel must not be used", "", length, packed=True),
     )
+
+
+def quantity_columns(quantities: Mapping[str, str]) -> tuple[Column, ...]:
+    """Columns of numbers that a catalogue of sources gives, by name of the column there; units are those that it has."""
+    text = "Column {} of the catalogue of sources, null where it has no number"
+    return tuple(Column(n, "float64", text.format(there), nullable=True) for n, there in quantities.items())
 
 
 def image_columns(size: int) -> tuple[Column, ...]:

@@ -43,8 +43,6 @@ class Source(ABC):
     """What `[prepare]` may say: its `stage` makes the rows ready for a model."""
     split_by: ClassVar[str]
     """Integer column whose hash divides rows into those to train on and those held out."""
-    staged: ClassVar[tuple[str, ...]]
-    """Columns that training or its diagnosis needs beside what `[prepare]` makes."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_storage", Storage(self.storage))
@@ -53,6 +51,11 @@ class Source(ABC):
     @abstractmethod
     def columns(self) -> tuple[Column, ...]:
         """Columns of the rows that `read` returns."""
+
+    @property
+    @abstractmethod
+    def staged(self) -> tuple[str, ...]:
+        """Columns that training or its diagnosis needs beside what `[prepare]` makes."""
 
     @property
     def salt(self) -> dict[str, Any]:

@@ -50,9 +50,11 @@ class GalaxySource(Source):
     config_class: ClassVar[type[Config]] = GalaxyConfig
     prepare_class: ClassVar[type[PrepareConfig]] = GalaxyPrep
     split_by: ClassVar[str] = "object_id"
-    staged: ClassVar[tuple[str, ...]] = (
-        "object_id", "field", "source_uri", "source_row", "pixel_scale", *FACT_NAMES, "flags",
-    )  # fmt: skip
+
+    @property
+    def staged(self) -> tuple[str, ...]:
+        """Who it is, and what is known of it."""
+        return ("object_id", "field", "source_uri", "source_row", "pixel_scale", *FACT_NAMES, "flags")
 
     @property
     def channels(self) -> int:

@@ -5,7 +5,6 @@ from typing import ClassVar
 
 from engine.column import Column
 from engine.config import Config
-from engine.images.columns import image_columns
 from engine.images.prepare import CutoutPrep
 from engine.sources.base import Source
 from engine.sources.nircam_config import ImageConfig
@@ -20,12 +19,16 @@ class ImageSource(Source):
     config_class: ClassVar[type[Config]] = ImageConfig
     prepare_class: ClassVar[type[PrepareConfig]] = CutoutPrep
     split_by: ClassVar[str] = "object_id"
-    staged: ClassVar[tuple[str, ...]] = (
-        "object_id", "field", "ra", "dec", "z", "label", "source_uri", "source_row", "dx", "dy", "pixel_scale",
-        "coverage", "flags",
-    )  # fmt: skip
+
+    @property
+    def staged(self) -> tuple[str, ...]:
+        """What training or its diagnosis needs, and the numbers of the catalogue that are asked for."""
+        return (
+            "object_id", "field", "ra", "dec", "z", "label", "source_uri", "source_row", "dx", "dy", "pixel_scale",
+            "coverage", "flags", *self.config.asked_quantities,
+        )  # fmt: skip
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """`image_columns` of the size that is set."""
-        return image_columns(self.config.size)
+        """`image_columns` of the size that is set, and numbers of the catalogue."""
+        return self.config.columns

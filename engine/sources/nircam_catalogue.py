@@ -85,6 +85,7 @@ def _objects(table: dict[str, Any], config: CatalogueConfig) -> Objects:
     if config.label:
         wanted |= {"label.column": config.label.column}
         wanted |= {"label.where": config.label.where} if config.label.where else {}
+    wanted |= {f"quantities.{name}": there for name, there in config.quantities.items()}
     lacking = [f"{key} = '{name}'" for key, name in wanted.items() if name not in table]
     if lacking:
         raise ConfigError(
@@ -96,7 +97,8 @@ def _objects(table: dict[str, Any], config: CatalogueConfig) -> Objects:
     label = (
         _labels(table, config.label, config.uri) if config.label else np.full(ra.shape, UNKNOWN_LABEL, "i1")
     )
-    return Objects(_ids(table.get(config.id), ra, dec), ra, dec, z, np.arange(len(ra)), label)
+    quantities = {n: _floats(table[there], config.uri, there) for n, there in config.quantities.items()}
+    return Objects(_ids(table.get(config.id), ra, dec), ra, dec, z, np.arange(len(ra)), label, quantities)
 
 
 def _labels(table: dict[str, Any], config: LabelConfig, uri: str) -> np.ndarray:

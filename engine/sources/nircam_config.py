@@ -1,10 +1,30 @@
 """Settings of the sources of NIRCam images."""
 
-from pydantic import Field, field_validator
+import re
+from typing import Annotated
 
+from pydantic import AfterValidator, Field, field_validator
+
+from engine.column import Column
 from engine.config import Config
 from engine.images.bands import BANDS, Band
+from engine.images.columns import image_columns, quantity_columns
 from engine.images.detect import DetectConfig
+
+
+def _check_names(quantities: dict[str, str]) -> dict[str, str]:
+    taken = {column.name for column in image_columns(1)}
+    for name in quantities:
+        if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in taken:
+            raise ValueError(
+                f"{name}: must be lower case letters, digits and _, and none of the columns that all cutouts have"
+            )
+    return quantities
+
+
+Quantities = Annotated[dict[str, str], AfterValidator(_check_names)]
+"""Numbers of a table of sources to stage beside the cutouts, such as S/N, flux or size, which a generator can be
+conditioned on: name of the staged column, and of the table's."""
 
 
 class ImageConfig(Config):
@@ -28,6 +48,16 @@ class ImageConfig(Config):
         if not value or len(set(value)) != len(value):
             raise ValueError("give at least one band, each once")
         return tuple(band for band in BANDS if band in value)
+
+    @property
+    def asked_quantities(self) -> dict[str, str]:
+        """`Quantities` of the table of sources."""
+        return {}
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Columns of rows."""
+        return (*image_columns(self.size), *quantity_columns(self.asked_quantities))
 
 
 class LabelConfig(Config):
@@ -68,6 +98,8 @@ class CatalogueConfig(Config):
     """Column that names the field of a source; empty: every field is searched for every source."""
     label: LabelConfig | None = None
     """Classes, where the table has some."""
+    quantities: Quantities = Field(default={})
+    """Numbers of the table to stage, for example `snr = "SNR_F444W"`."""
 
 
 class PsfConfig(Config):
@@ -96,3 +128,8 @@ class NircamConfig(ImageConfig):
     """PSF matching; detection is on matched images then, as in the paper."""
     strip_pixels: int = Field(default=8_000_000, ge=10_000)
     """Pixels of the common grid in a strip, without overlap: what one unit holds at a time."""
+
+    @property
+    def asked_quantities(self) -> dict[str, str]:
+        """`Quantities` of the catalogue; sources that are detected have none."""
+        return self.catalogue.quantities if self.catalogue else {}

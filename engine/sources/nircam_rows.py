@@ -1,14 +1,14 @@
 """Cutouts of many objects on their way to rows: filled band by band, measured, flagged, made a table."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
+from engine.column import Column
 from engine.flags import ERROR_ESTIMATED, MISSING_BAND, PARTIAL_BAND
 from engine.images.bands import BANDS
-from engine.images.columns import image_columns
 from engine.images.cutouts import Centres, coverage
 from engine.images.noise import background_rms
 from engine.images.wcs import ABSENT, Grid
@@ -26,7 +26,7 @@ class Objects:
     """Objects to cut out, [B] each.
 
     `object_id` int64, `ra` and `dec` ICRS [deg], `z` NaN where there is none, `row` in the catalogue, index or
-    order of detection, `label` int8 as in the column.
+    order of detection, `label` int8 as in the column; `quantities` by the name of their column, NaN where unknown.
     """
 
     object_id: np.ndarray
@@ -35,17 +35,22 @@ class Objects:
     z: np.ndarray
     row: np.ndarray
     label: np.ndarray
+    quantities: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.object_id)
 
     def take(self, which: np.ndarray) -> "Objects":
         """Return those where `which`, bool [B] or indices, says."""
-        return Objects(*(values[which] for values in self._arrays))
-
-    @property
-    def _arrays(self) -> tuple[np.ndarray, ...]:
-        return self.object_id, self.ra, self.dec, self.z, self.row, self.label
+        return Objects(
+            self.object_id[which],
+            self.ra[which],
+            self.dec[which],
+            self.z[which],
+            self.row[which],
+            self.label[which],
+            {name: values[which] for name, values in self.quantities.items()},
+        )
 
     def rejections(self, uri: str, reason: str, detail: str, field: str) -> list[Rejection]:
         """Reject them all."""
@@ -56,7 +61,10 @@ class Objects:
         ]
 
 
-NO_OBJECTS = Objects(*(np.empty(0, dtype) for dtype in ("i8", "f8", "f8", "f8", "i8", "i1")))
+_NOTHING = np.empty(0)
+NO_OBJECTS = Objects(
+    np.empty(0, np.int64), _NOTHING, _NOTHING, _NOTHING, np.empty(0, np.int64), np.empty(0, np.int8)
+)
 
 
 class Cutouts:
@@ -115,6 +123,7 @@ def build_table(
     grids: Sequence[Grid],
     uris: Sequence[str],
     field: str,
+    columns: tuple[Column, ...],
 ) -> UnitTable:
     """Make rows, and reject those without a usable pixel.
 
@@ -124,6 +133,8 @@ def build_table(
         Windows on the grids of `grids`.
     grids, uris
         Common grid and file of each object, [B].
+    columns
+        Of the rows.
     """
     num, size = len(objects), cutouts.science.shape[-1]
     cutouts.mask_absent()
@@ -140,12 +151,12 @@ def build_table(
     length = NUM_BANDS * size * size
     pixels = {name: getattr(cutouts, name).reshape(num, length) for name in ("science", "error", "mask")}
     facts = {"unit_factor": cutouts.unit_factor, "resampling": cutouts.resampling, "coverage": share}
-    columns = {
+    values = {
         "object_id": pa.array(objects.object_id),
         "field": pa.array([field] * num, pa.string()),
         "ra": pa.array(objects.ra % 360.0),
         "dec": pa.array(objects.dec),
-        "z": pa.array(objects.z, mask=np.isnan(objects.z)),
+        "z": _known(objects.z),
         "label": pa.array(objects.label),
         "source_uri": pa.array(list(uris), pa.string()),
         "source_row": pa.array(objects.row.astype(np.int32)),
@@ -154,11 +165,16 @@ def build_table(
         "pixel_scale": pa.array(np.array([g.pixel_scale for g in grids], np.float32)),
         "flags": pa.array(flags.astype(np.int32)),
     }
-    columns |= {name: list_array(values) for name, values in (wcs | facts).items()}
-    columns |= {name: packed_array(values) for name, values in pixels.items()}
-    rows = conform(pa.table(columns), image_columns(size))
+    values |= {name: list_array(given) for name, given in (wcs | facts).items()}
+    values |= {name: packed_array(given) for name, given in pixels.items()}
+    values |= {name: _known(given) for name, given in objects.quantities.items()}
+    rows = conform(pa.table(values), columns)
     table = UnitTable(rows, rejected_table([]), num)
     return table.reject((share == 0).all(axis=1), "no_usable_pixel", "no data in any band")
+
+
+def _known(values: np.ndarray) -> pa.Array:
+    return pa.array(values, mask=np.isnan(values))
 
 
 def with_rejections(table: UnitTable, rejections: Sequence[Rejection]) -> UnitTable:

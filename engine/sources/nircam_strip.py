@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.errors import SourceError
-from engine.images.columns import UNKNOWN_LABEL, image_columns
+from engine.images.columns import UNKNOWN_LABEL
 from engine.images.cutouts import Centres, centres, cut, nearest_pixel
 from engine.images.detect import MESH, REACH, detect, stack
 from engine.images.planes import Plane, masked, onto, rows_needed, window
@@ -112,7 +112,7 @@ class Strip:
 
     @property
     def _nothing(self) -> UnitTable:
-        return UnitTable(empty_table(image_columns(self.config.size)), rejected_table([]), 0)
+        return UnitTable(empty_table(self.config.columns), rejected_table([]), 0)
 
     @property
     def _first(self) -> bool:
@@ -204,7 +204,9 @@ class Strip:
             cut(plane, where.x0, where.y0, *cutouts.band(name))
             cutouts.describe(slice(None), name, band.image.factor, band.relation.resampling, has_error)
         uris = [self._reference.uri] * num
-        return build_table(self._objects, cutouts, where, [grid] * num, uris, self._field)
+        return build_table(
+            self._objects, cutouts, where, [grid] * num, uris, self._field, self.config.columns
+        )
 
     def _box(self, grid: Grid, name: str, band: _Band, box: _Box) -> tuple[Plane, bool]:
         """Take a window from what detection has read, if that is all there is of it, or read it."""

@@ -53,7 +53,11 @@ class SeedSource(Source):
     model: str = ""
     config_class: ClassVar[type[Config]] = SeedsConfig
     split_by: ClassVar[str] = SEED.name
-    staged: ClassVar[tuple[str, ...]] = (SEED.name, OBJECT_ID.name, DATASET.name, FLAGS.name)
+
+    @property
+    def staged(self) -> tuple[str, ...]:
+        """All that says which sample it is."""
+        return (SEED.name, OBJECT_ID.name, DATASET.name, FLAGS.name)
 
     @property
     def columns(self) -> tuple[Column, ...]:

@@ -14,9 +14,11 @@ class SpectrumSource(Source):
 
     prepare_class: ClassVar[type[PrepareConfig]] = SpectrumPrep
     split_by: ClassVar[str] = "targetid"
-    staged: ClassVar[tuple[str, ...]] = (
-        "targetid", "survey", "program", "z", "spectype", "source_uri", "source_row", "snr", "flags",
-    )  # fmt: skip
+
+    @property
+    def staged(self) -> tuple[str, ...]:
+        """Who it is, and what scores depend on."""
+        return ("targetid", "survey", "program", "z", "spectype", "source_uri", "source_row", "snr", "flags")
 
     @property
     def columns(self) -> tuple[Column, ...]:

@@ -27,7 +27,7 @@ from engine.locations import FileInfo, NotFoundError
 from engine.sources.images import ImageSource
 from engine.sources.nircam_band import IMAGES, BandImage, describe, plane_of
 from engine.sources.nircam_catalogue import is_valid, load_catalogue
-from engine.sources.nircam_config import CatalogueConfig, ImageConfig, LabelConfig
+from engine.sources.nircam_config import CatalogueConfig, ImageConfig, LabelConfig, Quantities
 from engine.sources.nircam_plan import reference_band
 from engine.sources.nircam_rows import NO_OBJECTS, Cutouts, Objects, build_table, with_rejections
 from engine.stage import Rejection, UnitTable
@@ -53,6 +53,8 @@ class StampsConfig(ImageConfig):
     """Column with redshifts; empty: none."""
     label: LabelConfig | None = None
     """Classes, where the index has some."""
+    quantities: Quantities = Field(default={})
+    """Numbers of the index to stage, for example `disk_votes = "dsk_frac"`."""
     pattern: str = "{band}/*_{id}.fits"
     """Path of a stamp below the folder; `*` is anything but a slash."""
     field: str = ""
@@ -66,6 +68,11 @@ class StampsConfig(ImageConfig):
         if value.count("{band}") != 1 or value.count("{id}") != 1:
             raise ValueError("must hold {band} and {id} once each")
         return value
+
+    @property
+    def asked_quantities(self) -> dict[str, str]:
+        """`Quantities` of the index."""
+        return self.quantities
 
     @property
     def expression(self) -> re.Pattern[str]:
@@ -127,7 +134,16 @@ class StampsSource(ImageSource):
     def _index(self, ref: FileRef) -> tuple[Objects, list[str]]:
         """Objects, and their names in file names."""
         c = self.config
-        columns = CatalogueConfig(uri=ref.uri, ra=c.ra, dec=c.dec, id=c.id, z=c.z, field=c.id, label=c.label)
+        columns = CatalogueConfig(
+            uri=ref.uri,
+            ra=c.ra,
+            dec=c.dec,
+            id=c.id,
+            z=c.z,
+            field=c.id,
+            label=c.label,
+            quantities=c.quantities,
+        )
         objects, names = load_catalogue(self._storage, ref, columns)
         assert names is not None
         return objects, names.tolist()
@@ -220,7 +236,7 @@ class StampsSource(ImageSource):
                     out[i] = values
                 cutouts.describe(i, band, image.factor, relation.resampling, has_error)
         grids, uris = [one.grid for one in found], [one.uri for one in found]
-        return build_table(objects, cutouts, where, grids, uris, self._field)
+        return build_table(objects, cutouts, where, grids, uris, self._field, self.config.columns)
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 
 from engine.checkpoint import load
 from engine.commit import CatalogConfig, FragmentSink, publish
-from engine.images.columns import DX, DY, LABEL, OBJECT_ID, PIXEL_SCALE, pixel_columns
+from engine.images.columns import DX, DY, LABEL, OBJECT_ID, PIXEL_SCALE, pixel_columns, quantity_columns
 from engine.images.prepare import CutoutPrep
 from engine.partition import split_hash
 from engine.schema import arrow_schema, column_array
@@ -24,7 +24,10 @@ from tests.inprocess import in_process
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session", "here")]
 
 SIZE, ROWS = 32, 160
-COLUMNS = (OBJECT_ID, *pixel_columns(SIZE), DX, DY, PIXEL_SCALE, LABEL, SPLIT)
+SNR = "snr"
+COLUMNS = (
+    OBJECT_ID, *pixel_columns(SIZE), DX, DY, PIXEL_SCALE, LABEL, SPLIT, *quantity_columns({SNR: "SNR"}),
+)  # fmt: skip
 COMMON = """
     [staged]
     uri = "{folder}/staged"
@@ -47,7 +50,7 @@ GENERATOR = """
     num_channels = 6
     image_column = "science"
     softening = 10.0
-    conditions = ["label"]
+    conditions = ["label", "snr"]
     [checkpoint]
     uri = "{folder}/generator"
     [output]
@@ -95,10 +98,10 @@ LEARNERS = {
 
 
 def stage_disks(folder: Path) -> None:
-    """Publish cutouts as `ingest` stages them, a fifth of them without a class."""
+    """Publish cutouts as `ingest` stages them, a fifth of them without a class, with a number of the catalogue."""
     values = make_disks(ROWS, SIZE, 1, unknown=0.2)
     ids = np.arange(ROWS)
-    values |= {"object_id": ids, SPLIT.name: split_hash(ids)}
+    values |= {"object_id": ids, SPLIT.name: split_hash(ids), SNR: np.linspace(5.0, 50.0, ROWS)}
     table = pa.table([column_array(one, values[one.name]) for one in COLUMNS], schema=arrow_schema(COLUMNS))
     (unit,) = with_ids([Unit("disks", (FileRef("made", 1, "f"),))], {})
     FragmentSink(str(folder), StorageOptions(), COLUMNS).write(
@@ -132,7 +135,9 @@ def test_what_a_generator_of_cutouts_is_not_given_is_measured(folder: Path) -> N
     learned = load(str(folder / "generator"), Storage())
     assert [*learned.config["stretched_std"]] != [1.0] * 6
     assert [*learned.config["stretched_mean"]] != [0.0] * 6
-    assert ([*learned.config["condition_low"]], [*learned.config["condition_high"]]) == ([0.0], [1.0])
+    low, high = ([*learned.config[f"condition_{end}"]] for end in ("low", "high"))
+    assert (low[0], high[0]) == (0.0, 1.0)
+    assert 5.0 <= low[1] < 10.0 < 45.0 < high[1] <= 50.0, "of those that have a class"
     assert 0.1 * ROWS < learned.metrics["rows_without_condition"] < 0.3 * ROWS, "a fifth have no class"
 
 

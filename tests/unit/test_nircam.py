@@ -243,10 +243,13 @@ def test_catalogues_of_all_formats_give_the_same(field: Field, ending: str) -> N
         pyarrow.parquet.write_table(pa.table({name: np.array(table[name]) for name in table.colnames}), path)
     else:
         table.write(path)
-    settings = CatalogueConfig(uri=str(path), id="NUMBER", ra="RA", dec="DEC", z="Z")
+    settings = CatalogueConfig(
+        uri=str(path), id="NUMBER", ra="RA", dec="DEC", z="Z", quantities={"snr": "Z", "number": "NUMBER"}
+    )
     rows = read(field, config(catalogue=settings)).rows
     assert rows["object_id"].to_pylist() == [7, 8]
-    assert rows["z"].to_pylist() == [1.5, None]
+    assert rows["z"].to_pylist() == rows["snr"].to_pylist() == [1.5, None]
+    assert rows["number"].to_pylist() == [7.0, 8.0]
     np.testing.assert_allclose(rows["ra"].to_numpy(), ra, rtol=0, atol=1e-12)
 
 

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
+from pydantic import ValidationError
 
 from engine.errors import ConfigError
 from engine.flags import ERROR_ESTIMATED, MISSING_BAND, PARTIAL_BAND
@@ -266,6 +267,19 @@ def test_unit_of_missing_files_only_is_rejected(source: ImageSource) -> None:
 def test_index_without_positions_names_its_columns(folder: Folder) -> None:
     with pytest.raises(ConfigError, match=r"ra = .alpha.*got id, ra, dec, z"):
         read(folder, CONFIG.model_copy(update={"ra": "alpha"}))
+
+
+def test_numbers_of_the_index_are_staged_and_null_where_it_has_none(folder: Folder) -> None:
+    found = read(folder, CONFIG.model_copy(update={"quantities": {"snr": "z"}})).rows
+    assert found["snr"].to_pylist() == found["z"].to_pylist() == [1.5, 1.5, 1.5, None, 1.5]
+    with pytest.raises(ConfigError, match=r"quantities.snr = 'SNR'.*got id, ra, dec, z"):
+        read(folder, CONFIG.model_copy(update={"quantities": {"snr": "SNR"}}))
+
+
+@pytest.mark.parametrize("name", ["label", "science", "Snr", "a b", ""])
+def test_numbers_cannot_take_the_name_of_another_column(name: str) -> None:
+    with pytest.raises(ValidationError, match="must be lower case letters"):
+        StampsConfig(quantities={name: "z"})
 
 
 def test_error_and_weight_in_the_file_are_used(folder: Folder) -> None:
