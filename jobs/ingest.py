@@ -1,5 +1,6 @@
 """Release -> staged Parquet for training: prepared rows, keys, and the hash that splits them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,8 +8,9 @@ import pyarrow as pa
 
 from engine.column import Column
 from engine.commit import CatalogConfig, publish
-from engine.errors import CommitError
+from engine.errors import CommitError, ConfigError
 from engine.partition import split_hash
+from engine.rows import FLAGS
 from engine.stage import Resources, Stage, UnitFunction, UnitTable, columns_by_name
 from jobs import applied, parts
 from jobs.config import JobConfig, load
@@ -59,6 +61,7 @@ def stage(config: JobConfig, options: Options) -> JobResult:
     upstream = applied.open_upstream(config)
     stages: tuple[Stage, ...] = (prepare, *(one.stage(config.infer) for one in upstream), AddSplit(split_by))
     made = {column.name: column for stage in stages for column in stage.provides}
+    _check_apart(source.staged, [column.name for column in prepare.provides], made)
     columns = (
         *columns_by_name(source.columns, *source.staged),
         *(column for name, column in made.items() if name not in source.staged),
@@ -93,3 +96,13 @@ def stage(config: JobConfig, options: Options) -> JobResult:
     }
     line = f"staged: {config.staged.uri} ({manifest.rows} objects)"
     return JobResult(summary, [*ready.told, *verdict.lines, line], verdict.exit_code)
+
+
+def _check_apart(staged: Iterable[str], prepared: Iterable[str], made: Iterable[str]) -> None:
+    """Make sure that no number of the catalogue has the name of a column that a later stage makes."""
+    doubled = (set(staged) & set(made)) - {*prepared, FLAGS.name}
+    if doubled:
+        raise ConfigError(
+            "quantities have the names of columns that are made here", got=", ".join(sorted(doubled)),
+            hint="Give them other names in release.settings.",
+        )  # fmt: skip
