@@ -7,11 +7,11 @@ Disks are Sersic profiles with an index below 2.5, spheroids the others; they di
 is told the index learns from the few real images, is asked for indices over the whole range, and so labels its own
 samples. Classifiers learn from batches that are generated with probability alpha and real otherwise
 (`engine.train.mixing`, as `[mix]` of `python -m jobs train`), each alpha with the same seeds, steps and noise. Printed:
-accuracy on real images that neither has seen, as in training and under shifts (noise, pixels twice as large), and what
-alpha changes, paired by seed, with the 95 % interval of Student's t. Under five times the noise classifiers of a short
-training answer one class for all, an accuracy of the share of that class, and a row that says nothing. `--generator truth`
+accuracy and AUROC on real images that neither has seen, as in training and under shifts (noise, pixels twice as large), and what
+alpha changes, paired by seed, with the 95 % interval of Student's t. Under shifts classifiers may answer one class for nearly
+all, an accuracy of the share of that class that says nothing: AUROC tells whether they still know which is which. `--generator truth`
 takes new galaxies of the recipe: the control, what a perfect generator could do. Classifiers keep their last weights: nothing is held out to choose among them. The generator's
-checkpoint, its samples and all accuracies are kept in `--folder`, by the settings that change them: a rerun goes on.
+checkpoint, its samples and all measures are kept in `--folder`, by the settings that change them: a rerun goes on.
 """
 
 import argparse
@@ -48,6 +48,10 @@ SHIFTS: dict[str, tuple[int, float]] = {
 }  # fmt: skip
 """Pixels a side that become one, and the factor on the noise."""
 
+MEASURES = ("accuracy", "auroc")
+Measured = dict[str, dict[str, float]]
+"""By measure and shift."""
+
 Set = tuple[np.ndarray, np.ndarray]
 """Images [N, S * S] and their Sersic indices [N]."""
 NAMES = ("image", "index")
@@ -57,9 +61,9 @@ NAMES = ("image", "index")
 def main() -> None:
     args = parsed(arguments())
     found = experiment(args)
-    print("\n".join(table(found)))
+    print("\n".join(line for measure in MEASURES for line in [*table(found, measure), ""]))
     if args.json:
-        Path(args.json).write_text(json.dumps({"accuracy": found, "options": told(args)}, indent=1) + "\n")
+        Path(args.json).write_text(json.dumps({"found": found, "options": told(args)}, indent=1) + "\n")
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -71,15 +75,15 @@ def arguments() -> argparse.ArgumentParser:
     )  # fmt: skip
 
 
-def experiment(args: argparse.Namespace) -> dict[float, list[dict[str, float]]]:
-    """Accuracies of all classifiers, those that are kept from an earlier run among them."""
+def experiment(args: argparse.Namespace) -> dict[float, list[Measured]]:
+    """Measure all classifiers, seed by seed for each alpha; those that are kept from an earlier run among them."""
     real, test = (
         centred(num, args.size, seed)
         for num, seed in ((args.num_real, REAL_SEED), (args.num_test, TEST_SEED))
     )
     made = generated(args, real)
     return {
-        alpha: [kept_accuracies(args, alpha, seed, real, made, test) for seed in range(args.seeds)]
+        alpha: [kept_measures(args, alpha, seed, real, made, test) for seed in range(args.seeds)]
         for alpha in args.alphas
     }
 
@@ -128,35 +132,36 @@ def sampled(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, np.nd
     return {"image": np.maximum(made, 0), "index": wanted}
 
 
-def kept_accuracies(
+def kept_measures(
     args: argparse.Namespace, alpha: float, seed: int, real: Set, made: Set, test: Set
-) -> dict[str, float]:
-    """Accuracies of one classifier, from an earlier run with the same settings if there was one."""
+) -> Measured:
+    """Measures of one classifier, from an earlier run with the same settings if there was one."""
     names = ("steps", "batch_rows", "num_real", "num_test", "size", "noise_sigma")
     settings = told(args, *names) | {
         "alpha": alpha, "seed": seed, "made": [content_of(one) for one in made if alpha], "shifts": SHIFTS,
-        "classifier": asdict(classifier_config(args)),
+        "classifier": asdict(classifier_config(args)), "measures": MEASURES,
     }  # fmt: skip
-    make = partial(accuracies, args, alpha, seed, real, made, test)
-    return kept_numbers(args.folder, f"accuracies-{alpha:g}-{seed}", settings, make)
+    make = partial(trained_and_measured, args, alpha, seed, real, made, test)
+    return kept_numbers(args.folder, f"measures-{alpha:g}-{seed}", settings, make)
 
 
-def accuracies(
+def trained_and_measured(
     args: argparse.Namespace, alpha: float, seed: int, real: Set, made: Set, test: Set
-) -> dict[str, float]:
-    """Train a classifier, and give its accuracy under each shift."""
+) -> Measured:
+    """Train a classifier, and measure it under each shift."""
     config, began = classifier_config(args), time.perf_counter()
     task = DiskClassifierTask(config, seed)
     task.start(CPU, args.steps)
     for step, batch in enumerate(mixed(args, alpha, seed, labelled(*real), labelled(*made))):
         task.step(observed(args, batch["image"], batch["label"], [seed, step]), step)
     label = (test[1] < BOUNDARY).astype(np.int8)
-    found = {
-        name: task.evaluate(observed(args, test[0], label, [TEST_SEED, n], *shift))["accuracy"]
+    judged = {
+        name: task.evaluate(observed(args, test[0], label, [TEST_SEED, n], *shift))
         for n, (name, shift) in enumerate(SHIFTS.items())
     }
-    shown = "  ".join(f"{name} {value:.3f}" for name, value in found.items())
-    print(f"alpha {alpha:g} seed {seed}: {shown}  ({time.perf_counter() - began:.0f} s)", flush=True)
+    found = {measure: {name: one[measure] for name, one in judged.items()} for measure in MEASURES}
+    shown = "  ".join(f"{name} {value:.3f}" for name, value in found["auroc"].items())
+    print(f"alpha {alpha:g} seed {seed}: AUROC {shown}  ({time.perf_counter() - began:.0f} s)", flush=True)
     return found
 
 
@@ -206,13 +211,13 @@ def coarser(images: np.ndarray, binned: int) -> np.ndarray:
     return np.pad(small, ((0, 0), (edge, edge), (edge, edge)))
 
 
-def table(found: dict[float, list[dict[str, float]]]) -> list[str]:
-    """Format accuracies at alpha = 0, and differences of the others from it."""
+def table(found: dict[float, list[Measured]], measure: str) -> list[str]:
+    """Format a measure at alpha = 0, and differences of the others from it."""
     others = [alpha for alpha in found if alpha]
-    lines = [f"{'test':12}{'alpha 0':>10}" + "".join(f"{f'alpha {alpha:g}':>20}" for alpha in others)]
+    lines = [f"{measure:12}{'alpha 0':>10}" + "".join(f"{f'alpha {alpha:g}':>20}" for alpha in others)]
     for name in SHIFTS:
-        base = np.array([one[name] for one in found[0.0]])
-        gains = [mean_of(np.array([one[name] for one in found[alpha]]) - base) for alpha in others]
+        base, *rest = (np.array([one[measure][name] for one in found[alpha]]) for alpha in [0.0, *others])
+        gains = [mean_of(values - base) for values in rest]
         cells = (f"{gain.mean:+.3f} +- {gain.half:.3f}" for gain in gains)
         lines.append(f"{name:12}{base.mean():10.3f}" + "".join(f"{cell:>20}" for cell in cells))
     return lines

@@ -34,13 +34,13 @@ def test_batches_of_an_experiment_are_as_many_as_asked_for_and_of_both_sets(tmp_
         mixing.parsed(parser, ["--alphas", "0.5"])
 
 
-def test_accuracies_are_compared_seed_by_seed() -> None:
+def test_measures_are_compared_seed_by_seed() -> None:
     shifts = mixed_classifier.SHIFTS
     found = {
-        0.0: [dict.fromkeys(shifts, 0.5) | {"none": value} for value in (0.5, 0.7)],
-        1.0: [dict.fromkeys(shifts, 0.4) | {"none": value} for value in (0.6, 0.8)],
+        0.0: [{"auroc": dict.fromkeys(shifts, 0.5) | {"none": value}} for value in (0.5, 0.7)],
+        1.0: [{"auroc": dict.fromkeys(shifts, 0.4) | {"none": value}} for value in (0.6, 0.8)],
     }
-    lines = mixed_classifier.table(found)
+    lines = mixed_classifier.table(found, "auroc")
     assert lines[1].split() == ["none", "0.600", "+0.100", "+-", "0.000"]
     assert lines[2].split() == ["noise", "x2", "0.500", "-0.100", "+-", "0.000"]
     assert len(lines) == 1 + len(shifts) == 5
@@ -211,11 +211,11 @@ def test_classifiers_of_a_rerun_are_those_that_are_kept(
     words = ("--size 32 --num-real 40 --num-generated 64 --num-test 32 --steps 2 --batch-rows 8 --seeds 1 --alphas 0 1 "
              "--generator-preset tiny --generator-core-s 0.5 --num-threads 1 --folder")  # fmt: skip
     args = mixing.parsed(mixed_classifier.arguments(), [*words.split(), str(tmp_path)])
-    calls = counting(monkeypatch, mixed_classifier, ["learned", "sampled", "accuracies"])
+    calls = counting(monkeypatch, mixed_classifier, ["learned", "sampled", "trained_and_measured"])
     first = mixed_classifier.experiment(args)
-    assert calls == ["learned", "sampled", *["accuracies"] * 2]
+    assert calls == ["learned", "sampled", *["trained_and_measured"] * 2]
     assert mixed_classifier.experiment(args) == first
     assert len(calls) == 4
     args.generator = "truth"
     assert mixed_classifier.experiment(args)[0.0] == first[0.0]
-    assert calls[4:] == ["accuracies"], "nothing is mixed in at alpha = 0"
+    assert calls[4:] == ["trained_and_measured"], "nothing is mixed in at alpha = 0"
