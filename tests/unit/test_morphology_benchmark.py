@@ -78,8 +78,11 @@ def test_trainings_are_kept_and_those_with_other_settings_are_not_taken_for_them
     np.testing.assert_array_equal(verdicts.odds, np.concatenate([odds(1, 1.0, 0), odds(1, 1.0, 1)]))
     assert verdicts.temperature.tolist() == [1.0, 2.0]
     run(arguments(tmp_path, steps=4), tuple, "denoiser")
+    assert len(trained) == 8
     run(args, tuple, "another denoiser")
-    assert len(trained) == 12
+    assert trained[8:] == [("plain CNN", DENOISED, seed) for seed in (0, 1)], (
+        "raw images have seen no denoiser"
+    )
 
 
 def test_settings_tell_all_arms_apart(tmp_path: Path) -> None:
@@ -92,7 +95,7 @@ def test_settings_tell_all_arms_apart(tmp_path: Path) -> None:
 def test_group_networks_may_have_steps_and_a_rate_of_their_own(tmp_path: Path) -> None:
     args = arguments(tmp_path, gcnn_steps=50, gcnn_rate=0.01)
     assert {name: steps_of(args, name) for name in configs(False)} == {
-        "plain CNN": 3, "ConvNeXt": 9, "GCNN N=8": 50, "GCNN N=16": 50,
+        "plain CNN": 3, "ConvNeXt": 9, "ConvNeXt-nano": 6, "GCNN N=8": 50, "GCNN N=16": 50,
     }  # fmt: skip
     before = settings_of(arguments(tmp_path), "GCNN N=8", RAW, 0, "denoiser")
     after = settings_of(args, "GCNN N=8", RAW, 0, "denoiser")
