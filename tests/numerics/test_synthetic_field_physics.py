@@ -5,6 +5,7 @@ from functools import cache
 import galsim
 import numpy as np
 import pytest
+from astropy.cosmology import Planck18
 from astropy.io import fits
 from photutils.aperture import CircularAperture, aperture_photometry
 from scipy.stats import ks_2samp, kstest, uniform
@@ -383,3 +384,21 @@ def test_galaxies_of_a_field_are_in_its_range_of_redshifts() -> None:
     assert 1.8 < max(z) <= 2.0
     with pytest.raises(ValueError, match="z_min is 2, must be below z_max, which is 1"):
         FieldConfig(z_min=2.0, z_max=1.0)
+
+
+def test_mergers_follow_uniform_redshifts_and_the_sky_otherwise() -> None:
+    made = {
+        z_range: np.array([anomalies.make("merger", i, (6.0, 6.0), seeded(i), z_range).z for i in range(300)])
+        for z_range in ((0.5, 7.0), None)
+    }
+    assert kstest(made[0.5, 7.0], uniform(0.5, 6.5).cdf).pvalue > 0.01
+    assert (made[None] > 4.0).mean() < 0.05
+
+
+def test_disks_of_one_magnitude_hardly_differ_in_size_with_redshift() -> None:
+    """Why sizes follow magnitudes alone: late types have R ~ L^0.22 (1 + z)^-0.75 (van der Wel et al. 2014)."""
+    z = np.linspace(0.5, 7.0, 50)
+    luminosity = Planck18.luminosity_distance(z).value ** 2
+    angle = luminosity**0.22 * (1 + z) ** -0.75 / Planck18.angular_diameter_distance(z).value
+    assert np.log10(angle).std() < 0.07
+    assert np.ptp(np.log10(angle)) < 0.2, "the scatter of sizes at one magnitude and redshift"
