@@ -6,7 +6,7 @@ One row a group and a number of images that are asked for at once, in images a s
 the same images. escnn: in training mode, in which it expands its filters in every pass, and in evaluation mode,
 in which it keeps them, given all the images at once; then in evaluation mode in the mini-batches that the predictor
 cuts (`DiskClassifierConfig.batch_rows`), to tell what they bring. exported: the network that predicts, as the predictor
-runs it. `--keep-memory` lets the process keep freed memory as the engine's workers do: large batches then cost less,
+runs it, in float32 and in bfloat16 (`infer.precision`), and the largest difference of a logit from escnn's. `--keep-memory` lets the process keep freed memory as the engine's workers do: large batches then cost less,
 escnn's most. Then by how much the features change when smooth objects are turned, in units of their spread among
 objects and as the median of some networks with random weights: with filters of 3 and of 5 pixels, and of the plain
 network of as many parameters. Then, whether averaging over the symmetries of the square (test-time augmentation)
@@ -16,8 +16,10 @@ by averaging over all elements of its group.
 """
 
 import argparse
+import copy
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -38,6 +40,7 @@ from models.symmetry import NUM_SYMMETRIES, turned
 
 ANGLES = (22.5, 45.0, 90.0)
 ROWS = (1, 8, 32, 256)
+PRODUCTS = {"exported": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def galaxies(rows: int, pixels: int, seed: int) -> Cutouts:
@@ -105,25 +108,33 @@ def print_speeds(rotations: int, images: Cutouts, passes: int) -> None:
     config = DiskClassifierConfig(rotations=rotations)
     expanding, kept = network(config).train(), network(config)
     built = export(config, kept)
+    laid_out = {name: partial(in_products, built, products) for name, products in PRODUCTS.items()}
     with torch.inference_mode():
-        difference = float((kept(images) - packed(built, config.batch_rows)(images)).abs().max())
+        wanted = kept(images)
+        differences = [
+            float((wanted - make(config.batch_rows)(images)).abs().max()) for make in laid_out.values()
+        ]
     for rows in ROWS:
         some = Cutouts(*(part[:rows] for part in images))
         part = min(rows, config.batch_rows)
-        predicting = packed(built, part)
         runs = {
             "training": lambda some=some: expanding(some),
             "eval": lambda some=some: kept(some),
             "parts": lambda some=some, part=part: in_parts(kept, some, part),
-            "exported": lambda some=some, part=part, net=predicting: in_parts(net, some, part),
-        }
+        } | {name: partial(in_parts, make(part), some, part) for name, make in laid_out.items()}
         speed = images_per_second(runs, len(some.science), passes)
-        gains = (speed["exported"] / speed[name] for name in ("training", "eval", "parts"))
-        print(
-            f"{2 * rotations:8d} {len(some.science):7d}" + "".join(f"{v:10.1f}" for v in speed.values())
-            + "".join(f"{gain:12.2f}" for gain in gains) + f" {difference:11.1e}",
-            flush=True,
-        )  # fmt: skip
+        print(f"{2 * rotations:8d} {len(some.science):7d}" + "".join(f"{v:10.1f}" for v in speed.values()))
+        for name, difference in zip(laid_out, differences, strict=True):
+            gains = (speed[name] / speed[escnn] for escnn in ("training", "eval", "parts"))
+            cells = "".join(f"{gain:10.2f}" for gain in gains)
+            print(f"{name:>16} over escnn's{cells}   difference {difference:.1e}", flush=True)
+
+
+def in_products(built: nn.Module, products: torch.dtype, rows: int) -> nn.Module:
+    """Return the network as the predictor lays it out."""
+    network = copy.copy(built)
+    network.products = products
+    return packed(network, rows)
 
 
 def print_changes(images: Cutouts, seeds: int) -> None:
@@ -174,10 +185,7 @@ def main() -> None:
     if arguments.keep_memory:
         keep_freed_memory()
     images = galaxies(arguments.images, DiskClassifierConfig().network_pixels, 1)
-    print(f"{'':16}{'escnn':>30}{'exported':>10}{'exported over escnn, in':>36}")
-    print(
-        f"elements  images  training      eval  in parts{'':10}    training        eval       parts  difference"
-    )
+    print(f"elements  images  training      eval  in parts{''.join(f'{name:>10}' for name in PRODUCTS)}")
     for rotations in (8, 16):
         print_speeds(rotations, images, arguments.passes)
     some = Cutouts(*(part[:64] for part in images))

@@ -136,15 +136,18 @@ def tuned(
 ) -> "tuple[nn.Module, Callable[[Predict], Predict]]":
     """Make a module fast on the device where it is, and say what a predictor must be wrapped in.
 
-    On a CPU large layers are laid out beforehand (`engine.packed`); a GPU takes the module as it is, and
-    computes products in bfloat16 under autocast.
+    On a CPU large layers are laid out beforehand (`engine.packed`), and a module with an attribute `products` is told their
+    type; a GPU takes the module as it is, and computes products in bfloat16 under autocast.
     """
     import torch
 
     from engine.packed import pack_linears
 
     if device.type == "cpu":
-        return pack_linears(module, PACKED_ROWS, getattr(torch, precision)), lambda predict: predict
+        products = getattr(torch, precision)
+        if hasattr(module, "products"):
+            module.products = products
+        return pack_linears(module, PACKED_ROWS, products), lambda predict: predict
 
     def in_precision(predict: "Predict") -> "Predict":
         return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")(predict)

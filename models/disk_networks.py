@@ -95,7 +95,7 @@ class Blur(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Halve [B, C, n, n]."""
         channels = images.shape[1]
-        kernel = self.kernel.expand(channels, -1, -1, -1)
+        kernel = self.kernel.to(images.dtype).expand(channels, -1, -1, -1)
         return F.conv2d(images, kernel, stride=2, padding=kernel.shape[-1] // 2, groups=channels)
 
 
@@ -118,7 +118,7 @@ class InvariantHead(nn.Module):
 
     def forward(self, images: Tensor, with_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Return logits [B, 2] of [B, F * G, n, n], and the invariant features [B, F] if they are asked for."""
-        invariant = images.unflatten(1, self._shape).amax(2).mean((2, 3))
+        invariant = images.unflatten(1, self._shape).amax(2).to(self.linear.weight.dtype).mean((2, 3))
         logits = self.linear(self.dropout(invariant))
         return (logits, invariant) if with_features else logits
 
@@ -133,6 +133,11 @@ class DiskNetwork(nn.Module):
     normalised
         True: convolutions without offset, and batch normalisation (architecture "plain" only). False: the
         normalisation is part of the convolutions.
+
+    Attributes
+    ----------
+    products
+        float32 or bfloat16: how `models.disk_packed` lays it out.
     """
 
     def __init__(self, config: DiskClassifierConfig, normalised: bool = False) -> None:
@@ -141,6 +146,7 @@ class DiskNetwork(nn.Module):
             raise ValueError(
                 f"architecture is {config.architecture}, must be plain to be trained without escnn"
             )
+        self.products = torch.float32
         self.preparation = Preparation(config)
         channels = [NUM_BANDS, *(width * config.group_order for width in config.widths)]
         self.blocks = nn.Sequential(

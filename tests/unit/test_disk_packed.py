@@ -40,6 +40,24 @@ def test_packed_is_the_plain_network_for_any_number_of_images(rows: int, change:
 
 
 @can_pack
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_moves_the_logits_a_little_with_or_without_its_products(
+    native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network, seen = DiskNetwork(SMALL).eval(), images(8, SMALL)
+    if not native:
+        monkeypatch.setattr(disk_packed, "multiplies_bfloat16", lambda: False)
+    with torch.inference_mode():
+        wanted, features = network(seen, with_features=True)
+        network.products = torch.bfloat16
+        found, rounded = packed(network, 8)(seen, with_features=True)
+    assert found.dtype == rounded.dtype == torch.float32
+    assert not torch.equal(found, wanted)
+    torch.testing.assert_close(rounded, features, rtol=0.03, atol=0.01 * float(features.std()))
+
+
+@can_pack
 def test_the_network_itself_stays_as_it_is() -> None:
     network = DiskNetwork(SMALL).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
