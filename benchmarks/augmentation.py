@@ -69,6 +69,8 @@ PASSES = 4
 """Evaluations with other noise, as published."""
 STEPS_PER_LOOK, PATIENCE = 50, 500
 """Steps between looks at the validation error, and looks without gain that end a training, as published."""
+LEAST_ROWS = 8
+"""Fewest real images to learn from."""
 NUM_VALIDATED = 256
 """Held-out images at most that a restorer's weights are chosen by."""
 
@@ -101,9 +103,10 @@ def arguments() -> argparse.ArgumentParser:
 
 def experiment(args: argparse.Namespace) -> Robustness:
     """Errors of all restorers, those that are kept from an earlier run among them."""
-    if args.num_real < 2 * CHECK_ROWS:
+    least = CHECK_ROWS + LEAST_ROWS
+    if args.num_real < least:
         raise SystemExit(
-            f"--num-real {args.num_real}: at least {2 * CHECK_ROWS}, half of which choose the weights"
+            f"--num-real {args.num_real}: at least {least}, {CHECK_ROWS} of which choose the weights"
         )
     real = sersic_images(args.num_real, args.size, REAL_SEED)
     made = generated(args, real)
