@@ -1,5 +1,6 @@
 """Settings of the sources of NIRCam images."""
 
+import operator
 import re
 from typing import Annotated
 
@@ -98,7 +99,7 @@ class CatalogueConfig(Config):
     """Column that names the field of a source; empty: every field is searched for every source."""
     label: LabelConfig | None = None
     """Classes, where the table has some."""
-    quantities: Quantities = Field(default={})
+    quantities: Quantities = Field(default={}, exclude_if=operator.not_)
     """Numbers of the table to stage, for example `snr = "SNR_F444W"`."""
 
 

@@ -8,6 +8,7 @@ A fault of one of an object's files rejects the object; a band without file is a
 `require_all_bands`.
 """
 
+import operator
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ class StampsConfig(ImageConfig):
     """Column with redshifts; empty: none."""
     label: LabelConfig | None = None
     """Classes, where the index has some."""
-    quantities: Quantities = Field(default={})
+    quantities: Quantities = Field(default={}, exclude_if=operator.not_)
     """Numbers of the index to stage, for example `disk_votes = "dsk_frac"`."""
     pattern: str = "{band}/*_{id}.fits"
     """Path of a stamp below the folder; `*` is anything but a slash."""

@@ -280,6 +280,9 @@ def test_salt_and_units_change_with_what_changes_rows(field: Field) -> None:
     uri = positions(np.array([50.0]), np.array([50.0]), field)
     one, other = (NircamSource(str(field.folder), config=config(uri, size=s)) for s in (24, 32))
     assert one.salt != other.salt
+    assert "quantities" not in one.salt["catalogue"], "units from before there were any keep their ids"
+    snr = CatalogueConfig(uri=uri, id="NUMBER", ra="RA", dec="DEC", quantities={"snr": "RA"})
+    assert NircamSource(str(field.folder), config=config(catalogue=snr, size=24)).salt != one.salt
     (first, *_), files = one.plan(), [file.role for file in next(one.plan()).files]
     assert first.key == "nircam1-y00000-00075"
     assert files == [*BANDS, "catalogue"]
